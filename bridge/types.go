@@ -1,0 +1,166 @@
+// Package bridge is the conference server's core: conferences, members and legs,
+// who is in, who hears and sees whom, and why a leg ended. It drives a Caller (sip)
+// and a media.API with plain data and knows nothing of HTTP.
+package bridge
+
+import "time"
+
+// MemberState is what the organiser sees (DESIGN §3).
+type MemberState string
+
+const (
+	Idle         MemberState = "idle"          // 空闲
+	MemberRings  MemberState = "ringing"       // 振铃中
+	InConference MemberState = "in_conference" // 会议中
+)
+
+// LegState: dialing → ringing | early_media → connected (⇄ held) → ended.
+type LegState string
+
+const (
+	Dialing    LegState = "dialing"
+	Ringing    LegState = "ringing"
+	EarlyMedia LegState = "early_media"
+	Connected  LegState = "connected"
+	Held       LegState = "held"
+	Ended      LegState = "ended"
+)
+
+// Outcome is why a leg ended; empty while it lives.
+type Outcome string
+
+const (
+	Busy              Outcome = "busy"
+	NoAnswer          Outcome = "no_answer"
+	Declined          Outcome = "declined"
+	Unreachable       Outcome = "unreachable"
+	NotFound          Outcome = "not_found"
+	NotAllowed        Outcome = "not_allowed"
+	Blocked           Outcome = "blocked"
+	MediaIncompatible Outcome = "media_incompatible"
+	Cancelled         Outcome = "cancelled"
+	NetworkError      Outcome = "network_error"
+	Left              Outcome = "left"    // the member hung up
+	HungUp            Outcome = "hung_up" // we did
+	Dropped           Outcome = "dropped" // media or network lost
+)
+
+// Text is one plain sentence in the console's languages.
+type Text struct {
+	Zh string `json:"zh"`
+	En string `json:"en"`
+}
+
+// SIPResult is what the network said last.
+type SIPResult struct {
+	Status int    `json:"status"`
+	Reason string `json:"reason,omitempty"`
+	Q850   int    `json:"q850,omitempty"`
+}
+
+// LastOutcome is the outcome of the newest ended leg.
+type LastOutcome struct {
+	Outcome Outcome    `json:"outcome"`
+	SIP     *SIPResult `json:"sip"`
+	Text    Text       `json:"text"`
+	At      time.Time  `json:"at"`
+}
+
+// ConferenceType: "video" or "audio".
+type ConferenceType string
+
+const (
+	VideoConference ConferenceType = "video"
+	AudioConference ConferenceType = "audio"
+)
+
+// Conference is one conference as others see it. State is "idle" while nobody is
+// called or in, else "active".
+type Conference struct {
+	ID        string         `json:"id"`
+	Name      string         `json:"name"`
+	Type      ConferenceType `json:"type"`
+	State     string         `json:"state"`
+	Owner     string         `json:"owner"` // account id
+	CreatedAt time.Time      `json:"created_at"`
+	UpdatedAt time.Time      `json:"updated_at"`
+	Members   int            `json:"members"`
+	Ringing   int            `json:"ringing"`
+	InRoom    int            `json:"in_conference"`
+}
+
+// Member is a row of the roster.
+type Member struct {
+	ID          string       `json:"id"`
+	Conference  string       `json:"conference_id"`
+	Number      string       `json:"number"` // E.164
+	Name        string       `json:"name"`
+	Role        string       `json:"role"` // host | speaker | listener
+	State       MemberState  `json:"state"`
+	Muted       bool         `json:"muted"`
+	VideoMuted  bool         `json:"video_muted"`
+	Deaf        bool         `json:"deaf"`
+	Held        bool         `json:"held"`
+	Hand        bool         `json:"hand"`
+	Leg         *Leg         `json:"leg"`          // live, or null
+	LastOutcome *LastOutcome `json:"last_outcome"` // or null
+	CreatedAt   time.Time    `json:"created_at"`
+}
+
+// AudioMedia, VideoMedia, Media and Quality describe a live leg.
+type AudioMedia struct {
+	Codec   string `json:"codec"`          // AMR-WB, AMR, PCMU, PCMA
+	Mode    string `json:"mode,omitempty"` // e.g. "23.85" or "octet-align"
+	Payload int    `json:"payload"`
+}
+type VideoMedia struct {
+	Codec   string `json:"codec"` // H264
+	Profile string `json:"profile"`
+	Width   int    `json:"width"`
+	Height  int    `json:"height"`
+}
+type Media struct {
+	Audio      *AudioMedia `json:"audio"`
+	Video      *VideoMedia `json:"video"`
+	WhyNoVideo *string     `json:"why_no_video"` // refused, codec_mismatch, not_offered, rejected_488 …, null with video
+}
+type Quality struct {
+	RxLoss     float64 `json:"rx_loss"` // 0..1
+	RxJitterMs float64 `json:"rx_jitter_ms"`
+	TxLoss     float64 `json:"tx_loss"`
+	RTTMs      float64 `json:"rtt_ms"`
+	MOS        float64 `json:"mos"`
+	RxPackets  uint64  `json:"rx_packets"`
+	TxPackets  uint64  `json:"tx_packets"`
+	Strangers  uint64  `json:"rx_stranger"`
+}
+
+// TimelineEntry is one thing that happened to a leg, in words.
+type TimelineEntry struct {
+	At   time.Time `json:"at"`
+	What string    `json:"what"` // sip_sent, sip_received, state, media, mute, …
+	Text string    `json:"text,omitempty"`
+}
+
+// Leg is one call attempt with a member.
+type Leg struct {
+	ID          string          `json:"id"`
+	Member      string          `json:"member_id"`
+	Conference  string          `json:"conference_id"`
+	State       LegState        `json:"state"`
+	Since       time.Time       `json:"since"`
+	Direction   string          `json:"direction"` // outbound
+	Attachment  string          `json:"attachment"`
+	Outcome     Outcome         `json:"outcome,omitempty"`
+	SIP         *SIPResult      `json:"sip"`
+	Text        *Text           `json:"text"`
+	StartedAt   time.Time       `json:"started_at"`
+	RingingAt   *time.Time      `json:"ringing_at"`
+	ConnectedAt *time.Time      `json:"connected_at"`
+	EndedAt     *time.Time      `json:"ended_at"`
+	Media       Media           `json:"media"`
+	Quality     *Quality        `json:"quality"`
+	CallID      string          `json:"call_id,omitempty"`
+	ICID        string          `json:"icid,omitempty"`
+	Timeline    []TimelineEntry `json:"timeline,omitempty"`
+}

@@ -1,0 +1,4 @@
+// Command sparkle is the conference server.
+package main
+
+func main() {}

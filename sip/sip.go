@@ -1,0 +1,144 @@
+// Package sip is the user agent: it registers with a carrier's IMS core, places
+// calls and keeps their dialogs. sipgo carries messages and transactions; dialogs
+// are our own (package dialog) because IMS needs more than its helpers give.
+//
+// It knows nothing of media: session descriptions pass through as bytes that the
+// bridge makes and reads with package sdp.
+package sip
+
+import (
+	"errors"
+	"time"
+)
+
+// Errors a caller branches on. Everything else ends in a call's Ended event.
+var (
+	ErrAttachmentDown    = errors.New("sip: attachment is down")
+	ErrUnknownAttachment = errors.New("sip: no such attachment")
+	ErrBadNumber         = errors.New("sip: not a phone number")
+	ErrClosed            = errors.New("sip: closed")
+)
+
+// Invite is one outgoing call attempt: one INVITE and all its forks.
+type Invite struct {
+	Attachment   string        // "" for the first that is up
+	Number       string        // E.164 with +
+	Offer        []byte        // the session description, offered in the INVITE
+	Video        bool          // the offer has video: feature tags say so
+	SetupTimeout time.Duration // INVITE to first 18x or 2xx; 0: 60 s
+	RingTimeout  time.Duration // first 180 to final answer; 0: 60 s
+	// OnEvent is called in order, from the call's own goroutine. It must not block.
+	OnEvent func(Event)
+}
+
+// Event is what happens to a call. Exactly one Ended comes, and it comes last.
+type Event interface{ isEvent() }
+
+type (
+	// Trying says that the INVITE left; CallID names it in traces.
+	Trying struct {
+		At     time.Time
+		CallID string
+		ICID   string
+	}
+	// Ringing is the first 180 of any fork.
+	Ringing struct{ At time.Time }
+	// Answer is a session description from the far end. Final: it is the binding
+	// answer of the dialog that won; until then it is early media of one fork.
+	Answer struct {
+		At    time.Time
+		SDP   []byte
+		Final bool
+	}
+	// Connected says that a 2xx was received and acknowledged. It follows the final
+	// Answer.
+	Connected struct{ At time.Time }
+	// Offer is a re-INVITE or UPDATE of the far end with a session description, or
+	// without one (SDP nil: we are to offer). Reply with Call.Reply within 2 s; nobody
+	// replying is answered 488.
+	Offer struct {
+		At  time.Time
+		ID  uint64
+		SDP []byte
+	}
+	// Reoffered ends what Call.Offer began: SDP is the far end's answer, or nil and
+	// the status that refused it. The call goes on either way.
+	Reoffered struct {
+		At     time.Time
+		SDP    []byte
+		Status int
+	}
+	// Info is an INFO with DTMF (application/dtmf-relay), a digit each.
+	Info struct {
+		At    time.Time
+		Digit rune
+	}
+	// Message is one line of the ladder: what was sent or received. For traces.
+	Message struct {
+		At      time.Time
+		Sent    bool
+		Summary string // "INVITE", "183 Session Progress", "PRACK" …; no numbers
+	}
+	// Ended is the end, whatever it was.
+	Ended struct {
+		At         time.Time
+		By         By
+		Connected  bool // it had been answered
+		WasRinging bool
+		Status     int    // SIP status of the final answer, 0 if there was none
+		Phrase     string // its reason phrase
+		Q850       int    // of a Reason header, 0 if none
+		SIPCause   int    // of Reason: SIP
+		ReasonText string
+		Warning    string
+		RetryAfter time.Duration
+		Why        string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
+	}
+)
+
+// By says who ended a call.
+type By string
+
+const (
+	ByRemote  By = "remote"  // the far end: a final answer or BYE
+	ByLocal   By = "local"   // we were told to (Call.Hangup)
+	ByTimeout By = "timeout" // one of our timers
+	ByNetwork By = "network" // no transport, no response
+)
+
+func (Trying) isEvent()    {}
+func (Ringing) isEvent()   {}
+func (Answer) isEvent()    {}
+func (Connected) isEvent() {}
+func (Offer) isEvent()     {}
+func (Reoffered) isEvent() {}
+func (Info) isEvent()      {}
+func (Message) isEvent()   {}
+func (Ended) isEvent()     {}
+
+// Call is one outgoing call. Its methods may be called from anywhere, any number of
+// times, and do not block; what they lead to comes as events.
+type Call interface {
+	// Hangup ends the call in the way its state needs: CANCEL, BYE, or both when a
+	// 200 crosses the CANCEL. reason goes into a Reason header ("SIP;cause=200;text=…"),
+	// why into Ended.Why.
+	Hangup(why, reason string)
+	// Reply answers an Offer: with a session description, or with a status to refuse it.
+	Reply(id uint64, sdp []byte, status int)
+	// Offer sends a re-INVITE with a session description.
+	Offer(sdp []byte)
+}
+
+// AttachmentState is what an organiser may see of an attachment.
+type AttachmentState struct {
+	Name      string
+	Mode      string // ue | trunk | as
+	State     string // registering | registered | auth_failed | rejected | unregistered | up | down | suspended
+	Up        bool   // calls can be placed
+	Since     time.Time
+	Identity  string // IMPU or trunk identity; subscriber digits masked by the caller
+	Expires   time.Time
+	LastError string
+	LocalAddr string
+	Calls     int // live
+}
