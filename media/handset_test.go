@@ -200,7 +200,7 @@ func (p *phone) update() {
 	}
 }
 
-const toneAmplitude = 6000
+const toneAmplitude = 2500
 
 // talk sends one frame.
 func (p *phone) talk() {
@@ -226,7 +226,7 @@ func (p *phone) talk() {
 		return
 	}
 	b := make([]byte, 12+frameMax+4)
-	header(b, uint8(p.leg.Audio.PayloadType), p.seq, p.ts, p.ssrc)
+	header(b, p.pt(), p.seq, p.ts, p.ssrc)
 	n := 0
 	if p.enc.kind.amr() {
 		n = p.format.Pack(b[12:], p.cmr, amr.Frame{Type: p.enc.ft, Bits: p.enc.bits})
@@ -340,3 +340,12 @@ func (p *phone) hears(want ...*phone) {
 		}
 	}
 }
+
+func (p *phone) pt() uint8 {
+	if p.leg.Audio == nil {
+		return 96
+	}
+	return uint8(p.leg.Audio.PayloadType)
+}
+
+func confC() *mediapb.Conference { return &mediapb.Conference{Id: "c"} }
