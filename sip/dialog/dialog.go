@@ -380,3 +380,23 @@ func (c *Call) fire(t timer) {
 		c.byeAndEnd(c.winner, hang{"timeout", "session_expired", `SIP;cause=408;text="session timer"`})
 	}
 }
+
+// Settled says that Ended was told and no BYE of ours waits for its answer; what is
+// left is the watch for late answers.
+func (c *Call) Settled() bool { return c.ended && c.byes == 0 }
+
+// Stray makes the ACK and BYE for a 2xx that belongs to no call we still know.
+func Stray(o Options, res *sip.Response) (ack, bye *sip.Request) {
+	c := New(o)
+	c.o.CallID, c.seq, c.ended = string(*res.CallID()), res.CSeq().SeqNo, true
+	c.o.From, c.o.FromTag = value(res, "From"), fromTag(res)
+	for _, a := range c.Step(time.Time{}, Response{res}) {
+		switch a := a.(type) {
+		case Ack:
+			ack = a.Req
+		case Send:
+			bye = a.Req
+		}
+	}
+	return ack, bye
+}

@@ -61,7 +61,7 @@ func deltaSeconds(d time.Duration) string { return strconv.Itoa(int(d / time.Sec
 
 func (c *Call) onResponse(res *sip.Response) {
 	seq := res.CSeq()
-	if seq == nil || c.invite == nil {
+	if seq == nil {
 		return
 	}
 	switch seq.MethodName {
