@@ -37,8 +37,8 @@ func (h health) step(now time.Time, p probe) health {
 	switch {
 	case h.state == "suspended":
 		return h // its time is not over; what it answers now does not shorten it
-	case alive == (h.state == "up"):
-		return health{state: h.state}
+	case h.state != "" && alive == (h.state == "up"):
+		return health{state: h.state} // as it was: whatever was counted starts again
 	}
 	h.run++
 	need := 1

@@ -14,9 +14,13 @@ import (
 // ErrBusy says that an attachment has as many live calls as it may.
 var ErrBusy = errors.New("sip: attachment has no call left")
 
-// raiseMTU lets sipgo send what IMS makes: an INVITE of 3 kB over UDP, in fragments.
-// It is a process-wide variable of sipgo's, set once before the first socket opens.
-var raiseMTU = sync.OnceFunc(func() { sipgo.UDPMTUSize = 65535 })
+// tuneSipgo sets what sipgo has process-wide, once, before the first socket opens: it
+// may send what IMS makes, an INVITE of 3 kB over UDP in fragments, and its own log,
+// which prints whole messages with their numbers, is off.
+var tuneSipgo = sync.OnceFunc(func() {
+	sipgo.UDPMTUSize = 65535
+	sipgo.SetDefaultLogger(slog.New(slog.DiscardHandler))
+})
 
 // UA is the user agent: attachments and the calls on them. It owns every socket and
 // goroutine of this room; Close ends them all. Its methods may be called from anywhere.
@@ -36,7 +40,7 @@ func New(o Options, log *slog.Logger) (*UA, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("sip: %w", err)
 	}
-	raiseMTU()
+	tuneSipgo()
 	if o.UserAgent == "" {
 		o.UserAgent = "Sparkle"
 	}

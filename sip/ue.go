@@ -16,7 +16,9 @@ type registrar interface {
 	report(*AttachmentState)
 }
 
-func newRegistrar(*attachment) (registrar, error) { return nil, errors.New("ue mode: no registration client") }
+func newRegistrar(*attachment) (registrar, error) {
+	return nil, errors.New("ue mode: no registration client")
+}
 
 // register keeps the attachment registered until ctx ends, and de-registers then.
 func (a *attachment) register(ctx context.Context) {
