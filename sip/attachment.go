@@ -19,6 +19,7 @@ import (
 	sip "github.com/emiago/sipgo/sip"
 
 	"sparkle/sip/dialog"
+	"sparkle/sip/register"
 )
 
 // attachment is one connection to a carrier: its sockets, its state, its calls. It has
@@ -37,7 +38,7 @@ type attachment struct {
 	stack  *sipgo.UserAgent
 	client *sipgo.Client
 	socket interface{ Close() error }
-	reg    registrar // ue only
+	reg    *register.Client // ue only
 
 	pace *pacer
 
@@ -277,12 +278,9 @@ func (a *attachment) identity() (uri string, routes []string) {
 	if a.reg == nil {
 		return a.o.IMPU, nil
 	}
-	uri, routes = a.reg.identity()
-	if uri == "" {
-		uri = a.o.IMPU
-	}
+	r := a.reg.State()
 	first := "<sip:" + a.target() + a.uriTransport() + ";lr>"
-	return uri, append([]string{first}, routes...)
+	return r.Identity, append([]string{first}, r.ServiceRoutes...)
 }
 
 func (a *attachment) authorize(req *sip.Request, res *sip.Response) error {
