@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"time"
 
-	"encoding/json"
 	"sparkle/bridge"
 
 	"github.com/oapi-codegen/runtime"
