@@ -33,7 +33,7 @@ type Accounts interface {
 type Deps struct {
 	Service  Service
 	Accounts Accounts
-	Console  http.Handler // at /console/, asked without the prefix; nil: no pages
+	Console  http.Handler // at /console/, asked with the prefix; nil: no pages
 	Metrics  http.Handler // at /metrics; nil: 404
 	Log      *slog.Logger
 	// Hosts are the names (without port) the server answers to, against DNS
@@ -77,7 +77,7 @@ func NewHandler(d Deps) (http.Handler, error) {
 		s.mux.Handle("GET /metrics", d.Metrics)
 	}
 	if d.Console != nil {
-		s.mux.Handle("GET /console/", http.StripPrefix("/console", d.Console))
+		s.mux.Handle("GET /console/", d.Console)
 		s.mux.Handle("GET /{$}", http.RedirectHandler("/console/", http.StatusFound))
 	}
 	return http.HandlerFunc(s.serve), nil

@@ -139,17 +139,17 @@ type Attachment struct {
 	// Calls Live calls
 	Calls int `json:"calls"`
 
-	// ExpiresAt Of the registration
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	// Expires Of the registration
+	Expires *time.Time `json:"expires,omitempty"`
 
 	// Identity Subscriber digits masked
-	Identity     *string         `json:"identity,omitempty"`
-	LastError    *string         `json:"last_error,omitempty"`
-	LocalAddress *string         `json:"local_address,omitempty"`
-	Mode         AttachmentMode  `json:"mode"`
-	Name         string          `json:"name"`
-	Since        *time.Time      `json:"since"`
-	State        AttachmentState `json:"state"`
+	Identity  *string         `json:"identity,omitempty"`
+	LastError *string         `json:"last_error,omitempty"`
+	LocalAddr *string         `json:"local_addr,omitempty"`
+	Mode      AttachmentMode  `json:"mode"`
+	Name      string          `json:"name"`
+	Since     *time.Time      `json:"since"`
+	State     AttachmentState `json:"state"`
 
 	// Up Calls can be placed
 	Up bool `json:"up"`

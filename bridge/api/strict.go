@@ -307,8 +307,8 @@ func (s strictServer) ListAttachments(ctx context.Context, _ ListAttachmentsRequ
 func attachmentOf(a sip.AttachmentState) Attachment {
 	return Attachment{
 		Name: a.Name, Mode: AttachmentMode(a.Mode), State: AttachmentState(a.State), Up: a.Up, Calls: a.Calls,
-		Since: timeOrNil(a.Since), ExpiresAt: timeOrNil(a.Expires), Identity: strOrNil(mask(a.Identity)),
-		LastError: strOrNil(mask(a.LastError)), LocalAddress: strOrNil(a.LocalAddr),
+		Since: timeOrNil(a.Since), Expires: timeOrNil(a.Expires), Identity: strOrNil(mask(a.Identity)),
+		LastError: strOrNil(mask(a.LastError)), LocalAddr: strOrNil(a.LocalAddr),
 	}
 }
 
