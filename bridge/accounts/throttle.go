@@ -17,7 +17,7 @@ const (
 	maxWait     = 5 * time.Second
 	spacing     = 100 * time.Millisecond // between any two attempts, so that parallel ones cannot outrun the count
 	forgetAfter = 15 * time.Minute
-	maxTracked  = 10_000 // accounts and addresses each; the longest quiet goes first
+	maxTracked  = 10_000 // accounts and addresses each; of a sample the longest quiet goes
 )
 
 // throttle slows guessing down, per address and per account: an address that tries
@@ -130,14 +130,20 @@ func (t *throttle) of(key string, now time.Time) *tally {
 	return y
 }
 
-// evict makes room: all that is forgotten anyway, else the longest quiet one.
+// evict makes room: of a few at random (a map is walked from a random place) the
+// forgotten ones go, else the longest quiet one.
 func (t *throttle) evict(now time.Time) {
+	const sample = 16
 	var oldest string
+	n := 0
 	for k, y := range t.track {
 		if now.Sub(y.last) > forgetAfter && now.After(y.next) {
 			delete(t.track, k)
 		} else if oldest == "" || y.last.Before(t.track[oldest].last) {
 			oldest = k
+		}
+		if n++; n == sample {
+			break
 		}
 	}
 	if len(t.track) >= 2*maxTracked {
