@@ -88,6 +88,7 @@ func New(d Deps) (*Bridge, error) {
 				c.Members[i].LastOutcome = o
 			}
 		}
+		b.store.QueueSeq(c.Conference.ID, c.Seq+seqBlock)
 		b.rooms[c.Conference.ID] = newRoom(b, c.Conference, c.Seq, c.Members)
 	}
 	return b, nil
@@ -213,9 +214,8 @@ func (b *Bridge) Close(ctx context.Context) error {
 			r.post(r.abandon)
 		}
 	}
-	if ctx.Err() != nil {
-		b.cancel() // media calls under way end too
-	}
+	stop := context.AfterFunc(ctx, b.cancel) // a stuck engine is not waited for
+	defer stop()
 	for _, r := range rooms {
 		r.post(func(time.Time) { b.store.QueueSeq(r.id, r.seq) })
 		r.stop()

@@ -25,9 +25,12 @@ type mediaWork struct {
 	mu     sync.Mutex
 	jobs   []func(context.Context)
 	sets   map[string]*mediapb.Leg // waiting SetLegs, newest state
-	conf   *mediapb.Conference     // waiting SetConference, newest state
+	conf   *waitingConf            // waiting SetConference, nil if none
 	closed bool
 }
+
+// waitingConf is the newest wanted state of the conference in one queued SetConference.
+type waitingConf struct{ want *mediapb.Conference }
 
 func newMediaWork(ctx context.Context, api media.API) *mediaWork {
 	w := &mediaWork{api: api, ctx: ctx, wake: make(chan struct{}, 1), done: make(chan struct{}), sets: map[string]*mediapb.Leg{}}
@@ -95,18 +98,36 @@ func (w *mediaWork) setLeg(l *mediapb.Leg, failed func(error)) {
 // setConference sends the newest wanted state of the conference.
 func (w *mediaWork) setConference(c *mediapb.Conference, failed func(error)) {
 	w.mu.Lock()
-	waiting := w.conf != nil
-	w.conf = c
-	w.mu.Unlock()
-	if waiting {
+	slot := w.conf
+	if slot != nil {
+		slot.want = c
+		w.mu.Unlock()
 		return
 	}
+	slot = &waitingConf{want: c}
+	w.conf = slot
+	w.mu.Unlock()
 	w.do(func(ctx context.Context) {
 		w.mu.Lock()
-		newest := w.conf
-		w.conf = nil
+		if w.conf == slot {
+			w.conf = nil
+		}
+		newest := slot.want
 		w.mu.Unlock()
 		if err := w.api.SetConference(ctx, newest); err != nil {
+			failed(err)
+		}
+	})
+}
+
+// closeConference closes it. A later setConference comes after it, and is not joined
+// to one from before.
+func (w *mediaWork) closeConference(id string, failed func(error)) {
+	w.mu.Lock()
+	w.conf = nil
+	w.mu.Unlock()
+	w.do(func(ctx context.Context) {
+		if err := w.api.CloseConference(ctx, id); err != nil {
 			failed(err)
 		}
 	})

@@ -94,7 +94,7 @@ func newRoom(b *Bridge, c Conference, seq uint64, members []Member) *room {
 		b: b, id: c.ID, owner: c.Owner, log: b.log.With("conference_id", c.ID),
 		work: newMediaWork(b.ctx, b.media), change: make(chan struct{}, 1),
 		drained: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1),
-		conf: c, legs: map[string]*leg{}, seq: seq, seqMark: seq,
+		conf: c, legs: map[string]*leg{}, seq: seq, seqMark: seq + seqBlock,
 	}
 	for _, m := range members {
 		r.members = append(r.members, &member{Member: m, muted: m.Muted})
@@ -190,10 +190,8 @@ func (r *room) stop() {
 func (r *room) flush(now time.Time) {
 	if len(r.legs) == 0 && r.mediaOpen {
 		r.mediaOpen = false
-		r.work.do(func(ctx context.Context) {
-			if err := r.b.media.CloseConference(ctx, r.id); err != nil {
-				r.log.Warn("closing media of the conference failed", "err", err)
-			}
+		r.work.closeConference(r.id, func(err error) {
+			r.log.Warn("media did not close the conference", "err", err)
 		})
 	}
 	if r.dirty {
