@@ -243,9 +243,9 @@ func (r *room) shutdown(now time.Time, text string) {
 // abandon ends the legs whose goodbye was not answered in time.
 func (r *room) abandon(now time.Time) {
 	for _, l := range sortedLegs(r.legs) {
-		v := verdict{Cancelled, Text{Zh: "呼叫已取消。", En: "The call was cancelled."}}
+		v := verdict{Cancelled, Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
 		if l.ConnectedAt != nil {
-			v = verdict{HungUp, Text{Zh: "已由系统挂断。", En: "Hung up by the server."}}
+			v = verdict{HungUp, Text{Zh: "已由系统挂断", En: "Hung up by the server."}}
 		}
 		r.endLeg(now, l, v, nil)
 	}

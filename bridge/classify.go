@@ -30,3 +30,6 @@ func classify(e sip.Ended, l *leg) (v verdict, retry bool) {
 // allOutcomes are the words of DESIGN §3.
 var allOutcomes = []Outcome{Busy, NoAnswer, Declined, Unreachable, NotFound, NotAllowed, Blocked, MediaIncompatible,
 	Cancelled, NetworkError, Left, HungUp, Dropped}
+
+// Outcomes are all outcomes there are.
+func Outcomes() []Outcome { return slices.Clone(allOutcomes) }

@@ -129,22 +129,24 @@ type attachmentView struct {
 	Mode      string     `json:"mode"`
 	State     string     `json:"state"`
 	Up        bool       `json:"up"`
-	Since     time.Time  `json:"since"`
+	Since     *time.Time `json:"since"`
 	Identity  string     `json:"identity"`
-	Expires   *time.Time `json:"expires"`
+	Expires   *time.Time `json:"expires_at"`
 	LastError string     `json:"last_error"`
-	LocalAddr string     `json:"local_addr"`
+	LocalAddr string     `json:"local_address"`
 	Calls     int        `json:"calls"`
 }
 
 func viewAttachment(a sip.AttachmentState) attachmentView {
-	v := attachmentView{Name: a.Name, Mode: a.Mode, State: a.State, Up: a.Up, Since: a.Since.UTC(), Identity: a.Identity,
-		LastError: a.LastError, LocalAddr: a.LocalAddr, Calls: a.Calls}
-	if !a.Expires.IsZero() {
-		t := a.Expires.UTC()
-		v.Expires = &t
+	at := func(t time.Time) *time.Time {
+		if t.IsZero() {
+			return nil
+		}
+		t = t.UTC()
+		return &t
 	}
-	return v
+	return attachmentView{Name: a.Name, Mode: a.Mode, State: a.State, Up: a.Up, Since: at(a.Since), Identity: a.Identity,
+		Expires: at(a.Expires), LastError: a.LastError, LocalAddr: a.LocalAddr, Calls: a.Calls}
 }
 
 // watchAttachments publishes what has changed since known.

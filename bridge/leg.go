@@ -105,9 +105,9 @@ func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err
 		}
 	case err != nil:
 		r.log.Warn("media did not open a leg", "leg_id", l.ID, "err", err)
-		v := verdict{NetworkError, Text{Zh: "媒体服务不可用，呼叫未发出。", En: "The media service is not available; the call was not placed."}}
+		v := verdict{NetworkError, Text{Zh: "媒体服务不可用，呼叫未发出", En: "The media service is not available; the call was not placed."}}
 		if status.Code(err) == codes.ResourceExhausted {
-			v.text = Text{Zh: "媒体端口已用完，呼叫未发出。", En: "No media ports are free; the call was not placed."}
+			v.text = Text{Zh: "媒体端口已用完，呼叫未发出", En: "No media ports are free; the call was not placed."}
 		}
 		r.endLeg(now, l, v, nil)
 	default:
@@ -203,7 +203,7 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
 		r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`, &verdict{MediaIncompatible,
-			Text{Zh: "对方的媒体无法使用。", En: "The phone's media cannot be used."}})
+			Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
 		return
 	}
 	r.agree(now, l, res)
@@ -280,6 +280,13 @@ func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
 		return
 	}
 	l.call.Reply(e.ID, answer, 0)
+	if res.Video == nil && res.WhyNoVideo == sdp.VideoNotOffered {
+		// The phone's offer has no video because it was refused before, or because its
+		// user has just pressed "voice only".
+		if res.WhyNoVideo = "removed"; l.Media.WhyNoVideo != nil {
+			res.WhyNoVideo = *l.Media.WhyNoVideo
+		}
+	}
 	r.agree(now, l, res)
 	r.pushLeg(l)
 	r.holdState(now, l)
@@ -330,7 +337,7 @@ func (r *room) hang(now time.Time, l *leg, why, reason string, v *verdict) {
 		r.dirty = true
 		return
 	}
-	end := verdict{Cancelled, Text{Zh: "呼叫已取消。", En: "The call was cancelled."}}
+	end := verdict{Cancelled, Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
 	if v != nil {
 		end = *v
 	}
@@ -341,7 +348,7 @@ func (r *room) hang(now time.Time, l *leg, why, reason string, v *verdict) {
 func (r *room) hangup(now time.Time, l *leg, text string) {
 	reason := `SIP;cause=200;text="` + text + `"`
 	if l.ConnectedAt != nil {
-		r.hang(now, l, "hung_up", reason, &verdict{HungUp, Text{Zh: "已由主持人挂断。", En: "Hung up by the organiser."}})
+		r.hang(now, l, "hung_up", reason, &verdict{HungUp, Text{Zh: "已由主持人挂断", En: "Hung up by the organiser."}})
 		return
 	}
 	r.hang(now, l, "cancelled", `SIP;cause=487;text="`+text+`"`, nil)
@@ -460,19 +467,19 @@ func (r *room) mediaRefused(now time.Time, l *leg, err error) {
 		return
 	}
 	r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`,
-		&verdict{MediaIncompatible, Text{Zh: "对方的媒体无法使用。", En: "The phone's media cannot be used."}})
+		&verdict{MediaIncompatible, Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
 }
 
 // drop ends a leg whose media is lost.
 func (r *room) drop(now time.Time, l *leg, why string) {
-	v := &verdict{Dropped, Text{Zh: "媒体服务中断，通话掉线。", En: "The media service failed; the call was dropped."}}
+	v := &verdict{Dropped, Text{Zh: "媒体服务中断，通话掉线", En: "The media service failed; the call was dropped."}}
 	reason := `SIP;cause=500;text="media lost"`
 	if why == "media_timeout" {
-		v.text = Text{Zh: "长时间收不到对方的声音，通话掉线。", En: "Nothing was received from the phone for too long; the call was dropped."}
+		v.text = Text{Zh: "长时间收不到对方的声音，通话掉线", En: "Nothing was received from the phone for too long; the call was dropped."}
 		reason = `RELEASE_CAUSE;cause=2;text="RTP/RTCP time-out"`
 	}
 	if l.ConnectedAt == nil {
-		v.outcome, v.text = NetworkError, Text{Zh: "媒体服务中断，呼叫失败。", En: "The media service failed; the call was ended."}
+		v.outcome, v.text = NetworkError, Text{Zh: "媒体服务中断，呼叫失败", En: "The media service failed; the call was ended."}
 	}
 	r.hang(now, l, why, reason, v)
 }

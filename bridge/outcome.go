@@ -21,10 +21,10 @@ func (o Outcome) afterConnect() bool { return o == Left || o == HungUp || o == D
 // abandoned ends a leg that was live when the last process stopped without a goodbye.
 func abandoned(l *Leg, now time.Time) {
 	l.Outcome = NetworkError
-	l.Text = &Text{Zh: "服务器在呼叫过程中重启。", En: "The server restarted while the call was being set up."}
+	l.Text = &Text{Zh: "服务器在呼叫过程中重启", En: "The server restarted while the call was being set up."}
 	if l.ConnectedAt != nil {
 		l.Outcome = Dropped
-		l.Text = &Text{Zh: "服务器重启，通话中断。", En: "The server restarted; the call was lost."}
+		l.Text = &Text{Zh: "服务器重启，通话中断", En: "The server restarted; the call was lost."}
 	}
 	l.State, l.Since, l.EndedAt, l.Quality = Ended, now, &now, nil
 	l.Timeline = append(l.Timeline, TimelineEntry{At: now, What: "state", Text: "ended: the server restarted"})

@@ -301,6 +301,11 @@ func (r *room) emitMember(now time.Time, m *member, kind string) {
 	r.emit(now, kind, m.ID, leg, m.public())
 }
 
+// emitWhisper: the data is {"whisper": …}, null when it has ended.
+func (r *room) emitWhisper(now time.Time) {
+	r.emit(now, "whisper.updated", "", "", map[string]*WhisperSpec{"whisper": r.whisper})
+}
+
 func (r *room) member(id string) *member {
 	for _, m := range r.members {
 		if m.ID == id {
@@ -345,7 +350,7 @@ func (r *room) endWhisperOf(now time.Time, m *member) {
 	} else {
 		r.whisper = &WhisperSpec{From: w.From, To: to, Mode: w.Mode}
 	}
-	r.emit(now, "whisper.updated", "", "", r.whisper)
+	r.emitWhisper(now)
 	if len(r.legs) > 0 {
 		r.pushConference()
 	}

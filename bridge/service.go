@@ -309,7 +309,7 @@ func (b *Bridge) SetWhisper(_ context.Context, a Actor, conference string, w Whi
 		}
 		r.whisper = &w
 		r.pushConference()
-		r.emit(now, "whisper.updated", "", "", r.whisper)
+		r.emitWhisper(now)
 	})
 	return cmp.Or(refused, err)
 }
@@ -329,7 +329,7 @@ func (b *Bridge) EndWhisper(_ context.Context, a Actor, conference string) (err 
 		if len(r.legs) > 0 {
 			r.pushConference()
 		}
-		r.emit(now, "whisper.updated", "", "", nil)
+		r.emitWhisper(now)
 	})
 }
 

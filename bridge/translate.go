@@ -156,23 +156,23 @@ func positive(n int) uint32 { return uint32(max(0, n)) }
 
 // inviteVerdict is for a call that the UA did not even begin.
 func inviteVerdict(err error) verdict {
-	v := verdict{NetworkError, Text{Zh: "呼叫未能发出。", En: "The call could not be placed."}}
+	v := verdict{NetworkError, Text{Zh: "呼叫未能发出", En: "The call could not be placed."}}
 	switch {
 	case errors.Is(err, sip.ErrAttachmentDown), errors.Is(err, sip.ErrUnknownAttachment):
-		v.text = Text{Zh: "与运营商的连接已断开，呼叫未发出。", En: "The connection to the carrier is down; the call was not placed."}
+		v.text = Text{Zh: "与运营商的连接已断开，呼叫未发出", En: "The connection to the carrier is down; the call was not placed."}
 	case errors.Is(err, sip.ErrBadNumber):
-		v = verdict{NotFound, Text{Zh: "号码无效。", En: "The number is not valid."}}
+		v = verdict{NotFound, Text{Zh: "号码无效", En: "The number is not valid."}}
 	case errors.Is(err, sip.ErrClosed):
-		v = verdict{Cancelled, Text{Zh: "服务器正在关闭，呼叫未发出。", En: "The server is shutting down; the call was not placed."}}
+		v = verdict{Cancelled, Text{Zh: "服务器正在关闭，呼叫未发出", En: "The server is shutting down; the call was not placed."}}
 	}
 	return v
 }
 
 func fallbackText(o Outcome) Text {
 	if o == Dropped {
-		return Text{Zh: "通话中断。", En: "The call was lost."}
+		return Text{Zh: "通话中断", En: "The call was lost."}
 	}
-	return Text{Zh: "呼叫失败。", En: "The call failed."}
+	return Text{Zh: "呼叫失败", En: "The call failed."}
 }
 
 // qualityOf is a leg's quality by the engine's figures, nil if it has none.
