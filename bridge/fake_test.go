@@ -48,7 +48,9 @@ func (e *engine) enter() (func(), error) {
 	return e.mu.Unlock, nil
 }
 
-func (e *engine) fault(format string, args ...any) { e.faults = append(e.faults, fmt.Sprintf(format, args...)) }
+func (e *engine) fault(format string, args ...any) {
+	e.faults = append(e.faults, fmt.Sprintf(format, args...))
+}
 
 // die forgets everything, as a killed process does.
 func (e *engine) die() {
@@ -373,7 +375,9 @@ func (c *call) start() {
 	})
 	switch fate {
 	case "no-answer":
-		c.at(time.Second+c.inv.RingTimeout, func() { c.end(sip.Ended{By: sip.ByTimeout, Status: 487, Phrase: "Request Terminated", Why: "ring_timeout"}) })
+		c.at(time.Second+c.inv.RingTimeout, func() {
+			c.end(sip.Ended{By: sip.ByTimeout, Status: 487, Phrase: "Request Terminated", Why: "ring_timeout"})
+		})
 	case "declines":
 		final(3*time.Second, 603, "Decline", 21)
 	case "leaves":
