@@ -145,3 +145,12 @@ type AttachmentState struct {
 	LocalAddr string
 	Calls     int // live
 }
+
+// MediaProfile is how media is described to the peers of an attachment. The UA only
+// carries it: it is configured with the attachment and used by the bridge.
+type MediaProfile struct {
+	LocalIP   string // concrete local address for RTP, the same family as signalling
+	OfferG711 bool   // PCMU and PCMA last in the offer
+	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
+	AnyPort   bool   // media may come from any port of the signalled address
+}
