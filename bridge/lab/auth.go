@@ -27,6 +27,7 @@ type Auth struct {
 	K         []byte // AKAv1: 16 bytes
 	OPc       []byte // AKAv1: 16 bytes
 	AMF       []byte // AKAv1: 2 bytes; nil is 80 00
+	SQN       uint64 // AKAv1: the network's sequence number before the first challenge
 }
 
 // Validate says what is missing.
