@@ -135,7 +135,7 @@ func finishAnswer(b []byte, offer, ours *Session, o AnswerOptions, video *videoA
 		a := ours.Media[m.Index]
 		r.agreeVideo(a, m, videoPair(a, m), video.avpf && !o.NoAVPF)
 	}
-	if err := r.settle(offer.Audio, offer.Video); err != nil && !r.Held {
+	if err := r.settle(offer.Audio, offer.Video); err != nil {
 		return nil, r, err
 	}
 	return b, r, nil

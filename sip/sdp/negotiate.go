@@ -121,7 +121,7 @@ func Negotiate(offer, answer *Session) (Result, error) {
 
 // settle ends both Negotiate and Answer with what holds for the whole session.
 func (r *Result) settle(audio, video *Media) error {
-	if r.Audio == nil && (r.Video == nil || r.WhyNoVideo != "") {
+	if r.Audio == nil && r.Video == nil {
 		return ErrNoMedia
 	}
 	r.Held = true
