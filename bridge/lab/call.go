@@ -628,12 +628,16 @@ func (k *call) end(by string) {
 		k.media = nil
 	}
 	delete(k.h.live, k.view.CallID+"|"+k.tag)
-	k.h.ep.After(64*k.h.t1(), func() {
-		for tag := range k.forks {
-			delete(k.h.live, k.view.CallID+"|"+tag)
-		}
-	})
+	if len(k.forks) > 0 {
+		k.h.ep.After(64*k.h.t1(), k.forgetForks)
+	}
 	k.h.publish(k)
+}
+
+func (k *call) forgetForks() {
+	for tag := range k.forks {
+		delete(k.h.live, k.view.CallID+"|"+tag)
+	}
 }
 
 // sessionTimer takes part in RFC 4028 with the caller as refresher.

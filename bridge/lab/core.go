@@ -90,6 +90,8 @@ type Core struct {
 	// Owned by the endpoint's loop.
 	faults   Faults
 	subs     map[string]*subscriber // by userKey of the IMPU
+	byAddr   map[netip.AddrPort][]*binding
+	byFlow   map[wire.Target][]*binding
 	counters map[string]int
 	timerC   time.Duration
 }
@@ -128,7 +130,10 @@ func StartCore(o CoreOptions) (*Core, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Core{o: o, log: o.Log, subs: map[string]*subscriber{}, counters: map[string]int{}, timerC: 3 * time.Minute}
+	c := &Core{
+		o: o, log: o.Log, counters: map[string]int{}, timerC: 3 * time.Minute,
+		subs: map[string]*subscriber{}, byAddr: map[netip.AddrPort][]*binding{}, byFlow: map[wire.Target][]*binding{},
+	}
 	for _, s := range o.TrunkPeers {
 		p, _ := parsePeer(s) // Validate has seen it
 		c.peers = append(c.peers, p)

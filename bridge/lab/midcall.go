@@ -252,7 +252,9 @@ func (k *call) reanswered(re *reoffer, seq uint32, r *wire.Message, err error) {
 		a := k.newRequest("ACK")
 		k.localSeq-- // an ACK has the number of its INVITE
 		a.Set("CSeq", fmt.Sprintf("%d ACK", seq))
-		if sendErr := k.h.ep.Send(a, k.hop()); sendErr != nil {
+		to := k.hop()
+		a.Prepend("Via", k.h.ep.Via(to.Proto, wire.Branch()))
+		if sendErr := k.h.ep.Send(a, to); sendErr != nil {
 			k.h.log.Warn("ACK not sent", "err", sendErr)
 		}
 	}

@@ -101,12 +101,8 @@ func (c *Core) nextHop(m *wire.Message) (wire.Target, error) {
 		return wire.Target{}, fmt.Errorf("no literal address in %s", uri)
 	}
 	t := wire.Target{Proto: strings.ToUpper(orDefault(u.Params["transport"], "udp")), Addr: ap}
-	for _, s := range c.subs {
-		for _, b := range s.bindings {
-			if b.addr == ap {
-				return b.target(), nil
-			}
-		}
+	if l := c.byAddr[ap]; len(l) > 0 {
+		return l[len(l)-1].target(), nil
 	}
 	return t, nil
 }
@@ -120,19 +116,52 @@ func (b *binding) target() wire.Target {
 }
 
 // caller finds who sends an initial request: a trunk peer (nil, true), or the
-// registered contact whose flow it came on.
+// registered contact whose flow it came on. Several identities may share a flow; the
+// one that the request names is meant.
 func (c *Core) caller(tx *wire.ServerTx) (*binding, bool) {
-	contact, _ := wire.ParseAddr(tx.Req.Get("Contact"))
-	for _, s := range c.subs {
-		for _, b := range s.bindings {
-			// A connection that broke may be replaced by the same phone.
-			again := b.flow.Proto == "TCP" && !b.flow.Alive() && contact.URI == b.contact
-			if b.flow.Same(tx.From) || again {
+	found := c.byFlow[tx.From]
+	if len(found) == 0 {
+		found = c.reconnected(tx)
+	}
+	if len(found) == 0 {
+		return nil, c.trunk(tx.From)
+	}
+	for _, name := range []string{"P-Preferred-Identity", "From"} {
+		a, err := wire.ParseAddr(tx.Req.Get(name))
+		if err != nil {
+			continue
+		}
+		key, err := userKey(a.URI)
+		if err != nil {
+			continue
+		}
+		for _, b := range found {
+			if b.sub == c.subs[key] {
 				return b, true
 			}
 		}
 	}
-	return nil, c.trunk(tx.From)
+	return found[0], true
+}
+
+// reconnected finds contacts whose TCP connection broke and was replaced by this one.
+func (c *Core) reconnected(tx *wire.ServerTx) []*binding {
+	a, err := wire.ParseAddr(tx.Req.Get("Contact"))
+	if err != nil || tx.From.Proto != "TCP" {
+		return nil
+	}
+	u, err := wire.ParseURI(a.URI)
+	if err != nil {
+		return nil
+	}
+	ap, _ := u.AddrPort()
+	var found []*binding
+	for _, b := range c.byAddr[ap] {
+		if b.contact == a.URI && b.flow.Proto == "TCP" && !b.flow.Alive() {
+			found = append(found, b)
+		}
+	}
+	return found
 }
 
 // originate takes a request that opens a dialog (or stands alone) from its caller to

@@ -78,9 +78,7 @@ func (c *Core) AddSubscriber(impi, impu string, auth Auth) error {
 	}
 	return c.ep.Do(func() {
 		if old := c.subs[key]; old != nil {
-			for _, b := range old.bindings {
-				b.expiry.Stop()
-			}
+			c.dropAll(old)
 		}
 		c.subs[key] = s
 	})
@@ -121,10 +119,7 @@ func (c *Core) Deregister(impu string) error {
 	}
 	return c.ep.Do(func() {
 		if s := c.subs[key]; s != nil {
-			for _, b := range s.bindings {
-				b.expiry.Stop()
-			}
-			s.bindings = nil
+			c.dropAll(s)
 		}
 	})
 }
@@ -261,10 +256,7 @@ func (c *Core) bind(tx *wire.ServerTx, s *subscriber, info string) {
 	now := time.Now()
 	for _, v := range m.Values("Contact") {
 		if v == "*" {
-			for _, b := range s.bindings {
-				b.expiry.Stop()
-			}
-			s.bindings = nil
+			c.dropAll(s)
 			continue
 		}
 		a, err := wire.ParseAddr(v)
@@ -285,24 +277,46 @@ func (c *Core) bind(tx *wire.ServerTx, s *subscriber, info string) {
 			tx.Respond(r)
 			return
 		}
-		s.bindings = slices.DeleteFunc(s.bindings, func(b *binding) bool {
+		for _, b := range slices.Clone(s.bindings) {
 			if b.contact == a.URI {
-				b.expiry.Stop()
+				c.drop(b)
 			}
-			return b.contact == a.URI
-		})
+		}
 		if want == 0 {
 			continue
 		}
 		grant := min(want, c.o.MaxExpires)
 		b := &binding{sub: s, contact: a.URI, value: v, addr: addr, flow: tx.From, until: now.Add(grant)}
 		b.serviceRoute = c.ep.URI("orig-"+hex.EncodeToString([]byte(s.impi)), ";lr")
-		b.expiry = c.ep.After(grant, func() {
-			s.bindings = slices.DeleteFunc(s.bindings, func(o *binding) bool { return o == b })
-		})
+		b.expiry = c.ep.After(grant, func() { c.drop(b) })
 		s.bindings = append(s.bindings, b)
+		c.byAddr[addr] = append(c.byAddr[addr], b)
+		c.byFlow[b.flow] = append(c.byFlow[b.flow], b)
 	}
 	c.registered(tx, s, now, info)
+}
+
+// drop forgets one contact.
+func (c *Core) drop(b *binding) {
+	b.expiry.Stop()
+	is := func(o *binding) bool { return o == b }
+	b.sub.bindings = slices.DeleteFunc(b.sub.bindings, is)
+	if l := slices.DeleteFunc(c.byAddr[b.addr], is); len(l) > 0 {
+		c.byAddr[b.addr] = l
+	} else {
+		delete(c.byAddr, b.addr)
+	}
+	if l := slices.DeleteFunc(c.byFlow[b.flow], is); len(l) > 0 {
+		c.byFlow[b.flow] = l
+	} else {
+		delete(c.byFlow, b.flow)
+	}
+}
+
+func (c *Core) dropAll(s *subscriber) {
+	for _, b := range slices.Clone(s.bindings) {
+		c.drop(b)
+	}
 }
 
 // wanted is the lifetime a contact asks for.
