@@ -13,7 +13,8 @@ import (
 )
 
 var (
-	countryCode = regexp.MustCompile(`^\+[1-9][0-9]{0,2}$`)
+	countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
+	callingCode = regexp.MustCompile(`^\+[1-9][0-9]{0,2}$`)
 	simpleName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 	domainName  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 )
@@ -31,8 +32,11 @@ func (l *loader) check(c *File) {
 	}
 	l.between("calls.ring_timeout", c.Calls.RingTimeout, 5*time.Second, 3*time.Minute)
 	l.between("calls.setup_timeout", c.Calls.SetupTimeout, 5*time.Second, 3*time.Minute)
-	if !countryCode.MatchString(c.Calls.Country) {
-		l.fault("calls.country", "%q is not a country's calling code such as +86", c.Calls.Country)
+	if c.Calls.Country != "" && !countryCode.MatchString(c.Calls.Country) {
+		l.fault("calls.country", "%q is not two letters such as CN", c.Calls.Country)
+	}
+	if c.Calls.CallingCode != "" && !callingCode.MatchString(c.Calls.CallingCode) {
+		l.fault("calls.calling_code", "%q is not a country's calling code such as +86", c.Calls.CallingCode)
 	}
 	l.media(&c.Media)
 	if c.Video.FPS < 1 || c.Video.FPS > 30 {

@@ -36,7 +36,8 @@ type HTTP struct {
 type Calls struct {
 	RingTimeout  time.Duration `yaml:"ring_timeout"`  // 5s to 3m
 	SetupTimeout time.Duration `yaml:"setup_timeout"` // 5s to 3m
-	Country      string        `yaml:"country"`       // calling code for numbers typed without one, e.g. "+86"
+	Country      string        `yaml:"country"`       // ISO 3166: whose emergency numbers are refused; empty: every country's
+	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
 }
 
 // Media is the media process.
@@ -104,7 +105,8 @@ func Default() File {
 		Calls: Calls{
 			RingTimeout:  60 * time.Second,
 			SetupTimeout: 60 * time.Second,
-			Country:      "+86",
+			Country:      "CN",
+			CallingCode:  "+86",
 		},
 		Media: Media{
 			PortMin: 40000, PortMax: 49999,
