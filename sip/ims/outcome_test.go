@@ -120,6 +120,7 @@ func TestClassify(t *testing.T) {
 		{"BYE early", bye(Final{Why: "ended_early"}), Left, "ended_early", false},
 		{"media timeout", Final{Connected: true, By: "local", Why: "media_timeout"}, Dropped, "media_timeout", false},
 		{"dead leg", Final{Connected: true, By: "local", Why: "leg_dead"}, Dropped, "media_timeout", false},
+		{"media lost", Final{Connected: true, By: "local", Why: "media_lost"}, Dropped, "connection_lost", false},
 		{"media gone", Final{Connected: true, By: "local", Why: "media_down"}, Dropped, "connection_lost", false},
 		{"session expired", Final{Connected: true, By: "timeout"}, Dropped, "session_expired", false},
 		{"dialog lost", Final{Connected: true, By: "network"}, Dropped, "connection_lost", false},
