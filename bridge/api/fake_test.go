@@ -415,18 +415,23 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 	return l.w.Write(b)
 }
 
-// conforms holds every answer of the handler against the contract.
-func conforms(t testing.TB, next http.Handler) http.Handler {
+// contract is the validated openapi.yaml, read once for all tests.
+var contract = sync.OnceValues(func() (routers.Router, error) {
 	doc, err := openapi3.NewLoader().LoadFromData(specYAML)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if err := doc.Validate(context.Background()); err != nil {
-		t.Fatalf("openapi.yaml: %v", err)
+		return nil, err
 	}
-	router, err := legacy.NewRouter(doc)
+	return legacy.NewRouter(doc)
+})
+
+// conforms holds every answer of the handler against the contract.
+func conforms(t testing.TB, next http.Handler) http.Handler {
+	router, err := contract()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("openapi.yaml: %v", err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &tee{ResponseWriter: w}

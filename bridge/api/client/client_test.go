@@ -83,7 +83,9 @@ func TestRequests(t *testing.T) {
 		{func() error { _, err := c.Call(ctx, "c", bridge.CallRequest{Members: []string{"m"}}); return err }, "POST /v1/conferences/c/calls", `{"targets":["m"]}`},
 		{func() error { return c.Hangup(ctx, "c", "m") }, "DELETE /v1/conferences/c/members/m/leg", ""},
 		{func() error { return c.HangupAll(ctx, "c") }, "POST /v1/conferences/c/hangup", ""},
-		{func() error { return c.SetWhisper(ctx, "c", bridge.WhisperSpec{From: "console", To: []string{"m"}, Mode: "coach"}) }, "PUT /v1/conferences/c/whisper", `{"from":"console","to":["m"],"mode":"coach"}`},
+		{func() error {
+			return c.SetWhisper(ctx, "c", bridge.WhisperSpec{From: "console", To: []string{"m"}, Mode: "coach"})
+		}, "PUT /v1/conferences/c/whisper", `{"from":"console","to":["m"],"mode":"coach"}`},
 		{func() error { return c.EndWhisper(ctx, "c") }, "DELETE /v1/conferences/c/whisper", ""},
 		{func() error { _, err := c.Legs(ctx, "c", "m"); return err }, "GET /v1/conferences/c/members/m/legs?limit=200", ""},
 		{func() error { _, err := c.Preview(ctx, "c"); return err }, "GET /v1/conferences/c/preview.jpg", ""},
