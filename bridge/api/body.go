@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -72,7 +73,7 @@ func checkJSON(schema *openapi3.Schema, b []byte) error {
 	if len(faults) > 20 { // 500 rows with five faults each tell nothing more
 		faults = faults[:20]
 	}
-	p := fail(http.StatusUnprocessableEntity, codeOf(faults), faults[0].Pointer+": "+faults[0].Detail)
+	p := fail(http.StatusUnprocessableEntity, codeOf(faults), strings.TrimPrefix(faults[0].Pointer+": "+faults[0].Detail, ": "))
 	p.fields = faults
 	return p
 }
@@ -115,12 +116,17 @@ func collect(out *[]FieldError, prefix string, err error) {
 			collect(out, prefix, sub)
 		}
 	case *openapi3.SchemaError:
+		path, reason := e.JSONPointer(), e.Reason
+		if q, ok := strings.CutSuffix(reason, " is unsupported"); ok { // it points at the object around
+			if name, err := strconv.Unquote(strings.TrimPrefix(q, "property ")); err == nil {
+				path, reason = append(path, name), "there is no such field"
+			}
+		}
 		var ptr strings.Builder
 		ptr.WriteString(prefix)
-		for _, p := range e.JSONPointer() {
+		for _, p := range path {
 			ptr.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(p))
 		}
-		reason := e.Reason
 		if e.SchemaField == "oneOf" { // what kin-openapi says of these names Go types
 			reason = "none of the allowed forms fits"
 		}
@@ -137,7 +143,7 @@ func codeOf(faults []FieldError) string {
 	for _, f := range faults {
 		name := f.Pointer[strings.LastIndexByte(f.Pointer, '/')+1:]
 		c := "request_invalid"
-		if strings.Contains(f.Detail, "unsupported") && strings.HasPrefix(f.Detail, "property") {
+		if f.Detail == "there is no such field" {
 			c = "field_unknown"
 		} else if known[name] {
 			c = name + "_invalid"

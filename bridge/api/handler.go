@@ -104,7 +104,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	_, pattern := s.mux.Handler(r)
 	defer func() {
 		if e := recover(); e != nil {
-			if e == http.ErrAbortHandler { //nolint:errorlint // a sentinel that is compared by identity
+			if e == http.ErrAbortHandler {
 				panic(e)
 			}
 			s.Log.Error("panic in a handler", "request", id, "route", pattern, "panic", fmt.Sprint(e), "stack", string(debug.Stack()))

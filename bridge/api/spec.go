@@ -3,6 +3,7 @@ package api
 import (
 	_ "embed"
 	"fmt"
+	"sync"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
@@ -31,9 +32,12 @@ type operation struct {
 	body  *openapi3.Schema // JSON request body; nil: none
 }
 
-// operations reads the contract: every route with its scope, by mux pattern. A route
-// without a known scope is an error, so that a new one is never open by mistake.
-func operations() (map[string]operation, error) {
+// operations is the contract, read once: every route with its scope, by mux pattern.
+var operations = sync.OnceValues(readOperations)
+
+// readOperations fails on a route without a known scope, so that a new one is never
+// open by mistake.
+func readOperations() (map[string]operation, error) {
 	doc, err := openapi3.NewLoader().LoadFromData(specYAML)
 	if err != nil {
 		return nil, fmt.Errorf("openapi.yaml: %w", err)
