@@ -570,7 +570,7 @@ func TestRandom(t *testing.T) {
 					}
 					if strings.HasPrefix(line, "peer") && !strings.HasSuffix(line, "bye") {
 						c := h.net.phone(h.number[n])
-						if c == nil || c.local == nil || !c.connected || c.hungUp() != "" {
+						if c == nil || !c.talks() {
 							continue
 						}
 					}

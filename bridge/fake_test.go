@@ -446,10 +446,11 @@ func (c *call) replyTo(id uint64) reply {
 	return c.replies[id]
 }
 
-func (c *call) hungUp() string {
+// talks: it is answered and nobody is ending it.
+func (c *call) talks() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.hangup
+	return c.connected && c.local != nil && c.hangup == ""
 }
 
 func (c *call) Hangup(why, reason string) {
