@@ -33,11 +33,10 @@ type world struct {
 // phone is one fork's far end. What must not be at the end: answered, its answer
 // heard, and nobody said BYE.
 type phone struct {
-	tag                    string
-	answered, acked, byed  bool
-	heard                  bool // a copy of its 2xx reached us while we listened
-	refused, sentBye, gone bool
-	seq                    int
+	tag                   string
+	answered, acked, byed bool
+	heard                 bool // a copy of its 2xx reached us while we listened
+	refused, sentBye      bool
 }
 
 type occurrence struct {
