@@ -89,10 +89,13 @@ type (
 		Phrase     string // its reason phrase
 		Q850       int    // of a Reason header, 0 if none
 		SIPCause   int    // of Reason: SIP
-		ReasonText string
-		Warning    string
-		RetryAfter time.Duration
-		Why        string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
+		// ReleaseCause is that of Reason: RELEASE_CAUSE, which handsets put into BYE:
+		// 1 the user ended the call, 2 RTP time-out, 3 bearer loss …; 0 if none.
+		ReleaseCause int
+		ReasonText   string
+		Warning      string
+		RetryAfter   time.Duration
+		Why          string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
 	}
 )
 
