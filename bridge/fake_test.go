@@ -133,6 +133,10 @@ func (e *engine) SetLeg(_ context.Context, l *mediapb.Leg) error {
 		e.fault("leg set that is not open")
 		return status.Error(codes.NotFound, "no leg")
 	}
+	if a := l.Audio; a != nil && (a.Remote == nil && (a.Send || a.Recv) || a.Remote != nil && netip.MustParseAddr(a.Remote.Ip).IsUnspecified()) {
+		e.fault("audio to nowhere: %v", a.Remote)
+		return status.Error(codes.InvalidArgument, "audio.remote")
+	}
 	e.legs[l.Id] = l
 	if e.log != nil {
 		e.log(legWords(l))
