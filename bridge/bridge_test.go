@@ -437,6 +437,34 @@ func TestReadyAndStats(t *testing.T) {
 	})
 }
 
+// A network that does not answer a BYE must not keep the server from stopping, and the
+// leg's history is complete all the same.
+func TestCloseDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		for _, l := range []string{"member Ann undead", "member Ben video", "call all", "after 5s"} {
+			if err := h.run(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := time.Now()
+		if err := h.b.Close(context.Background()); err == nil || time.Since(begin) != 5*time.Second {
+			t.Errorf("closed after %v: %v", time.Since(begin), err)
+		}
+		h.stop()
+		h.check()
+		for _, l := range h.mem.legs {
+			if l.Leg.Outcome != bridge.HungUp || l.Leg.EndedAt == nil {
+				t.Errorf("%+v", l.Leg)
+			}
+		}
+		_, err := h.b.CreateConference(context.Background(), organiser, bridge.ConferenceSpec{Name: "late", Type: "video"})
+		if code(err) != "shutting_down" {
+			t.Errorf("a conference after Close: %v", err)
+		}
+	})
+}
+
 func TestNoPorts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, bridge.VideoConference)

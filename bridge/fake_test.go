@@ -465,6 +465,9 @@ func (c *call) Hangup(why, reason string) {
 			return
 		}
 		c.hangup = reason
+		if c.fate == "undead" { // its goodbye is never answered
+			return
+		}
 		time.AfterFunc(20*time.Millisecond, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
