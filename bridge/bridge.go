@@ -190,7 +190,7 @@ func (b *Bridge) MediaUp() {
 }
 
 // Close hangs up every call, waits for the goodbyes (at most Options.CloseTimeout, or
-// until ctx ends) and ends every goroutine. Events end; the store stays open.
+// until ctx ends) and a second for the engine, and ends every goroutine. Events end; the store stays open.
 func (b *Bridge) Close(ctx context.Context) error {
 	b.mu.Lock()
 	if b.closing {
@@ -214,8 +214,8 @@ func (b *Bridge) Close(ctx context.Context) error {
 			r.post(r.abandon)
 		}
 	}
-	stop := context.AfterFunc(ctx, b.cancel) // a stuck engine is not waited for
-	defer stop()
+	stuck := time.AfterFunc(time.Second, b.cancel) // an engine that does not close legs is not waited for
+	defer stuck.Stop()
 	for _, r := range rooms {
 		r.post(func(time.Time) { b.store.QueueSeq(r.id, r.seq) })
 		r.stop()

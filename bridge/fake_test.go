@@ -133,6 +133,10 @@ func (e *engine) SetLeg(_ context.Context, l *mediapb.Leg) error {
 		e.fault("leg set that is not open")
 		return status.Error(codes.NotFound, "no leg")
 	}
+	if a := l.Audio; a != nil && (a.Remote == nil && (a.Send || a.Recv) || a.Remote != nil && netip.MustParseAddr(a.Remote.Ip).IsUnspecified()) {
+		e.fault("audio to nowhere: %v", a.Remote)
+		return status.Error(codes.InvalidArgument, "audio.remote")
+	}
 	e.legs[l.Id] = l
 	if e.log != nil {
 		e.log(legWords(l))
@@ -446,10 +450,11 @@ func (c *call) replyTo(id uint64) reply {
 	return c.replies[id]
 }
 
-func (c *call) hungUp() string {
+// talks: it is answered and nobody is ending it.
+func (c *call) talks() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.hangup
+	return c.connected && c.local != nil && c.hangup == ""
 }
 
 func (c *call) Hangup(why, reason string) {
@@ -460,6 +465,9 @@ func (c *call) Hangup(why, reason string) {
 			return
 		}
 		c.hangup = reason
+		if c.fate == "undead" { // its goodbye is never answered
+			return
+		}
 		time.AfterFunc(20*time.Millisecond, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()

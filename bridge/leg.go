@@ -86,6 +86,7 @@ func (r *room) startLeg(now time.Time, m *member, video bool, rings time.Duratio
 	if !r.mediaOpen {
 		r.pushConference()
 	}
+	r.opening++
 	req := &mediapb.OpenLegRequest{Conference: r.id, Leg: l.ID, LocalIp: p.LocalIP, Video: video}
 	r.work.do(func(ctx context.Context) {
 		reply, err := r.b.media.OpenLeg(ctx, req)
@@ -97,6 +98,7 @@ func (r *room) startLeg(now time.Time, m *member, video bool, rings time.Duratio
 }
 
 func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err error) {
+	r.opening--
 	l.opened = err == nil
 	switch {
 	case l.dead: // cancelled meanwhile

@@ -46,7 +46,7 @@ type room struct {
 	work    *mediaWork
 	change  chan struct{} // cap 1: held by the one API call that is changing what is durable
 	waiting atomic.Int32  // API calls waiting for change
-	drained chan struct{} // closed when closing and the last leg has ended
+	drained chan struct{} // closed when closing, and the last leg has ended
 	stopped chan struct{} // closed when run has returned
 
 	mu   sync.Mutex
@@ -65,6 +65,7 @@ type room struct {
 	acks      []chan struct{}
 	dirty     bool // the view is old
 	mediaOpen bool
+	opening   int // legs that the engine is opening, also those that have ended meanwhile
 	mediaDown bool
 	closing   bool
 	mute      bool // deleted: nothing is published any more
@@ -188,7 +189,7 @@ func (r *room) stop() {
 
 // flush makes what a batch has changed visible: view first, then events, then answers.
 func (r *room) flush(now time.Time) {
-	if len(r.legs) == 0 && r.mediaOpen {
+	if len(r.legs)+r.opening == 0 && r.mediaOpen {
 		r.mediaOpen = false
 		r.work.closeConference(r.id, func(err error) {
 			r.log.Warn("media did not close the conference", "err", err)
@@ -211,7 +212,7 @@ func (r *room) flush(now time.Time) {
 		r.b.hub.publish(now, r.events)
 		r.events = r.events[:0]
 	}
-	if r.closing && len(r.legs) == 0 {
+	if r.closing && len(r.legs)+r.opening == 0 {
 		select {
 		case <-r.drained:
 		default:

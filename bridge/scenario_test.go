@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,24 @@ type house struct {
 	log    []string // events as words
 	engLog []string
 	events []bridge.Event
+	logs   lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
@@ -76,7 +95,7 @@ func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 
 func (h *house) boot() {
 	h.t.Helper()
-	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem})
+	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Log: slog.New(slog.NewJSONHandler(&h.logs, nil))})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -114,8 +133,19 @@ func (h *house) close() {
 		h.t.Error(err)
 	}
 	h.stop()
+	h.check()
+}
+
+// check: nothing is left in the engine, and no number has been logged.
+func (h *house) check() {
+	h.t.Helper()
 	for _, s := range h.eng.left() {
 		h.t.Error("engine: " + s)
+	}
+	for _, n := range h.number {
+		if strings.Contains(h.logs.String(), n[1:]) {
+			h.t.Errorf("number of a member in the log")
+		}
 	}
 }
 

@@ -145,9 +145,12 @@ func mediaLeg(l *leg) *mediapb.Leg {
 	return out
 }
 
-// remote is where the peer receives. With the old hold it has no address: nothing is
-// sent then, and the engine must not be told to.
+// remote is where the peer receives; nil while an old-style hold lasts (c=0.0.0.0):
+// nothing flows then, and there is no such address.
 func remote(r sdp.Remote, p sip.MediaProfile) *mediapb.Remote {
+	if !r.Addr.IsValid() || r.Addr.IsUnspecified() {
+		return nil
+	}
 	return &mediapb.Remote{Ip: r.Addr.String(), Port: uint32(r.Port), RtcpPort: uint32(r.RTCPPort), AnyPort: p.AnyPort}
 }
 

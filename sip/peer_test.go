@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +42,9 @@ type peer struct {
 	addr string
 	in   chan message
 	udp  net.PacketConn
+
+	mu    sync.Mutex
+	conns []net.Conn
 }
 
 // message is a received SIP message with the way back.
@@ -76,7 +80,7 @@ func newPeer(t *testing.T, network string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	t.Cleanup(func() { l.Close(); p.drop() }) // registered before the UA's: runs after it
 	p.addr = l.Addr().String()
 	go func() {
 		for {
@@ -84,11 +88,23 @@ func newPeer(t *testing.T, network string) *peer {
 			if err != nil {
 				return
 			}
-			t.Cleanup(func() { c.Close() })
+			p.mu.Lock()
+			p.conns = append(p.conns, c)
+			p.mu.Unlock()
 			go p.serveConn(c)
 		}
 	}()
 	return p
+}
+
+// drop closes every TCP connection to this peer.
+func (p *peer) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
 }
 
 func (p *peer) serveUDP(c net.PacketConn) {

@@ -272,7 +272,9 @@ func (c *Call) Step(now time.Time, in Input) []Action {
 		c.onRequest(in)
 	case Cancelled:
 		if c.peer != nil && c.peer.tx == in.Tx && c.peer.res == nil {
-			c.dropPeerOffer()
+			c.peer = nil // its 487 has been sent already
+			c.stop(timerReply)
+			c.proposeQueued()
 		}
 	case Hangup:
 		c.hangUp(hang{"local", in.Why, in.Reason})
