@@ -82,6 +82,7 @@ func TestHangupWhileQueued(t *testing.T) {
 	inv := p.expect("INVITE")
 	inv.write(answer(inv, 486, "Busy Here", "a"))
 	next[Ended](first)
+	p.expect("ACK")
 	if n := len(p.in); n != 0 {
 		t.Errorf("%d more messages came", n)
 	}
