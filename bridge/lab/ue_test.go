@@ -417,3 +417,10 @@ func (u *ue) reply(m *wire.Message, status int) *wire.Message {
 	u.send(r)
 	return r
 }
+
+// testContextLong is for programs of others.
+func testContextLong(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 45*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

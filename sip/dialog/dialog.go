@@ -225,6 +225,7 @@ type Call struct {
 	ended      bool
 	byes       int // BYE transactions that are still open
 
+	bump     uint64 // descriptions we have made ourselves: see version
 	localSDP []byte // last description of ours that stands
 	reoffer  *reoffer
 	queued   *Propose // an offer that waits for the one in flight; the newest wins

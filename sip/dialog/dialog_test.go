@@ -157,6 +157,8 @@ func decorate(m sip.Message, words []string) {
 			add(m, "RSeq", v)
 		case name == "phrase":
 			m.(*sip.Response).Reason = strings.ReplaceAll(v, "_", " ")
+		case name == "a":
+			setSDP(m, []byte(strings.ReplaceAll(x, "_", " ")))
 		case name == "body":
 			add(m, "Content-Type", v)
 			m.SetBody([]byte("Signal=7\r\n"))
@@ -475,6 +477,18 @@ func TestScripts(t *testing.T) {
 			reply 1 ready-too -> UPDATE1=200
 			< 180 a -> ringing
 			< 200 a -> ACK 1 to a; final answer one; connected`},
+		{"preconditions, passive: the phone waits for our half", `
+			start -> INVITE 1
+			< 183 a a=curr:qos_remote_none rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer a=curr:qos remote none
+			< 200 a prack -> UPDATE 3 to a
+			< 200 a upd final ->
+			< 180 a rel=2 -> PRACK 4 to a RAck=2 1 INVITE; ringing
+			< 200 a prack ->
+			< 200 a -> ACK 1 to a; final answer final; connected`},
+		{"preconditions: it knows that we are ready", `
+			start -> INVITE 1
+			< 183 a a=curr:qos_remote_sendrecv rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer a=curr:qos remote sendrecv
+			< 200 a prack ->`},
 		{"hung up with an offer open", up + `
 			> INVITE a 5 hold -> offer 1 hold
 			hangup -> BYE 2 to a; INVITE5=487; ended by local hung_up connected`},
@@ -625,5 +639,17 @@ func TestStray(t *testing.T) {
 	}
 	if ack.CSeq().SeqNo != 1 || bye.CSeq().SeqNo != 2 {
 		t.Errorf("CSeq %d and %d", ack.CSeq().SeqNo, bye.CSeq().SeqNo)
+	}
+}
+
+func TestWithQoS(t *testing.T) {
+	c := New(options())
+	c.bump = 2
+	got := string(c.version(withQoS([]byte("v=0\r\no=- 7 8 IN IP4 h\r\nm=audio 4 RTP/AVP 97\r\na=x\r\nm=video 0 RTP/AVP 98\r\n"))))
+	want := "v=0\r\no=- 7 10 IN IP4 h\r\nm=audio 4 RTP/AVP 97\r\na=x\r\n" +
+		"a=curr:qos local sendrecv\r\na=curr:qos remote none\r\na=des:qos mandatory local sendrecv\r\na=des:qos mandatory remote sendrecv\r\n" +
+		"m=video 0 RTP/AVP 98\r\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

@@ -22,6 +22,8 @@ type fork struct {
 	remoteSeq uint32 // 0: none seen yet
 	rseq      uint32 // last reliable 18x acknowledged
 	answer    []byte // binding since it came in a reliable 18x
+	owes      bool   // it waits to hear that our side is ready
+	qosSeq    uint32 // CSeq of the UPDATE that says so
 	preview   []byte // last description told as early media
 	updates   bool   // the peer allows UPDATE
 	ack       *sip.Request
@@ -72,10 +74,18 @@ func (c *Call) onResponse(res *sip.Response) {
 			c.onReofferResponse(res)
 		} // an INVITE we have repeated with credentials: its answer has been dealt with
 	case sip.PRACK:
-		if f := c.forks[toTag(res)]; res.StatusCode == 481 && f != nil && f != c.winner {
+		switch f := c.forks[toTag(res)]; {
+		case f == nil || f == c.winner || c.hang != nil || c.ended:
+		case res.StatusCode == 481:
 			delete(c.forks, f.tag) // the peer knows no such dialog
+		case res.StatusCode >= 200 && f.owes:
+			c.sendQoS(f)
 		}
 	case sip.UPDATE:
+		if f := c.forks[toTag(res)]; f != nil && f.qosSeq != 0 && f.qosSeq == seq.SeqNo {
+			c.onQoSResponse(f, res)
+			return
+		}
 		c.onRefreshResponse(seq.SeqNo, res.StatusCode, res)
 	case sip.BYE:
 		if res.StatusCode >= 200 {
@@ -132,6 +142,7 @@ func (c *Call) onProvisional(res *sip.Response) {
 	if sdp := SDP(res); sdp != nil && f != nil && f.answer == nil {
 		if reliable {
 			f.answer = sdp // binding: a description in the 2xx is then ignored
+			f.owes = c.owesQoS(sdp)
 		}
 		if !bytes.Equal(sdp, f.preview) { // an unreliable 18x is repeated for ever
 			f.preview = sdp

@@ -25,7 +25,7 @@ func (c *Call) onPropose(in Propose) {
 		c.queued = &in
 		return
 	}
-	c.reoffer = &reoffer{sdp: in.SDP}
+	c.reoffer = &reoffer{sdp: c.version(in.SDP)}
 	c.sendReoffer()
 }
 

@@ -213,8 +213,8 @@ func (c *Call) onReply(in Reply) {
 	c.stop(timerReply)
 	res := c.response(p.req, 200)
 	c.agreeRefresh(p.req, res)
-	setSDP(res, in.SDP)
-	c.localSDP = in.SDP
+	c.localSDP = c.version(in.SDP)
+	setSDP(res, c.localSDP)
 	c.do(Respond{p.tx, res})
 	if p.req.Method != sip.INVITE {
 		c.peer = nil
