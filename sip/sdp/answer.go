@@ -133,7 +133,7 @@ func finishAnswer(b []byte, offer, ours *Session, o AnswerOptions, video *videoA
 		r.WhyNoVideo = VideoCodecMismatch
 	default:
 		a := ours.Media[m.Index]
-		r.agreeVideo(a, m, videoPair(a, m), video.avpf && !o.NoAVPF)
+		r.agreeVideo(a, m, &pair{&a.Payloads[0], video.f}, video.avpf && !o.NoAVPF)
 	}
 	if err := r.settle(offer.Audio, offer.Video); err != nil {
 		return nil, r, err
