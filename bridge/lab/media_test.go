@@ -237,7 +237,7 @@ func TestParseProfile(t *testing.T) {
 	if _, s, err := ParseProfile("lossy=0.25"); err != nil || s.Lossy != 0.25 {
 		t.Errorf("%v %v", s.Lossy, err)
 	}
-	for _, bad := range []string{"", "toaster", "slow=x", "slow=-1s", "lossy=2", "lossy=x", "busy=1s"} {
+	for _, bad := range []string{"", "toaster", "slow=x", "slow=-1s", "lossy=2", "lossy=x", "lossy=0.1x", "lossy=NaN", "busy=1s"} {
 		if _, _, err := ParseProfile(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
