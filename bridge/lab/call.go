@@ -432,8 +432,8 @@ func (k *call) pracked(tx *wire.ServerTx) {
 	p.t.Stop()
 	k.guard.Stop()
 	k.view.Pracks++
-	tx.Respond(r)
 	k.h.publish(k)
+	tx.Respond(r)
 	p.then()
 }
 

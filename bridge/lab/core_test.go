@@ -167,7 +167,7 @@ func TestFaults(t *testing.T) {
 	})
 	// The same phone comes back on a new connection, with the contact it registered.
 	again := newUE(t, c, "tcp")
-	l = again.invite(h.Number(), videoOffer, route, func(m *wire.Message) { m.Set("Contact", "<"+u.contact("me")+">") })
+	again.invite(h.Number(), videoOffer, route, func(m *wire.Message) { m.Set("Contact", "<"+u.contact("me")+">") })
 	if got := again.final("INVITE"); got.Status != 200 {
 		t.Errorf("after a broken connection: %d %s", got.Status, got.Get("Warning"))
 	}

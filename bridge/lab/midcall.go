@@ -51,8 +51,8 @@ func (k *call) inDialog(tx *wire.ServerTx) {
 		if len(k.view.Infos) < 100 {
 			k.view.Infos = append(k.view.Infos, m.Get("Content-Type")+"\n"+string(m.Body))
 		}
+		k.h.publish(k) // before the answer: who has that must find it in the history
 		tx.Respond(m.Reply(200, "", ""))
-		k.h.publish(k)
 	case "OPTIONS":
 		r := m.Reply(200, "", "")
 		r.Add("Allow", allowed)
@@ -90,8 +90,8 @@ func (k *call) offered(tx *wire.ServerTx) {
 	}
 	k.target(m)
 	k.sessionTimer(m, r)
-	tx.Respond(r)
 	k.h.publish(k)
+	tx.Respond(r)
 	if k.waitQoS && len(m.Body) > 0 {
 		if o, err := sdp.Parse(m.Body); err == nil && o.Audio != nil && localQoS(o.Audio) == "sendrecv" {
 			k.waitQoS = false
@@ -165,9 +165,9 @@ func (k *call) reinvited(tx *wire.ServerTx) {
 	k.target(m)
 	k.sessionTimer(m, r)
 	k.theirRe = m
+	k.h.publish(k)
 	tx.Respond(r)
 	k.repeatRe(tx, r, k.h.t1(), time.Now().Add(64*k.h.t1()))
-	k.h.publish(k)
 }
 
 // repeatRe repeats the 2xx of a re-INVITE until its ACK; without one the call ends.

@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -86,7 +87,7 @@ func (s Script) Validate() error {
 			errs = append(errs, fmt.Errorf("script: status %d is not a refusal", st))
 		}
 	}
-	if s.Lossy < 0 || s.Lossy >= 1 {
+	if !(s.Lossy >= 0 && s.Lossy < 1) { // NaN too
 		errs = append(errs, fmt.Errorf("script: loss %v is not in [0, 1)", s.Lossy))
 	}
 	if s.Forks < 0 || s.Forks > 8 {
@@ -161,7 +162,7 @@ func ParseProfile(text string) (Profile, Script, error) {
 			s.HangUp = d
 		}
 	case Lossy:
-		if _, err := fmt.Sscanf(figure, "%g", &s.Lossy); err != nil {
+		if s.Lossy, err = strconv.ParseFloat(figure, 64); err != nil {
 			return p, s, fmt.Errorf("profile %s: %q is not a share", word, figure)
 		}
 	default:

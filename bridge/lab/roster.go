@@ -1,6 +1,10 @@
 package lab
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // DemoRoster is the eight phones of the demo: six that join and two that do not.
 func DemoRoster() []HandsetOptions {
@@ -41,9 +45,10 @@ func (c *Core) AddRoster(roster []HandsetOptions, media MediaFactory) ([]*Handse
 // Numbers makes n further handsets of one profile, numbered upwards from first, an
 // E.164 number: phones in bulk.
 func Numbers(first string, n int, p Profile) ([]HandsetOptions, error) {
-	var base uint64
-	if _, err := fmt.Sscanf(first, "+%d", &base); err != nil {
-		return nil, fmt.Errorf("number %q is not E.164 with +", first)
+	digits, plus := strings.CutPrefix(first, "+")
+	base, err := strconv.ParseUint(digits, 10, 62)
+	if err != nil || !plus || n < 0 {
+		return nil, fmt.Errorf("%d numbers from %q: it is not E.164 with +", n, first)
 	}
 	out := make([]HandsetOptions, n)
 	for i := range out {

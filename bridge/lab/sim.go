@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 
 	"sparkle/sip/aka"
@@ -16,6 +17,7 @@ type vectors struct {
 	m   *aka.Milenage
 	amf [2]byte
 	sqn uint64
+	rnd io.Reader // where RAND comes from
 }
 
 // sqnStep leaves the five low bits, the index of the SIM's array, at zero
@@ -27,7 +29,7 @@ func newVectors(a Auth) (*vectors, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &vectors{m: m, amf: [2]byte{0x80, 0}, sqn: a.SQN}
+	v := &vectors{m: m, amf: [2]byte{0x80, 0}, sqn: a.SQN, rnd: rand.Reader}
 	if a.AMF != nil {
 		v.amf = [2]byte(a.AMF)
 	}
@@ -37,7 +39,7 @@ func newVectors(a Auth) (*vectors, error) {
 // next is a new challenge: the nonce and the password that answers it.
 func (v *vectors) next() (nonce string, password []byte, err error) {
 	var r [16]byte
-	if _, err := rand.Read(r[:]); err != nil {
+	if _, err := io.ReadFull(v.rnd, r[:]); err != nil {
 		return "", nil, err
 	}
 	v.sqn = (v.sqn + sqnStep) & aka.SQNMask

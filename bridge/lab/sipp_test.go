@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -90,6 +92,9 @@ func TestSIPpRegisters(t *testing.T) {
 			if err := c.AddSubscriber("15550100@"+c.Domain(), "sip:+15550100@"+c.Domain(), tt.auth); err != nil {
 				t.Fatal(err)
 			}
+			if tt.auth.Algorithm == AKAv1 {
+				avoidNUL(t, c, tt.auth)
+			}
 			line := fmt.Sprintf(tt.line, c.Domain())
 			inf := filepath.Join(t.TempDir(), "in.csv")
 			text := "SEQUENTIAL\n" + strings.Join([]string{"+15550100", c.Domain(), line}, ";") + "\n"
@@ -105,5 +110,35 @@ func TestSIPpRegisters(t *testing.T) {
 				t.Error("still registered")
 			}
 		})
+	}
+}
+
+// avoidNUL has the core draw only challenges whose RES holds no zero byte: SIPp 3.6.1
+// takes RES for a C string and answers 3 % of all challenges wrongly.
+func avoidNUL(t *testing.T, c *Core, a Auth) {
+	t.Helper()
+	m, err := aka.New(a.K, a.OPc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ep.Do(func() {
+		for _, s := range c.subs {
+			s.sim.rnd = noNUL{m}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type noNUL struct{ m *aka.Milenage }
+
+func (n noNUL) Read(b []byte) (int, error) {
+	for {
+		if _, err := rand.Read(b); err != nil {
+			return 0, err
+		}
+		if res, _, _, _ := n.m.F2345([16]byte(b)); !bytes.Contains(res[:], []byte{0}) {
+			return len(b), nil
+		}
 	}
 }

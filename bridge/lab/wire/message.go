@@ -73,6 +73,9 @@ func Parse(data []byte) (*Message, error) {
 	if seq, method := m.CSeq(); method == "" || seq >= 1<<31 || m.Method != "" && method != m.Method {
 		return nil, fmt.Errorf("%w: CSeq %q", ErrMessage, m.Get("CSeq"))
 	}
+	if l := m.Values("Content-Length"); len(l) > 1 {
+		return nil, fmt.Errorf("%w: %d Content-Lengths", ErrMessage, len(l))
+	}
 	if l := m.Get("Content-Length"); l != "" {
 		n, err := strconv.Atoi(l)
 		if err != nil || n < 0 || n > len(body) {

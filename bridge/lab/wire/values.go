@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -187,13 +188,16 @@ func (u URI) Number() string {
 	return b.String()
 }
 
+var slashes = regexp.MustCompile(`\s*/\s*`)
+
 // ParseVia reads one Via value.
 func ParseVia(v string) (Via, error) {
 	parts := splitOutside(v, ';')
 	if len(parts) == 0 {
 		return Via{}, fmt.Errorf("%w: Via %.60q", ErrMessage, v)
 	}
-	f := strings.Fields(parts[0])
+	head := slashes.ReplaceAllString(parts[0], "/") // "SIP / 2.0 / UDP" is legal
+	f := strings.Fields(head)
 	if len(f) != 2 || !strings.HasPrefix(f[0], "SIP/2.0/") {
 		return Via{}, fmt.Errorf("%w: Via %.60q", ErrMessage, v)
 	}
