@@ -304,3 +304,9 @@ func (ph *phone) counts() (pictures, keys int) {
 }
 
 func near(a, b byte) bool { return max(a, b)-min(a, b) < 12 }
+
+// seesColour says whether tile i of n shows a colour.
+func seesColour(ph *phone, n, i int, luma byte) bool {
+	x, y := middle(n, i, 240, 320)
+	return near(ph.at(x, y), luma)
+}

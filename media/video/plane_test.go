@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image/jpeg"
+	"image/png"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -14,8 +15,10 @@ import (
 
 	"github.com/pion/rtcp"
 
+	"sparkle/media/codec/yuv"
 	"sparkle/media/layout"
 	"sparkle/media/mediapb"
+	"sparkle/media/video/mosaic"
 )
 
 // middle is the middle of the picture part of a tile.
@@ -391,5 +394,89 @@ func TestWrongCommandIsToldAndSurvived(t *testing.T) {
 	defer cancel()
 	if _, _, err := p.Preview(ctx, "c", 0); !errors.Is(err, ErrDown) {
 		t.Errorf("preview: %v, want ErrDown", err)
+	}
+}
+
+// Every name of six can be read in the picture that a phone decodes at 240x320:
+// its plate looks like that name's rendering and not like another's.
+func TestNamesAreReadableAfterTheCodec(t *testing.T) {
+	p, _ := plane(t, inProcess())
+	p.SetConference("c", true)
+	names := []string{"Alice", "王小明", "Bob", "李雷", "Carol", "Dave"}
+	ph := join(t, p, "c", "leg0", 70, func(l *mediapb.Leg, _ *phone) { l.Name = names[0] })
+	for i, n := range names[1:] {
+		id := fmt.Sprint("leg", i+1)
+		if err := p.OpenLeg("c", id, Sockets{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.SetLeg(id, &mediapb.Leg{Id: id, Name: n, Present: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var tiles []mosaic.Tile
+	for i, n := range names {
+		tiles = append(tiles, mosaic.Tile{Leg: fmt.Sprint(i), Name: n})
+	}
+	fonts := mosaic.LoadFonts(nil, nil)
+	if fonts.CJK == "" {
+		t.Log("no CJK font here: the Chinese names are boxes")
+	}
+	want := mosaic.NewCanvas(240, 320, fonts).Compose(tiles)
+	rects := layout.Tiles(nil, len(names), 240, 320)
+	const strip = 22
+	window := func(m *yuv.Image, i int) yuv.Image {
+		r := rects[i]
+		return m.Sub(r.X+4, r.Y+r.H-strip+2, 60, strip-4)
+	}
+	eventually(t, 10*time.Second, "six tiles", func() bool {
+		n, _ := ph.counts()
+		return n > 40 && seesColour(ph, 6, 0, 70)
+	})
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	for i := range names {
+		got := window(ph.picture, i)
+		for j := range names {
+			ref := window(want, j)
+			psnr := yuv.PSNR(&got, &ref)
+			if i == j && psnr < 24 {
+				t.Errorf("plate of %s: %.1f dB", names[i], psnr)
+			}
+			if i != j && psnr > 20 && (fonts.CJK != "" || i+j != 4) {
+				t.Errorf("plate of %s looks like %s: %.1f dB", names[i], names[j], psnr)
+			}
+		}
+	}
+	if dir := os.Getenv("SPARKLE_PNG_DIR"); dir != "" {
+		f, err := os.Create(filepath.Join(dir, "decoded.png"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		_ = png.Encode(f, ph.picture.Full())
+	}
+}
+
+// Nobody watches: nothing is composed or encoded, but a preview works.
+func TestNothingIsComposedForNobody(t *testing.T) {
+	p, _ := plane(t, inProcess())
+	p.SetConference("c", true)
+	a := join(t, p, "c", "A", 120, func(l *mediapb.Leg, _ *phone) { l.Video.Send = false })
+	eventually(t, 10*time.Second, "A's pictures decoded", func() bool { return p.Snapshot().Legs["A"].Width == 240 })
+	eventually(t, 5*time.Second, "a preview", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		data, _, err := p.Preview(ctx, "c", 0)
+		if err != nil {
+			return false
+		}
+		img, err := jpeg.Decode(bytes.NewReader(data))
+		return err == nil && img.Bounds().Dx() == 640
+	})
+	if r := p.Snapshot().Rooms["c"]; r.FramesEncoded != 0 || r.Tiers != 0 {
+		t.Errorf("encoded %d pictures for nobody", r.FramesEncoded)
+	}
+	if n, _ := a.counts(); n != 0 {
+		t.Errorf("a leg that wants nothing was sent %d pictures", n)
 	}
 }
