@@ -9,6 +9,7 @@ import (
 
 	"sparkle/media"
 	"sparkle/sip"
+	"sparkle/sip/ims"
 )
 
 // Caller is what the bridge needs of the user agent; *sip.UA has it.
@@ -103,6 +104,10 @@ type Options struct {
 	// Country is an ISO 3166 code (CN): which numbers are emergency numbers. "": those
 	// of every country.
 	Country string
+	// CallingCode (+86) completes numbers that are typed without one; "": they are refused.
+	CallingCode string
+	// NoVideo makes every leg a voice leg, also in conferences of type video.
+	NoVideo bool
 	// MediaIP is the local address for media where an attachment does not name one.
 	MediaIP string
 	// CloseTimeout caps how long Close waits for BYEs. 0: 5 s.
@@ -126,6 +131,9 @@ func (o Options) Validate() error {
 	}
 	if o.Country != "" && len(o.Country) != 2 {
 		errs = append(errs, fmt.Errorf("country %q: want two letters", o.Country))
+	}
+	if o.CallingCode != "" && !ims.ValidCallingCode(o.CallingCode) {
+		errs = append(errs, fmt.Errorf("calling_code %q: want + and one to three digits", o.CallingCode))
 	}
 	if o.CloseTimeout < 0 {
 		errs = append(errs, fmt.Errorf("close_timeout %v: want 0 or more", o.CloseTimeout))

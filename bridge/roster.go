@@ -245,6 +245,7 @@ func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallReq
 		return nil, errClosing()
 	}
 	at, profile, down := b.attachment()
+	video = video && !b.opt.NoVideo
 	rings := cmp.Or(req.RingTimeout, b.opt.RingTimeout)
 	err = r.do(func(now time.Time) {
 		ids := req.Members

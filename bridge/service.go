@@ -464,7 +464,7 @@ func (b *Bridge) parseNumber(typed, field string) (ims.Number, *Error) {
 	if ims.Emergency(typed, b.opt.Country) {
 		return "", &Error{Kind: Forbidden, Code: "dial_not_allowed", Detail: "emergency numbers are not called from a conference", Field: field}
 	}
-	n, err := ims.ParseNumber(typed)
+	n, err := ims.ParseTyped(typed, b.opt.CallingCode)
 	if err != nil {
 		return "", &Error{Kind: Invalid, Code: "number_invalid", Detail: "not a phone number with country code, like +8613800001234", Field: field}
 	}

@@ -54,6 +54,32 @@ func ParseNumber(s string) (Number, error) {
 	return Number("+" + digits), nil
 }
 
+// ValidCallingCode says whether s is a country's calling code with +.
+func ValidCallingCode(s string) bool {
+	digits, ok := strings.CutPrefix(s, "+")
+	return ok && len(digits) >= 1 && len(digits) <= 3 && digits[0] != '0' && allDigits(digits)
+}
+
+// ParseTyped is ParseNumber for people of one country: digits alone are a number of
+// theirs, with or without the trunk prefix that is dialled inside it (0, or 1 in the
+// North American plan; Italy's 0 belongs to the number). callingCode "" takes none.
+func ParseTyped(s, callingCode string) (Number, error) {
+	digits := stripSeparators(strings.TrimSpace(s))
+	if callingCode == "" || digits == "" || !allDigits(digits) || strings.HasPrefix(digits, "00") {
+		return ParseNumber(s)
+	}
+	switch callingCode {
+	case "+39":
+	case "+1":
+		if len(digits) == 11 {
+			digits = strings.TrimPrefix(digits, "1")
+		}
+	default:
+		digits = strings.TrimPrefix(digits, "0")
+	}
+	return ParseNumber(callingCode + digits)
+}
+
 // stripSeparators drops the visual separators of RFC 3966 §5.1.1 and spaces.
 func stripSeparators(s string) string {
 	return strings.Map(func(r rune) rune {
