@@ -225,6 +225,11 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.hop = req.Destination()
 	}
 	if err != nil {
+		if again && c.a.ctx.Err() == nil {
+			// The connection had just died: nobody has seen the request, a new one may do.
+			c.post(resend{req})
+			return
+		}
 		c.a.log.Warn("request not sent", "method", req.Method, "err", err)
 		c.post(dialog.Failed{Req: req})
 		return
@@ -247,8 +252,11 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 				return
 			}
 			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
-			if !timeout && again && !req.IsInvite() && c.a.ctx.Err() == nil {
-				c.post(resend{req}) // its connection was closed under it; a new one may do
+			// Its connection was closed under it, or died unnoticed as it was written: a new
+			// one may do. A BYE is worth a second try after silence too, since without it
+			// a phone stays connected.
+			if again && !req.IsInvite() && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
+				c.post(resend{req})
 				return
 			}
 			c.post(dialog.Failed{Req: req, Timeout: timeout})
