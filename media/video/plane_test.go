@@ -67,6 +67,7 @@ func testEverybodyIsSeen(t *testing.T, opt Options) {
 		s := p.Snapshot()
 		la, r := s.Legs["Alice"], s.Rooms["c"]
 		return la.RxPackets > 5 && la.TxPackets > 5 && la.Width == 240 && la.Height == 320 && la.RxLost == 0 &&
+			p.LegStats("Alice").GetRxPackets() >= la.RxPackets && p.LegStats("Carol") == nil && p.RoomStats("c").GetTiles() == 3 &&
 			r.Tiles == 3 && r.Tiers == 2 && r.FramesEncoded > 5 && r.FramesComposed > 5 && s.Legs["Carol"] == nil
 	})
 	if n := ev.count(func(e *mediapb.Event) bool { return e.GetMediaStarted() != nil }); n != 2 {
