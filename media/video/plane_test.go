@@ -481,3 +481,38 @@ func TestNothingIsComposedForNobody(t *testing.T) {
 		t.Errorf("a leg that wants nothing was sent %d pictures", n)
 	}
 }
+
+// A re-INVITE moves the phone's address and its packetization mode; turning the
+// conference's video off stops everything, and on again brings it back.
+func TestALiveLegCanChange(t *testing.T) {
+	p, _ := plane(t, inProcess())
+	p.SetConference("c", true)
+	a := join(t, p, "c", "A", 0, nil)
+	eventually(t, 10*time.Second, "pictures", func() bool { n, _ := a.counts(); return n > 5 })
+	moved := join(t, p, "c", "spare", 0, func(l *mediapb.Leg, _ *phone) { l.Present = false })
+	if n, _ := moved.counts(); n != 0 {
+		t.Errorf("a leg that is not present was sent %d pictures", n)
+	}
+	v := &mediapb.VideoStream{Remote: &mediapb.Remote{Ip: "127.0.0.1", Port: uint32(local(moved.rtp).Port()), RtcpPort: uint32(local(moved.rtcp).Port())},
+		PayloadType: 114, PacketizationMode: 0, ProfileLevelId: "42c00c", Width: 240, Height: 320, Fps: 15, BitrateBps: 256_000, Send: true, Recv: true}
+	if err := p.SetLeg("A", &mediapb.Leg{Id: "A", Name: "A", Present: true, Video: v}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "pictures at the new address", func() bool { n, _ := moved.counts(); return n > 5 })
+	moved.mu.Lock()
+	if moved.types[28]+moved.types[24] != 0 {
+		t.Errorf("mode 0 was sent types %v", moved.types)
+	}
+	moved.mu.Unlock()
+	p.SetConference("c", false)
+	eventually(t, 5*time.Second, "no tier", func() bool { return p.Snapshot().Rooms["c"].Tiers == 0 })
+	p.SetConference("c", true)
+	n, _ := moved.counts()
+	eventually(t, 5*time.Second, "pictures again", func() bool { m, _ := moved.counts(); return m > n+5 })
+	if err := p.SetLeg("A", &mediapb.Leg{Id: "A", Name: "A", Present: true}); err != nil { // m=video 0
+		t.Fatal(err)
+	}
+	if r := p.RoomStats("c"); r.Tiers != 0 || r.Tiles != 1 {
+		t.Errorf("after the phone dropped its video: %v", r)
+	}
+}
