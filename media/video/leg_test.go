@@ -265,3 +265,25 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// With more members than tiles whoever talks is drawn; who was silent for longest,
+// of equals the last to join, gives way; order stays that of joining.
+func TestTalkersAreVisible(t *testing.T) {
+	c := &conference{spoke: map[string]int64{}}
+	for i := range 20 {
+		c.legs = append(c.legs, &leg{id: string(rune('a' + i)), present: i != 3})
+	}
+	names := func() (s string) {
+		for _, l := range c.visible() {
+			s += l.id
+		}
+		return s
+	}
+	if got := names(); got != "abcefghijklmnopq" {
+		t.Errorf("visible %s", got)
+	}
+	c.spoke["t"], c.spoke["q"] = 2, 1
+	if got := names(); got != "abcefghijklmnoqt" {
+		t.Errorf("with talkers: visible %s", got)
+	}
+}

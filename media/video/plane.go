@@ -336,9 +336,7 @@ func (p *Plane) Snapshot() Snapshot {
 	s := Snapshot{Legs: map[string]*mediapb.StreamStats{}, Rooms: map[string]*mediapb.VideoRoomStats{},
 		PID: int(p.pid.Load()), Restarts: p.restarts.Load(), Dropped: dropped}
 	for id, c := range p.confs {
-		r := p.rooms[id]
-		s.Rooms[id] = &mediapb.VideoRoomStats{Tiles: uint32(len(c.visible())), Tiers: uint32(len(c.tiers)),
-			FramesComposed: r.Composed, FramesEncoded: r.Encoded, DecodeErrors: r.DecodeErrors, Restarts: s.Restarts, Pid: int32(s.PID)}
+		s.Rooms[id] = p.roomStats(c)
 	}
 	p.mu.Unlock()
 	now := time.Now()
@@ -348,6 +346,37 @@ func (p *Plane) Snapshot() Snapshot {
 		}
 	}
 	return s
+}
+
+// LegStats is a leg's counters, nil for an unknown leg or one without sockets.
+func (p *Plane) LegStats(id string) *mediapb.StreamStats {
+	p.mu.Lock()
+	l := p.legs[id]
+	p.mu.Unlock()
+	if l == nil || l.sock.RTP == nil {
+		return nil
+	}
+	return l.statistics(time.Now())
+}
+
+// RoomStats is a conference's counters, nil for an unknown one and for one without
+// a mosaic.
+func (p *Plane) RoomStats(id string) *mediapb.VideoRoomStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.confs[id]
+	if c == nil || !c.on {
+		return nil
+	}
+	return p.roomStats(c)
+}
+
+// roomStats reads a conference's counters. p.mu is held.
+func (p *Plane) roomStats(c *conference) *mediapb.VideoRoomStats {
+	r := p.rooms[c.id]
+	return &mediapb.VideoRoomStats{Tiles: uint32(len(c.visible())), Tiers: uint32(len(c.tiers)),
+		FramesComposed: r.Composed, FramesEncoded: r.Encoded, DecodeErrors: r.DecodeErrors,
+		Restarts: p.restarts.Load(), Pid: int32(p.pid.Load())}
 }
 
 func (p *Plane) pong(pong wire.Pong) {

@@ -67,6 +67,7 @@ func testEverybodyIsSeen(t *testing.T, opt Options) {
 		s := p.Snapshot()
 		la, r := s.Legs["Alice"], s.Rooms["c"]
 		return la.RxPackets > 5 && la.TxPackets > 5 && la.Width == 240 && la.Height == 320 && la.RxLost == 0 &&
+			p.LegStats("Alice").GetRxPackets() >= la.RxPackets && p.LegStats("Carol") == nil && p.RoomStats("c").GetTiles() == 3 &&
 			r.Tiles == 3 && r.Tiers == 2 && r.FramesEncoded > 5 && r.FramesComposed > 5 && s.Legs["Carol"] == nil
 	})
 	if n := ev.count(func(e *mediapb.Event) bool { return e.GetMediaStarted() != nil }); n != 2 {
@@ -478,5 +479,40 @@ func TestNothingIsComposedForNobody(t *testing.T) {
 	}
 	if n, _ := a.counts(); n != 0 {
 		t.Errorf("a leg that wants nothing was sent %d pictures", n)
+	}
+}
+
+// A re-INVITE moves the phone's address and its packetization mode; turning the
+// conference's video off stops everything, and on again brings it back.
+func TestALiveLegCanChange(t *testing.T) {
+	p, _ := plane(t, inProcess())
+	p.SetConference("c", true)
+	a := join(t, p, "c", "A", 0, nil)
+	eventually(t, 10*time.Second, "pictures", func() bool { n, _ := a.counts(); return n > 5 })
+	moved := join(t, p, "c", "spare", 0, func(l *mediapb.Leg, _ *phone) { l.Present = false })
+	if n, _ := moved.counts(); n != 0 {
+		t.Errorf("a leg that is not present was sent %d pictures", n)
+	}
+	v := &mediapb.VideoStream{Remote: &mediapb.Remote{Ip: "127.0.0.1", Port: uint32(local(moved.rtp).Port()), RtcpPort: uint32(local(moved.rtcp).Port())},
+		PayloadType: 114, PacketizationMode: 0, ProfileLevelId: "42c00c", Width: 240, Height: 320, Fps: 15, BitrateBps: 256_000, Send: true, Recv: true}
+	if err := p.SetLeg("A", &mediapb.Leg{Id: "A", Name: "A", Present: true, Video: v}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "pictures at the new address", func() bool { n, _ := moved.counts(); return n > 5 })
+	moved.mu.Lock()
+	if moved.types[28]+moved.types[24] != 0 {
+		t.Errorf("mode 0 was sent types %v", moved.types)
+	}
+	moved.mu.Unlock()
+	p.SetConference("c", false)
+	eventually(t, 5*time.Second, "no tier", func() bool { return p.Snapshot().Rooms["c"].Tiers == 0 })
+	p.SetConference("c", true)
+	n, _ := moved.counts()
+	eventually(t, 5*time.Second, "pictures again", func() bool { m, _ := moved.counts(); return m > n+5 })
+	if err := p.SetLeg("A", &mediapb.Leg{Id: "A", Name: "A", Present: true}); err != nil { // m=video 0
+		t.Fatal(err)
+	}
+	if r := p.RoomStats("c"); r.Tiers != 0 || r.Tiles != 1 {
+		t.Errorf("after the phone dropped its video: %v", r)
 	}
 }

@@ -68,7 +68,14 @@ func reniceAll(nice int) error {
 		if err != nil {
 			continue
 		}
-		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice); err != nil && err != unix.ESRCH {
+		// One call sets policy and nice value: the media process's real-time priority,
+		// should we have been started by such a thread, must not be ours.
+		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: int32(nice)}
+		err = unix.SchedSetAttr(tid, &attr, 0)
+		if err == unix.ENOSYS || err == unix.EPERM {
+			err = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
+		}
+		if err != nil && err != unix.ESRCH {
 			return err
 		}
 	}
