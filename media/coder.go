@@ -1,0 +1,192 @@
+package media
+
+import (
+	"math/bits"
+
+	"sparkle/media/codec/amr"
+	"sparkle/media/codec/g711"
+	"sparkle/media/mediapb"
+	"sparkle/media/payload"
+	"sparkle/media/resample"
+)
+
+const (
+	frameLen  = 320 // samples of 20 ms at 16 kHz, the mix's rate
+	narrowLen = 160
+	// frameMax is the largest encoded frame: G.711's 160 octets.
+	frameMax = narrowLen
+)
+
+// coder turns mixed frames into one codec's. It has state: who listens to it must
+// have listened before, or it must be primed.
+type coder struct {
+	kind   coderKind
+	amr    *amr.Encoder
+	down   resample.Down
+	narrow [narrowLen]int16
+
+	// The last frame it made.
+	ft   uint8
+	bits []byte // in buf
+	buf  [frameMax]byte
+	// sid is the last comfort noise frame, for a leg that comes in the middle of a
+	// silence.
+	sid    [8]byte
+	sidLen int
+}
+
+// ftSpeech is the frame type of G.711, which has none; amr.NoData is "send nothing".
+const ftSpeech = 0
+
+func newCoder(k coderKind) (*coder, error) {
+	c := &coder{kind: k}
+	if k.amr() {
+		var err error
+		if c.amr, err = amr.NewEncoder(k.wide(), k.dtx); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *coder) close() {
+	if c != nil && c.amr != nil {
+		c.amr.Close()
+	}
+}
+
+// encode makes c.ft and c.bits of 20 ms.
+func (c *coder) encode(mode int, pcm *[frameLen]int16) {
+	in := pcm[:]
+	if !c.kind.wide() {
+		c.down.Frame(pcm[:], c.narrow[:])
+		in = c.narrow[:]
+	}
+	switch c.kind.codec {
+	case mediapb.AudioStream_PCMU:
+		c.ft, c.bits = ftSpeech, c.buf[:g711.PCMU.Encode(in, c.buf[:])]
+		return
+	case mediapb.AudioStream_PCMA:
+		c.ft, c.bits = ftSpeech, c.buf[:g711.PCMA.Encode(in, c.buf[:])]
+		return
+	}
+	f := c.amr.Encode(mode, in, c.buf[:])
+	c.ft, c.bits = f.Type, f.Bits
+	if c.ft == c.sidType() {
+		c.sidLen = copy(c.sid[:], f.Bits)
+	}
+}
+
+func (c *coder) sidType() uint8 {
+	if c.kind.wide() {
+		return amr.SIDWide
+	}
+	return amr.SIDNarrow
+}
+
+// pack writes the RTP payload of one frame.
+func (s *stream) pack(dst []byte, cmr, ft uint8, frame []byte) int {
+	if !s.kind.amr() {
+		return copy(dst, frame)
+	}
+	return s.format().Pack(dst, cmr, amr.Frame{Type: ft, Bits: frame})
+}
+
+func (s *stream) format() payload.Format {
+	return payload.Format{Wide: s.kind.wide(), OctetAligned: s.octetAlign}
+}
+
+// initialMode is where IMS.md §5.1 starts: one mode: it; two or three: the lowest;
+// more: the second lowest; but the best where the peer set no limit.
+func (s *stream) initialMode() int {
+	top := s.topMode()
+	n := bits.OnesCount16(s.modes)
+	switch {
+	case !s.kind.amr():
+		return 0
+	case n == top+1 && s.kind.codec != mediapb.AudioStream_CODEC_UNSPECIFIED && s.modes == s.allModes():
+		return top
+	case n <= 3:
+		return bits.TrailingZeros16(s.modes)
+	}
+	return bits.TrailingZeros16(s.modes & (s.modes - 1))
+}
+
+func (s *stream) allModes() uint16 {
+	if s.kind.wide() {
+		return 1<<9 - 1
+	}
+	return 1<<8 - 1
+}
+
+// topMode is the highest mode of the set.
+func (s *stream) topMode() int { return max(bits.Len16(s.modes)-1, 0) }
+
+// stepMode moves one mode of the set from mode towards limit (mode-change-neighbor).
+func (s *stream) stepMode(mode, limit int) int {
+	switch {
+	case mode < limit:
+		if up := s.modes >> (mode + 1) << (mode + 1); up != 0 && bits.TrailingZeros16(up) <= limit {
+			return bits.TrailingZeros16(up)
+		}
+	case mode > limit:
+		if down := s.modes & (1<<mode - 1); down != 0 {
+			return bits.Len16(down) - 1
+		}
+	}
+	return mode
+}
+
+// decoder turns one codec's frames into 16 kHz.
+type decoder struct {
+	kind   coderKind
+	amr    *amr.Decoder
+	up     resample.Up
+	narrow [narrowLen]int16
+	last   [narrowLen]int16 // G.711: what a lost frame repeats
+	lost   int
+}
+
+func newDecoder(k coderKind) (*decoder, error) {
+	d := &decoder{kind: k}
+	if k.amr() {
+		var err error
+		if d.amr, err = amr.NewDecoder(k.wide()); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *decoder) close() {
+	if d != nil && d.amr != nil {
+		d.amr.Close()
+	}
+}
+
+// decode writes 20 ms into out. A frame of type amr.NoData is lost and concealed.
+func (d *decoder) decode(ft uint8, bad bool, frame []byte, out *[frameLen]int16) {
+	if d.kind.wide() {
+		d.amr.Decode(amr.Frame{Type: ft, Bad: bad, Bits: frame}, out[:])
+		return
+	}
+	switch {
+	case d.kind.amr():
+		d.amr.Decode(amr.Frame{Type: ft, Bad: bad, Bits: frame}, d.narrow[:])
+	case ft == amr.NoData:
+		// Repeat and fade by half each time: 60 ms until nothing is left to hear.
+		d.lost++
+		for i := range d.narrow {
+			d.narrow[i] = d.last[i] >> min(d.lost, 15)
+		}
+	default:
+		d.lost = 0
+		law := g711.PCMU
+		if d.kind.codec == mediapb.AudioStream_PCMA {
+			law = g711.PCMA
+		}
+		clear(d.narrow[law.Decode(frame, d.narrow[:]):])
+		d.last = d.narrow
+	}
+	d.up.Frame(d.narrow[:], out[:])
+}

@@ -1,0 +1,379 @@
+package media
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"sparkle/media/codec/amr"
+	"sparkle/media/dtmf"
+	"sparkle/media/jitter"
+	"sparkle/media/mix"
+	"sparkle/media/payload"
+	"sparkle/media/port"
+)
+
+// latchTime is how long any source port of the right address is taken, where
+// signalling said so (IMS.md §5.5 "strict").
+const latchTime = 5 * time.Second
+
+// leg is one phone's audio on its worker.
+type leg struct {
+	id    string
+	entry *legEntry
+	pair  *port.Pair
+	slot  int // of the worker
+	room  *room
+	born  int64
+
+	// Wanted, by SetLeg.
+	present, muted, deaf, held bool
+	st                         *stream
+	kind                       coderKind
+	own                        *coder
+	dec                        *decoder
+	jb                         *jitter.Buffer
+
+	// By relink.
+	aside  bool   // not in the room's mix: whispers
+	ducked bool   // hears the room 12 dB down
+	extra  []*leg // hears these too
+
+	// In.
+	rtpGate, rtcpGate gate
+	rx                receiver
+	started           bool // MediaStarted was told
+	digits            dtmf.Receiver
+	frames            [payload.MaxFrames]amr.Frame
+	frameBuf          [payload.MaxFrames][amr.MaxBytes]byte
+	dropped, stranger uint64
+	rxBytes           uint64
+	concealed         uint64
+
+	// The tick's.
+	pcm         [frameLen]int16 // decoded and faded, valid while decoded
+	decoded     bool
+	chosen      bool // one of the loudest
+	contributes bool
+	gain        float32 // in the mix, now
+	hearGain    float32
+	duck        float32
+	ownTick     uint64 // tick+1 when own was last used
+	detector    mix.Detector
+	talks       bool
+	smooth      float32 // dBov
+
+	// Out.
+	ssrc    uint32
+	seq     uint16
+	tsBase  uint32
+	mode    int
+	limit   int // highest mode the peer asked for
+	raise   int // ticks without loss
+	cmr     uint8
+	spurt   bool // the last frame sent was speech
+	tx      [12 + frameMax + 4]byte
+	txCount uint64
+	txBytes uint64
+	refused uint64
+	lastTS  uint32
+	rtcp    rtcpState
+
+	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
+	talking atomic.Bool
+	level   atomic.Int32 // tenths of dBov
+}
+
+// gate lets packets of one socket in, by their source.
+type gate struct {
+	want  netip.AddrPort
+	any   bool // any port at first
+	fixed uint16
+	from  int64 // of the first packet
+}
+
+// admit says whether a packet may come in.
+func (g *gate) admit(from netip.AddrPort, now int64) bool {
+	if from.Addr() != g.want.Addr() {
+		return false
+	}
+	if !g.any {
+		return from.Port() == g.want.Port()
+	}
+	if g.from == 0 {
+		g.from = now
+	}
+	if now-g.from < int64(latchTime) {
+		g.fixed = from.Port()
+		return true
+	}
+	return from.Port() == g.fixed
+}
+
+func (g *gate) set(want netip.AddrPort, anyPort bool) {
+	if g.want != want || g.any != anyPort {
+		*g = gate{want: want, any: anyPort}
+	}
+}
+
+func newLeg(id string, pair *port.Pair, now int64) *leg {
+	l := &leg{
+		id: id, pair: pair, born: now,
+		ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), tsBase: rand.Uint32(),
+		hearGain: 1, duck: 1, smooth: mix.Silent, cmr: payload.NoRequest,
+	}
+	l.level.Store(-1270)
+	for i := range l.frames {
+		l.frames[i].Bits = l.frameBuf[i][:]
+	}
+	l.rtcp.init(now)
+	return l
+}
+
+// since is the leg's own time, which the jitter buffer and the meters count in.
+func (l *leg) since(now int64) time.Duration { return time.Duration(now - l.born) }
+
+// apply takes what SetLeg wants; the coders are in place.
+func (l *leg) apply(p *plan, now int64) {
+	old := l.st
+	l.present, l.muted, l.deaf, l.held, l.st = p.present, p.muted, p.deaf, p.held, p.stream
+	if l.st == nil {
+		l.spurt = false
+		return
+	}
+	l.rtpGate.set(l.st.remote, l.st.anyPort)
+	l.rtcpGate.set(l.st.rtcpTo, l.st.anyPort)
+	switch {
+	case old == nil || old.kind.codec != l.st.kind.codec:
+		if old != nil && old.clock != l.st.clock {
+			l.ssrc = rand.Uint32() // another clock is another source (RFC 7160 §4.1)
+			l.txCount, l.txBytes = 0, 0
+		}
+		l.mode, l.limit, l.spurt = l.st.initialMode(), l.st.topMode(), false
+		l.rx.reset(l.st.clock)
+	case old.modes != l.st.modes:
+		l.mode, l.limit = l.st.initialMode(), l.st.topMode()
+	}
+}
+
+// audible says whether anybody is to hear the leg.
+func (l *leg) audible() bool {
+	return l.present && !l.held && l.st != nil && l.st.recv && (!l.muted || l.aside)
+}
+
+// mayEncode says whether the leg is sent audio at all.
+func (l *leg) mayEncode() bool { return l.present && l.st != nil && l.st.send && l.own != nil }
+
+func (l *leg) isSpeech(ft uint8) bool {
+	switch {
+	case !l.kind.amr():
+		return true
+	case l.kind.wide():
+		return ft < amr.SIDWide || ft == amr.SpeechLost
+	}
+	return ft < amr.SIDNarrow
+}
+
+// onRTP takes one datagram of the RTP socket.
+func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now int64) {
+	if l.st == nil || !l.rtpGate.admit(from, now) {
+		l.stranger++
+		return
+	}
+	h, body, ok := parseRTP(b)
+	if !ok || !whole {
+		l.dropped++
+		return
+	}
+	s := l.st
+	if h.pt == s.dtmfPT && s.dtmfPT != 0 {
+		l.lastRx.Store(now)
+		l.onDigit(w, h, body, now)
+		return
+	}
+	if h.pt != s.pt {
+		l.dropped++
+		return
+	}
+	n := l.unpack(body)
+	if n == 0 {
+		l.dropped++
+		return
+	}
+	l.lastRx.Store(now)
+	l.rxBytes += uint64(len(b))
+	if l.rx.packet(h, l.since(now)) {
+		l.jb.Reset() // another source
+	}
+	if !s.recv {
+		return
+	}
+	if !l.started {
+		l.started = true
+		w.note(note{what: noteStarted, leg: l, at: now})
+	}
+	for i := range n {
+		f := &l.frames[i]
+		ts := h.ts + uint32(i)*s.step
+		switch {
+		case !s.kind.amr():
+			l.jb.Push(ts, l.since(now), ftSpeech, false, false, body[i*narrowLen:(i+1)*narrowLen])
+		case f.Type == amr.NoData:
+			// A hole in an aggregate: nothing to store; speech around it makes it a loss.
+		default:
+			l.jb.Push(ts, l.since(now), f.Type, f.Bad, !l.isSpeech(f.Type), f.Bits)
+		}
+	}
+}
+
+// unpack checks a payload and says how many frames it has; 0: malformed. The peer's
+// mode request is obeyed on the way.
+func (l *leg) unpack(body []byte) int {
+	s := l.st
+	if !s.kind.amr() {
+		n := len(body) / narrowLen
+		if n*narrowLen != len(body) || n > payload.MaxFrames {
+			return 0
+		}
+		return n
+	}
+	for i := range l.frames {
+		l.frames[i].Bits = l.frameBuf[i][:]
+	}
+	cmr, n, err := s.format().Unpack(body, &l.frames)
+	if err != nil {
+		return 0
+	}
+	switch {
+	case cmr == payload.NoRequest:
+		l.limit = s.topMode()
+	case cmr < 16 && s.modes>>cmr&1 == 1:
+		l.limit = int(cmr)
+	}
+	return n
+}
+
+func (l *leg) onDigit(w *worker, h rtpHeader, body []byte, now int64) {
+	d, first, err := l.digits.Take(h.ts, body)
+	if err != nil {
+		l.dropped++
+		return
+	}
+	if first {
+		w.note(note{what: noteDigit, leg: l, at: now, digit: d.Digit, ms: uint32(d.Duration) * 1000 / l.st.dtmfRate})
+	}
+}
+
+// measure takes the level of a decoded frame and decides whether that is talk.
+func (l *leg) measure() {
+	v := mix.Level(l.pcm[:])
+	if v > l.smooth {
+		l.smooth += (v - l.smooth) * 0.6 // up at once: a first word must be heard
+	} else {
+		l.smooth += (v - l.smooth) * 0.1
+	}
+	l.talks = l.detector.Step(v)
+	l.tell()
+}
+
+// quiet is measure for a tick without speech.
+func (l *leg) quiet() {
+	l.talks = l.detector.Quiet()
+	l.smooth = max(l.smooth-1.5, mix.Silent)
+	l.tell()
+}
+
+func (l *leg) tell() {
+	l.talking.Store(l.talks && l.audible())
+	l.level.Store(int32(l.smooth * 10))
+}
+
+func (l *leg) rank() float32 {
+	if l.gain > 0 {
+		return l.smooth + talkerEdge
+	}
+	return l.smooth
+}
+
+// fade brings the decoded frame to the gain that choose wants and says whether
+// anything of it is heard.
+func (l *leg) fade() bool {
+	target := float32(0)
+	if l.chosen {
+		target = 1
+	}
+	if !l.decoded {
+		l.gain = 0 // the decoder's next frame starts from nothing: it needs its ramp
+		return false
+	}
+	if l.gain == 1 && target == 1 {
+		return true
+	}
+	if l.gain == 0 && target == 0 {
+		return false
+	}
+	step := (target - l.gain) / rampLen
+	for i := range l.pcm {
+		g := target
+		if i < rampLen {
+			g = l.gain + step*float32(i+1)
+		}
+		l.pcm[i] = int16(float32(l.pcm[i]) * g)
+	}
+	l.gain = target
+	return true
+}
+
+// stepMode moves the encoder's mode towards what the peer takes: every second frame
+// and to a neighbour only, as the most timid peer wants it (IMS.md §5.1). Up without
+// being asked goes slowly, and not into loss.
+func (l *leg) stepMode(n uint64) {
+	if !l.kind.amr() || l.mode == l.limit || n&1 == 1 {
+		return
+	}
+	if l.mode < l.limit {
+		if l.rtcp.txLoss > 0.03 {
+			l.raise = 0
+			return
+		}
+		if l.raise += 2; l.raise < 25 {
+			return
+		}
+		l.raise = 0
+	}
+	l.mode = l.st.stepMode(l.mode, l.limit)
+}
+
+// send packs what c made last and sends it. NO_DATA is not sent, but who was in the
+// middle of speech hears of the silence first.
+func (l *leg) send(c *coder, n uint64) {
+	ft, frame := c.ft, c.bits
+	ts := l.tsBase + uint32(n)*l.st.step
+	l.lastTS = ts
+	if l.kind.amr() && ft == amr.NoData {
+		if !l.spurt || c.sidLen == 0 {
+			return
+		}
+		ft, frame = c.sidType(), c.sid[:c.sidLen]
+	}
+	speech := l.isSpeech(ft)
+	b := l.tx[:]
+	b[0], b[1] = 0x80, l.st.pt
+	if speech && !l.spurt {
+		b[1] |= 0x80
+	}
+	l.spurt = speech
+	binary.BigEndian.PutUint16(b[2:], l.seq)
+	binary.BigEndian.PutUint32(b[4:], ts)
+	binary.BigEndian.PutUint32(b[8:], l.ssrc)
+	size := l.st.pack(b[12:], l.cmr, ft, frame)
+	l.seq++
+	if sendTo(l.pair.RTP, b[:12+size], &l.st.to) {
+		l.txCount++
+		l.txBytes += uint64(size)
+	} else {
+		l.refused++
+	}
+}

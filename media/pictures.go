@@ -1,0 +1,40 @@
+package media
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"sparkle/media/mediapb"
+)
+
+// Pictures is the video side of an engine. Its methods may be called from anywhere,
+// do not block on a video process, and never run on an audio worker.
+type Pictures interface {
+	SetConference(id string, on bool)
+	CloseConference(id string)
+	// OpenLeg announces a leg; rtp and rtcp are nil for a voice leg, which is drawn as
+	// an avatar. The callee owns and closes them.
+	OpenLeg(conference, leg string, rtp, rtcp *net.UDPConn)
+	// SetLeg gives the whole wanted state.
+	SetLeg(leg string, l *mediapb.Leg)
+	// CloseLeg answers with the last statistics; nil for a voice leg.
+	CloseLeg(leg string) *mediapb.StreamStats
+	// Talking says who talks now.
+	Talking(conference string, legs []string)
+	// Preview is what the phones see, as JPEG, and when it was composed.
+	Preview(ctx context.Context, conference string, quality int) ([]byte, time.Time, error)
+	// LegStats is nil for a voice leg, RoomStats for a conference without video.
+	LegStats(leg string) *mediapb.StreamStats
+	RoomStats(conference string) *mediapb.VideoRoomStats
+	// Sprop is sprop-parameter-sets of what is sent, "" if not known.
+	Sprop() string
+	Close()
+}
+
+// PictureDeps is what an engine gives to its video side.
+type PictureDeps struct {
+	Emit func(*mediapb.Event) // never blocks
+	Log  *slog.Logger
+}

@@ -1,0 +1,182 @@
+package media
+
+import (
+	"fmt"
+	"net/netip"
+
+	"sparkle/media/jitter"
+	"sparkle/media/mediapb"
+	"sparkle/media/port"
+)
+
+// plan is everything SetLeg changes of a leg, made outside the worker: it holds the
+// allocations (coders, decoder), so that the worker only swaps pointers.
+type plan struct {
+	present, muted, deaf, held bool
+	stream                     *stream // nil: nothing is received or sent
+	kind                       coderKind
+
+	// fresh are the coders and the decoder for a kind the leg did not have; after the
+	// worker took them, old are the ones it gave back.
+	fresh, old coders
+	jb         *jitter.Buffer // goes with fresh
+}
+
+// coders is what a leg brings into its conference: its own encoder, one for the
+// conference's shared ones (a group has at least one leg, so one per leg is enough),
+// and its decoder.
+type coders struct {
+	own, shared *coder
+	dec         *decoder
+}
+
+func (c *coders) free() {
+	c.own.close()
+	c.shared.close()
+	c.dec.close()
+	*c = coders{}
+}
+
+func (p *plan) free()    { p.fresh.free() }
+func (p *plan) freeOld() { p.old.free() }
+
+// stream is the negotiated audio of a leg. It is immutable.
+type stream struct {
+	kind       coderKind
+	clock      int // Hz
+	step       uint32
+	pt         uint8
+	octetAlign bool
+	modes      uint16 // bit per allowed mode
+	dtmfPT     uint8  // 0: none
+	dtmfRate   uint32 // Hz
+	remote     netip.AddrPort
+	rtcpTo     netip.AddrPort
+	to, toRTCP sockaddr
+	anyPort    bool
+	send, recv bool
+	rtcpOff    bool
+	rtcpBps    uint32 // our share
+}
+
+// coderKind is a codec as encoders see it: legs of one kind may share one.
+type coderKind struct {
+	codec mediapb.AudioStream_Codec
+	dtx   bool
+}
+
+func (k coderKind) wide() bool { return k.codec == mediapb.AudioStream_AMR_WB }
+func (k coderKind) amr() bool {
+	return k.codec == mediapb.AudioStream_AMR_WB || k.codec == mediapb.AudioStream_AMR
+}
+
+// newPlan checks m and makes what a leg with coders of kind have needs anew. Errors
+// are INVALID_ARGUMENT and name the field.
+func newPlan(m *mediapb.Leg, pair *port.Pair, have coderKind) (*plan, error) {
+	p := &plan{present: m.Present, muted: m.Muted, deaf: m.Deaf, held: m.Held}
+	a := m.Audio
+	if a == nil {
+		return p, nil
+	}
+	s, err := newStream(a, pair)
+	if err != nil {
+		return nil, err
+	}
+	p.stream, p.kind = s, s.kind
+	if s.kind == have {
+		return p, nil
+	}
+	if p.fresh.own, err = newCoder(s.kind); err == nil {
+		if p.fresh.shared, err = newCoder(s.kind); err == nil {
+			p.fresh.dec, err = newDecoder(s.kind)
+		}
+	}
+	if err != nil {
+		p.free()
+		return nil, invalid("audio.codec", err.Error())
+	}
+	p.jb = jitter.New(s.step, frameMax)
+	return p, nil
+}
+
+func newStream(a *mediapb.AudioStream, pair *port.Pair) (*stream, error) {
+	s := &stream{
+		kind: coderKind{codec: a.Codec}, clock: 8000, octetAlign: a.OctetAlign,
+		send: a.Send, recv: a.Recv, rtcpOff: a.RtcpOff, rtcpBps: max(a.RtcpRsBps, a.RtcpRrBps),
+	}
+	top := 0 // highest mode
+	switch a.Codec {
+	case mediapb.AudioStream_AMR_WB:
+		s.clock, top = 16000, 8
+	case mediapb.AudioStream_AMR:
+		top = 7
+	case mediapb.AudioStream_PCMU, mediapb.AudioStream_PCMA:
+		if len(a.ModeSet) > 0 {
+			return nil, invalid("audio.mode_set", "G.711 has no modes")
+		}
+	default:
+		return nil, invalid("audio.codec", fmt.Sprintf("%v is not known", a.Codec))
+	}
+	s.step = uint32(s.clock / 50)
+	if s.kind.amr() {
+		s.kind.dtx = a.Dtx
+		for _, mode := range a.ModeSet {
+			if mode > uint32(top) {
+				return nil, invalid("audio.mode_set", fmt.Sprintf("mode %d is above %d", mode, top))
+			}
+			s.modes |= 1 << mode
+		}
+		if s.modes == 0 {
+			s.modes = 1<<(top+1) - 1
+		}
+	}
+	if a.PayloadType > 127 || a.PayloadType >= 64 && a.PayloadType <= 95 {
+		return nil, invalid("audio.payload_type", fmt.Sprintf("%d is not an RTP payload type (RFC 5761 §4)", a.PayloadType))
+	}
+	if a.DtmfPayloadType > 127 || a.DtmfPayloadType != 0 && a.DtmfPayloadType == a.PayloadType {
+		return nil, invalid("audio.dtmf_payload_type", fmt.Sprintf("%d is no payload type of its own", a.DtmfPayloadType))
+	}
+	s.pt, s.dtmfPT, s.dtmfRate = uint8(a.PayloadType), uint8(a.DtmfPayloadType), a.DtmfRateHz
+	if s.dtmfRate == 0 {
+		s.dtmfRate = uint32(s.clock)
+	}
+	return s, s.setRemote(a.Remote, pair)
+}
+
+// setRemote refuses what no peer can mean: sending there would hit ourselves, a group
+// or nobody (IMS.md §5.5).
+func (s *stream) setRemote(r *mediapb.Remote, pair *port.Pair) error {
+	if r == nil {
+		if s.send || s.recv {
+			return invalid("audio.remote", "is missing")
+		}
+		return nil
+	}
+	ip, err := netip.ParseAddr(r.Ip)
+	if err != nil {
+		return invalid("audio.remote.ip", err.Error())
+	}
+	ip = ip.Unmap()
+	switch {
+	case ip.IsUnspecified() && !s.send && !s.recv: // c=0.0.0.0 is RFC 2543's hold
+	case ip.IsUnspecified() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return invalid("audio.remote.ip", ip.String()+" is not a host")
+	case ip.Is4() != pair.IP.Is4():
+		return invalid("audio.remote.ip", fmt.Sprintf("%v cannot be reached from %v", ip, pair.IP))
+	case ip.IsLoopback() && !pair.IP.IsLoopback():
+		return invalid("audio.remote.ip", ip.String()+" is this host")
+	}
+	if r.Port > 65535 || r.RtcpPort > 65535 || r.Port == 0 && (s.send || s.recv) {
+		return invalid("audio.remote.port", fmt.Sprintf("%d/%d is not a port", r.Port, r.RtcpPort))
+	}
+	if ip == pair.IP && (uint16(r.Port) == pair.Port || uint16(r.Port) == pair.Port+1) {
+		return invalid("audio.remote.port", "is the leg's own port")
+	}
+	rtcp := uint16(r.RtcpPort)
+	if rtcp == 0 && r.Port < 65535 {
+		rtcp = uint16(r.Port) + 1
+	}
+	s.remote, s.rtcpTo = netip.AddrPortFrom(ip, uint16(r.Port)), netip.AddrPortFrom(ip, rtcp)
+	s.to, s.toRTCP, s.anyPort = toSockaddr(s.remote), toSockaddr(s.rtcpTo), r.AnyPort
+	return nil
+}

@@ -1,0 +1,121 @@
+package media
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"sparkle/media/mediapb"
+)
+
+// reportTime is how often levels are looked at: at most five events a second.
+const reportTime = 200 * time.Millisecond
+
+// report turns what the workers note and publish into events, off their threads.
+func (e *Engine) report() {
+	t := time.NewTicker(reportTime)
+	defer t.Stop()
+	for {
+		select {
+		case n := <-e.notes:
+			e.tell(n)
+		case <-t.C:
+			e.look(e.clock())
+		case <-e.stop:
+			return
+		}
+	}
+}
+
+// wall is an instant of the engine's clock in Unix nanoseconds.
+func (e *Engine) wall(at int64) int64 { return time.Now().UnixNano() - (e.clock() - at) }
+
+func (e *Engine) tell(n note) {
+	ev := &mediapb.Event{At: e.wall(n.at), Conference: n.leg.room.id, Leg: n.leg.id}
+	switch n.what {
+	case noteStarted:
+		ev.What = &mediapb.Event_MediaStarted{MediaStarted: &mediapb.MediaStarted{Kind: "audio"}}
+	case noteDigit:
+		ev.What = &mediapb.Event_Digit{Digit: &mediapb.Digit{Digit: string(rune(n.digit)), DurationMs: n.ms}}
+	}
+	e.hub.publish(ev)
+}
+
+// look finds what changed since the last look: levels, who talks, who fell silent.
+func (e *Engine) look(now int64) {
+	e.mu.Lock()
+	byRoom := make(map[*roomEntry][]*legEntry, len(e.rooms))
+	for _, re := range e.rooms {
+		byRoom[re] = nil
+	}
+	for _, le := range e.legs {
+		if le.leg.Load() != nil {
+			byRoom[le.re] = append(byRoom[le.re], le)
+		}
+	}
+	e.mu.Unlock()
+	for re, legs := range byRoom {
+		slices.SortFunc(legs, func(a, b *legEntry) int { return strings.Compare(a.id, b.id) })
+		e.lookAtLevels(re, legs, now)
+		for _, le := range legs {
+			e.lookForLife(le, now)
+		}
+	}
+}
+
+func (e *Engine) lookAtLevels(re *roomEntry, legs []*legEntry, now int64) {
+	var levels []*mediapb.Level
+	var talking []string
+	for _, le := range legs {
+		l := le.leg.Load()
+		talks, dbov := l.talking.Load(), float32(l.level.Load())/10
+		if talks {
+			talking = append(talking, le.id)
+		}
+		if talks != le.lastTalk || talks && math.Abs(float64(dbov-le.lastDBov)) >= 1 {
+			le.lastTalk, le.lastDBov = talks, dbov
+			levels = append(levels, &mediapb.Level{Leg: le.id, Talking: talks, Dbov: dbov})
+		}
+	}
+	if len(levels) > 0 {
+		e.hub.publish(&mediapb.Event{At: e.wall(now), Conference: re.id,
+			What: &mediapb.Event_Levels{Levels: &mediapb.Levels{Levels: levels}}})
+	}
+	if !slices.Equal(talking, re.talking) {
+		re.talking = talking
+		if e.pictures != nil {
+			e.pictures.Talking(re.id, talking)
+		}
+	}
+}
+
+// lookForLife reports a leg from which nothing came on any stream for the media
+// time-out, once, and that it came back.
+func (e *Engine) lookForLife(le *legEntry, now int64) {
+	e.mu.Lock()
+	watch, from := le.watch, le.watchAt
+	e.mu.Unlock()
+	if !watch {
+		le.stalled = false
+		return
+	}
+	last := max(from, le.leg.Load().lastRx.Load())
+	silent := now - last
+	if silent >= int64(e.opt.MediaTimeout) && e.pictures != nil {
+		if v := e.pictures.LegStats(le.id); v != nil && v.LastRx != 0 {
+			silent = min(silent, e.wall(now)-v.LastRx)
+		}
+	}
+	switch dead := silent >= int64(e.opt.MediaTimeout); {
+	case dead && !le.stalled:
+		le.stalled = true
+		e.hub.publish(&mediapb.Event{At: e.wall(now), Conference: le.re.id, Leg: le.id,
+			What: &mediapb.Event_MediaStalled{MediaStalled: &mediapb.MediaStalled{
+				Kind: "audio", SilentMs: silent / int64(time.Millisecond), LegDead: true}}})
+	case !dead && le.stalled:
+		le.stalled = false
+		e.hub.publish(&mediapb.Event{At: e.wall(now), Conference: le.re.id, Leg: le.id,
+			What: &mediapb.Event_MediaResumed{MediaResumed: &mediapb.MediaResumed{Kind: "audio"}}})
+	}
+}

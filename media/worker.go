@@ -1,0 +1,269 @@
+package media
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	tickTime  = 20 * time.Millisecond
+	beatTime  = 5 * time.Millisecond
+	lateLimit = 5 * time.Millisecond
+	lateKept  = 3000 // ticks: a minute
+	inboxSize = 256
+)
+
+// worker is one audio thread: it owns the conferences on it, their legs, and the
+// reading of their sockets. Nobody else touches them; others post functions, which
+// run between ticks.
+type worker struct {
+	index int
+	e     *Engine
+	// inbox holds commands. Full: the caller waits, a beat at most, since all are run
+	// on each beat.
+	inbox    chan func()
+	done     chan struct{} // closed when run has returned
+	poll     *poller
+	rx       *reader
+	rooms    []*room
+	slots    []*leg // by what epoll tells; nil: free
+	realtime atomic.Bool
+
+	tick     uint64 // number of the next tick; RTP timestamps follow it
+	deadline int64  // of the next tick, ns of the engine's clock
+	stats    workerStats
+	late     [lateKept]int32 // µs, a ring
+	lateN    int             // ever written
+}
+
+type workerStats struct {
+	ticks, lateTicks, skipped  uint64
+	encodes, saved, decodes    uint64
+	rxPackets, rxRTCP, noSlots uint64
+}
+
+func newWorker(e *Engine, index int) (*worker, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	return &worker{
+		index: index, e: e, poll: p, rx: newReader(),
+		inbox: make(chan func(), inboxSize), done: make(chan struct{}), tick: 1,
+		deadline: e.clock() + int64(tickTime),
+	}, nil
+}
+
+// do runs f on the worker between ticks and waits for it.
+func (w *worker) do(f func()) error {
+	if w.e.manual {
+		f()
+		return nil
+	}
+	ran := make(chan struct{})
+	select {
+	case w.inbox <- func() { f(); close(ran) }:
+	case <-w.done:
+		return errClosed
+	}
+	select {
+	case <-ran:
+		return nil
+	case <-w.done:
+		return errClosed
+	}
+}
+
+// post runs f before whatever do is given later.
+func (w *worker) post(f func()) {
+	if w.e.manual {
+		f()
+		return
+	}
+	select {
+	case w.inbox <- f:
+	case <-w.done:
+	}
+}
+
+// run is the thread. granted hears whether real-time priority was given.
+func (w *worker) run(granted chan<- error) {
+	defer close(w.done)
+	runtime.LockOSThread() // never unlocked: a thread with SCHED_FIFO must end with us
+	if w.e.opt.Realtime {
+		err := goRealtime()
+		w.realtime.Store(err == nil)
+		granted <- err
+	}
+	w.deadline = w.e.clock() + int64(tickTime)
+	for {
+		select {
+		case <-w.e.stop:
+			w.commands()
+			return
+		default:
+		}
+		for beat := range 4 {
+			sleepUntil(w.deadline - int64(3-beat)*int64(beatTime))
+			w.receive(w.e.clock())
+			if beat < 3 {
+				w.commands()
+			}
+		}
+		w.onDeadline(w.e.clock())
+		w.commands()
+	}
+}
+
+// onDeadline runs the tick that is due and sets the next deadline. A tick that is so
+// late that others should have run is not followed by a burst of them: they are
+// skipped, counted, and timestamps jump over them.
+func (w *worker) onDeadline(now int64) {
+	late := now - w.deadline
+	w.late[w.lateN%lateKept] = int32(min(max(late, 0)/1000, 1<<30))
+	w.lateN++
+	if late > int64(lateLimit) {
+		w.stats.lateTicks++
+	}
+	if skip := late / int64(tickTime); skip > 0 {
+		w.stats.skipped += uint64(skip)
+		w.tick += uint64(skip)
+		w.deadline += skip * int64(tickTime)
+	}
+	for _, r := range w.rooms {
+		r.tick(w, w.tick, now)
+	}
+	w.stats.ticks++
+	w.tick++
+	w.deadline += int64(tickTime)
+}
+
+// step is the loop of a test that has its own clock: one beat, and the tick if due.
+func (w *worker) step(now int64) {
+	w.receive(now)
+	if now >= w.deadline {
+		w.onDeadline(now)
+	}
+}
+
+func (w *worker) commands() {
+	for {
+		select {
+		case f := <-w.inbox:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// receive takes what came on all sockets of the worker. It asks for each socket about
+// once: a flood must not keep it from the tick.
+func (w *worker) receive(now int64) {
+	for range 1 + 2*len(w.slots)/len(w.poll.events) {
+		n := w.poll.ready()
+		for i := range n {
+			ev := &w.poll.events[i]
+			l := w.slots[ev.Fd]
+			if l == nil {
+				continue
+			}
+			w.drain(l, ev.Pad == 1, now)
+		}
+		if n < len(w.poll.events) {
+			return
+		}
+	}
+}
+
+// drain reads one socket. A socket that is flooded gets a bounded share of each beat;
+// what does not fit waits in the kernel, which drops the rest.
+func (w *worker) drain(l *leg, rtcp bool, now int64) {
+	fd := l.pair.RTP
+	if rtcp {
+		fd = l.pair.RTCP
+	}
+	for range 4 {
+		n := w.rx.read(fd)
+		for i := range n {
+			b, from, whole := w.rx.packet(i)
+			if rtcp {
+				l.onRTCP(w, b, from, whole, now)
+			} else {
+				l.onRTP(w, b, from, whole, now)
+			}
+		}
+		if n < rxBatch {
+			return
+		}
+	}
+}
+
+func (w *worker) addLeg(r *room, l *leg) error {
+	slot := -1
+	for i, s := range w.slots {
+		if s == nil {
+			slot = i
+			break
+		}
+	}
+	if slot < 0 {
+		slot = len(w.slots)
+		w.slots = append(w.slots, nil)
+	}
+	if err := w.poll.add(l.pair.RTP, int32(slot), false); err != nil {
+		return err
+	}
+	if err := w.poll.add(l.pair.RTCP, int32(slot), true); err != nil {
+		w.poll.remove(l.pair.RTP)
+		return err
+	}
+	w.slots[slot] = l
+	l.slot, l.room = slot, r
+	r.legs = append(r.legs, l)
+	r.relink()
+	return nil
+}
+
+// removeLeg takes a leg out and returns its coders for closing.
+func (w *worker) removeLeg(r *room, l *leg) *plan {
+	w.poll.remove(l.pair.RTP)
+	w.poll.remove(l.pair.RTCP)
+	w.slots[l.slot] = nil
+	p := &plan{}
+	r.apply(l, p, 0) // no stream: the coders come back in p
+	for i, x := range r.legs {
+		if x == l {
+			r.legs = append(r.legs[:i], r.legs[i+1:]...)
+			break
+		}
+	}
+	r.relink()
+	return p
+}
+
+// note is what a worker tells the reporter. It is copied through a channel so that
+// the tick makes no garbage.
+type note struct {
+	what  noteKind
+	leg   *leg
+	at    int64
+	digit byte
+	ms    uint32
+}
+
+type noteKind uint8
+
+const (
+	noteStarted noteKind = iota
+	noteDigit
+)
+
+func (w *worker) note(n note) {
+	select {
+	case w.e.notes <- n:
+	default:
+		w.e.lost.Add(1) // 1024 digits and starts unread: the reporter is stuck
+	}
+}
