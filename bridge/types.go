@@ -3,7 +3,10 @@
 // and a media.API with plain data and knows nothing of HTTP.
 package bridge
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // MemberState is what the organiser sees (DESIGN §3).
 type MemberState string
@@ -44,6 +47,14 @@ const (
 	HungUp            Outcome = "hung_up" // we did
 	Dropped           Outcome = "dropped" // media or network lost
 )
+
+// MarshalJSON writes null for a leg that still lives: the contract has the key always.
+func (o Outcome) MarshalJSON() ([]byte, error) {
+	if o == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(string(o))
+}
 
 // Text is one plain sentence in the console's languages.
 type Text struct {
@@ -151,7 +162,7 @@ type Leg struct {
 	Since       time.Time       `json:"since"`
 	Direction   string          `json:"direction"` // outbound
 	Attachment  string          `json:"attachment"`
-	Outcome     Outcome         `json:"outcome,omitempty"`
+	Outcome     Outcome         `json:"outcome"` // null while it lives
 	SIP         *SIPResult      `json:"sip"`
 	Text        *Text           `json:"text"`
 	StartedAt   time.Time       `json:"started_at"`

@@ -89,10 +89,13 @@ type (
 		Phrase     string // its reason phrase
 		Q850       int    // of a Reason header, 0 if none
 		SIPCause   int    // of Reason: SIP
-		ReasonText string
-		Warning    string
-		RetryAfter time.Duration
-		Why        string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
+		// ReleaseCause is that of Reason: RELEASE_CAUSE, which handsets put into BYE:
+		// 1 the user ended the call, 2 RTP time-out, 3 bearer loss …; 0 if none.
+		ReleaseCause int
+		ReasonText   string
+		Warning      string
+		RetryAfter   time.Duration
+		Why          string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
 	}
 )
 
@@ -141,4 +144,13 @@ type AttachmentState struct {
 	LastError string
 	LocalAddr string
 	Calls     int // live
+}
+
+// MediaProfile is how media is described to the peers of an attachment. The UA only
+// carries it: it is configured with the attachment and used by the bridge.
+type MediaProfile struct {
+	LocalIP   string // concrete local address for RTP, the same family as signalling
+	OfferG711 bool   // PCMU and PCMA last in the offer
+	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
+	AnyPort   bool   // media may come from any port of the signalled address
 }

@@ -1,0 +1,82 @@
+# Sparkle. `make demo` shows it, `make test` proves it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+ARGS ?=
+BIN := bin/sparkle
+GO ?= go
+export CGO_ENABLED ?= 1
+
+# What the build needs, what running needs, what only the tests need: Debian's names.
+APT_BUILD := pkg-config gcc libopencore-amrwb-dev libopencore-amrnb-dev libvo-amrwbenc-dev \
+             libavcodec-dev libavutil-dev libopenh264-dev libyuv-dev
+APT_RUN   := fonts-wqy-microhei
+APT_TEST  := sip-tester ffmpeg chromium
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# apt-missing prints those of its arguments that are not installed.
+apt-missing = $(shell for p in $(1); do [ "$$(dpkg-query -W -f "\$${db:Status-Status}" $$p 2>/dev/null)" = installed ] || echo $$p; done)
+
+define apt-install
+	@missing="$(call apt-missing,$(1))"; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing: $$missing"; \
+	  $(SUDO) apt-get update -qq; \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+.PHONY: demo test soak bench build web web-deps deps deps-test lint fmt generate clean
+
+## demo: build everything, start the daemon with the lab, call eight phones
+demo: build
+	@exec $(BIN) demo $(ARGS)
+
+## build: bin/sparkle with the console inside
+build: deps web
+	$(GO) build -trimpath -o $(BIN) ./cmd/sparkle
+
+deps:
+	$(call apt-install,$(APT_BUILD) $(APT_RUN))
+
+deps-test: deps
+	$(call apt-install,$(APT_TEST))
+
+WEB := bridge/console/web
+WEB_SRC := $(shell find $(WEB) -type f -not -path '*/node_modules/*' 2>/dev/null) bridge/api/openapi.yaml
+
+web-deps: $(WEB)/node_modules/.package-lock.json
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web: bridge/console/dist/app/index.html
+bridge/console/dist/app/index.html: $(WEB)/node_modules/.package-lock.json $(WEB_SRC)
+	cd $(WEB) && npm run --silent build
+	@touch $@
+
+## lint: format, vet, staticcheck, the build without cgo
+lint:
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	CGO_ENABLED=0 $(GO) build ./...
+
+## test: everything that can be known in under 12 minutes
+test: deps-test build lint
+	$(GO) test -race -shuffle=on -timeout 9m ./...
+	cd $(WEB) && npm run --silent check && npm test --silent
+
+## bench: the performance table
+bench: build
+	@exec $(BIN) bench $(ARGS)
+
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+
+generate:
+	$(GO) generate ./...
+
+clean:
+	rm -rf bin bridge/console/dist/app $(WEB)/node_modules

@@ -1,0 +1,305 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"sparkle/media"
+	"sparkle/media/mediapb"
+	"sparkle/sip"
+)
+
+// Bridge is the conference server's core. Its methods may be called from anywhere.
+//
+// The media engine counts as up until MediaDown is called.
+type Bridge struct {
+	caller Caller
+	media  media.API
+	store  Store
+	log    *slog.Logger
+	opt    Options
+	hub    *hub
+	counts *counts
+	totals *totals
+
+	ctx    context.Context // of everything the rooms do; ends last
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // goroutines that end with ctx or by themselves
+
+	mediaDown atomic.Bool
+	stats     atomic.Pointer[mediapb.SnapshotReply]
+	legRoom   sync.Map // live leg id -> *room
+	mediaUp   chan struct{}
+
+	mu      sync.Mutex
+	rooms   map[string]*room
+	closing bool
+}
+
+// How often the engine's figures and the attachments' states are read.
+const (
+	qualityEvery    = 2 * time.Second
+	attachmentEvery = time.Second
+	eventsRetry     = 500 * time.Millisecond
+)
+
+// New builds a bridge and restores what the store has: conferences, rosters and
+// switches. Legs that were live when the last process stopped are closed in history.
+// Run must be called for events of the engine to be heard; Close ends everything.
+func New(d Deps) (*Bridge, error) {
+	if d.Caller == nil || d.Media == nil || d.Store == nil {
+		return nil, errors.New("bridge: Caller, Media and Store are required")
+	}
+	if err := d.Options.Validate(); err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	now := time.Now()
+	b := &Bridge{
+		caller: d.Caller, media: d.Media, store: d.Store, log: d.Log, opt: d.Options.withDefaults(),
+		hub: newHub(now), counts: newCounts(), totals: newTotals(),
+		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
+	}
+	saved, err := d.Store.Load(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	last := map[string]*LastOutcome{}
+	for _, rec := range saved.Live {
+		abandoned(&rec.Leg, now.UTC())
+		last[rec.Leg.Member] = OutcomeOf(rec.Leg)
+		b.store.QueueLeg(rec)
+	}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	for _, c := range saved.Conferences {
+		for i := range c.Members {
+			if o := last[c.Members[i].ID]; o != nil {
+				c.Members[i].LastOutcome = o
+			}
+		}
+		b.store.QueueSeq(c.Conference.ID, c.Seq+seqBlock)
+		b.rooms[c.Conference.ID] = newRoom(b, c.Conference, c.Seq, c.Members)
+	}
+	return b, nil
+}
+
+// Run hears the engine and watches the attachments until ctx ends. It does not end
+// calls: Close does.
+func (b *Bridge) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { b.hearEngine(ctx) })
+	quality, attachments := time.NewTicker(qualityEvery), time.NewTicker(attachmentEvery)
+	defer quality.Stop()
+	defer attachments.Stop()
+	known := b.Attachments(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-quality.C:
+			b.readQuality(ctx)
+		case now := <-attachments.C:
+			known = b.watchAttachments(ctx, now, known)
+		}
+	}
+}
+
+// hearEngine listens to the engine's events, and again when that breaks.
+func (b *Bridge) hearEngine(ctx context.Context) {
+	b.forgetStale(ctx)
+	for {
+		err := b.media.Events(ctx, b.onMedia)
+		if ctx.Err() != nil {
+			return
+		}
+		b.log.Debug("the engine's events ended", "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.mediaUp:
+		case <-time.After(eventsRetry):
+		}
+	}
+}
+
+// forgetStale closes conferences that the engine still has from a control process
+// before this one: their dialogs are gone with it.
+func (b *Bridge) forgetStale(ctx context.Context) {
+	s, err := b.media.Snapshot(ctx)
+	if err != nil {
+		return // it is not up yet, so it has none
+	}
+	for _, c := range s.Conferences {
+		if r := b.find(c.Id); r != nil && r.view.Load().Conference.State == "active" {
+			continue
+		}
+		if err := b.media.CloseConference(ctx, c.Id); err != nil {
+			b.log.Warn("a stale conference stays in the engine", "conference_id", c.Id, "err", err)
+		}
+	}
+}
+
+// onMedia is one event of the engine.
+func (b *Bridge) onMedia(e *mediapb.Event) {
+	r := b.find(e.Conference)
+	if v, ok := b.legRoom.Load(e.Leg); r == nil && ok {
+		r = v.(*room)
+	}
+	if r != nil {
+		r.post(func(now time.Time) { r.onMedia(now, e) })
+	}
+}
+
+// MediaDown says that the engine has died: every leg ends, and who was in a conference
+// is called back once it is up again. Calling it twice changes nothing.
+func (b *Bridge) MediaDown() {
+	if b.mediaDown.Swap(true) {
+		return
+	}
+	b.log.Error("the media engine is down")
+	for _, r := range b.all() {
+		r.post(r.mediaLost)
+	}
+}
+
+// MediaUp says that an engine, with nothing in it, is there again.
+func (b *Bridge) MediaUp() {
+	if !b.mediaDown.Swap(false) {
+		return
+	}
+	b.log.Info("the media engine is up")
+	select {
+	case b.mediaUp <- struct{}{}:
+	default:
+	}
+	for _, r := range b.all() {
+		r.post(r.mediaBack)
+	}
+}
+
+// Close hangs up every call, waits for the goodbyes (at most Options.CloseTimeout, or
+// until ctx ends) and a second for the engine, and ends every goroutine. Events end; the store stays open.
+func (b *Bridge) Close(ctx context.Context) error {
+	b.mu.Lock()
+	if b.closing {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closing = true
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, b.opt.CloseTimeout)
+	defer cancel()
+	rooms := b.all()
+	for _, r := range rooms {
+		r.post(func(now time.Time) { r.shutdown(now, "the server is shutting down") })
+	}
+	late := 0
+	for _, r := range rooms {
+		select {
+		case <-r.drained:
+		case <-ctx.Done():
+			late++
+			r.post(r.abandon)
+		}
+	}
+	stuck := time.AfterFunc(time.Second, b.cancel) // an engine that does not close legs is not waited for
+	defer stuck.Stop()
+	for _, r := range rooms {
+		r.post(func(time.Time) { b.store.QueueSeq(r.id, r.seq) })
+		r.stop()
+	}
+	b.cancel()
+	b.wg.Wait() // deleted conferences
+	b.hub.close()
+	if late > 0 {
+		return fmt.Errorf("bridge: %d conferences still had calls after %v", late, b.opt.CloseTimeout)
+	}
+	return nil
+}
+
+// shutdown hangs up everybody; drained is closed when the last has gone.
+func (r *room) shutdown(now time.Time, text string) {
+	r.closing = true
+	for _, m := range r.members {
+		m.recall = ""
+	}
+	for _, l := range sortedLegs(r.legs) {
+		r.hangup(now, l, text)
+	}
+}
+
+// abandon ends the legs whose goodbye was not answered in time.
+func (r *room) abandon(now time.Time) {
+	for _, l := range sortedLegs(r.legs) {
+		v := verdict{Cancelled, Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
+		if l.ConnectedAt != nil {
+			v = verdict{HungUp, Text{Zh: "已由系统挂断", En: "Hung up by the server."}}
+		}
+		r.endLeg(now, l, v, nil)
+	}
+}
+
+func (b *Bridge) find(id string) *room {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rooms[id]
+}
+
+// all rooms, sorted by id.
+func (b *Bridge) all() []*room {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]*room, 0, len(b.rooms))
+	for _, r := range b.rooms {
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(x, y *room) int {
+		if x.id < y.id {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// attachment picks the first that is up and says how to describe media to it.
+func (b *Bridge) attachment() (sip.AttachmentState, sip.MediaProfile, *Error) {
+	if b.mediaDown.Load() {
+		return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "media_down", Detail: "the media service is restarting"}
+	}
+	for _, a := range b.caller.Attachments() {
+		if !a.Up {
+			continue
+		}
+		p, ok := b.caller.MediaProfile(a.Name)
+		if !ok {
+			continue
+		}
+		if p.LocalIP == "" {
+			p.LocalIP = b.opt.MediaIP
+		}
+		if _, err := netip.ParseAddr(p.LocalIP); err != nil {
+			if h, err := netip.ParseAddrPort(a.LocalAddr); err == nil { // next to signalling
+				p.LocalIP = h.Addr().String()
+			}
+		}
+		return a, p, nil
+	}
+	return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "attachment_down",
+		Detail: "no connection to a carrier is up; see GET /v1/attachments"}
+}
+
+// newID makes a sortable id: "leg_" and a ULID.
+func newID(prefix string) string { return prefix + "_" + ulid.Make().String() }

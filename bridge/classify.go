@@ -1,0 +1,35 @@
+package bridge
+
+import (
+	"slices"
+
+	"sparkle/sip"
+	"sparkle/sip/ims"
+)
+
+// classify asks the one table (package ims) what an end means, and whether one
+// voice-only attempt is worth it.
+func classify(e sip.Ended, l *leg) (v verdict, retry bool) {
+	f := ims.Final{
+		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, Warning: e.Warning, ReasonText: e.ReasonText,
+		WasRinging: e.WasRinging || l.RingingAt != nil, Connected: l.ConnectedAt != nil, By: string(e.By), Why: e.Why,
+		FirstHadVideo: l.wantsPic && l.attempt == 1,
+	}
+	// A 487 is the echo of our CANCEL. Any other final answer crossed it, and says more.
+	if l.why != "" && !f.Connected && (e.Status == 0 || e.Status == 487) {
+		f.By = string(sip.ByLocal)
+	}
+	w := ims.Classify(f)
+	v = verdict{Outcome(w.Outcome), Text{Zh: w.TextZh, En: w.TextEn}}
+	if !slices.Contains(allOutcomes, v.outcome) {
+		v = verdict{NetworkError, fallbackText(NetworkError)}
+	}
+	return v, w.RetryAudioOnly
+}
+
+// allOutcomes are the words of DESIGN §3.
+var allOutcomes = []Outcome{Busy, NoAnswer, Declined, Unreachable, NotFound, NotAllowed, Blocked, MediaIncompatible,
+	Cancelled, NetworkError, Left, HungUp, Dropped}
+
+// Outcomes are all outcomes there are.
+func Outcomes() []Outcome { return slices.Clone(allOutcomes) }

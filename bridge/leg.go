@@ -1,0 +1,536 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"sparkle/media/mediapb"
+	"sparkle/sip"
+	"sparkle/sip/sdp"
+)
+
+// leg is a live leg; its room's goroutine owns it.
+//
+//	opening ─ OpenLeg ─> offered ─ Invite ─> dialing … connected ⇄ held ─ Ended ─> gone
+//	                        ^                   │
+//	                        └── audio only ─────┘ once, when video was refused as a whole
+type leg struct {
+	Leg
+	number   string
+	profile  sip.MediaProfile
+	wantsPic bool // video is wanted in this attempt
+	rings    time.Duration
+	attempt  int // INVITEs so far; events of an older one are ignored
+	call     sip.Call
+	opened   bool // the engine has it
+	audio    int  // local ports
+	video    int
+	sprop    string
+	local    *sdp.Session // our last description
+	agreed   *sdp.Result  // nil before the binding answer
+	held     bool         // by the peer
+	why      string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
+	verdict  *verdict     // decided by us when we ended it, not by what the network then says
+	fallback string       // why_no_video of an audio-only retry
+	dead     bool         // has ended; late mail is ignored
+}
+
+// verdict is how a leg ended.
+type verdict struct {
+	outcome Outcome
+	text    Text
+}
+
+// maxTimeline bounds what a leg remembers; a phone that sends re-INVITEs for hours must
+// not fill the memory.
+const maxTimeline = 200
+
+func (l *leg) note(now time.Time, what, text string) {
+	if len(l.Timeline) < maxTimeline {
+		l.Timeline = append(l.Timeline, TimelineEntry{At: now.UTC(), What: what, Text: text})
+	}
+}
+
+// public is a copy that shares nothing that changes. The timeline is only ever
+// appended to, so a capped slice of it does not change.
+func (l *leg) public(timeline bool) Leg {
+	out := l.Leg
+	if timeline {
+		out.Timeline = slices.Clip(l.Timeline)
+	} else {
+		out.Timeline = nil
+	}
+	return out
+}
+
+func (l *leg) ringsOrDials() bool {
+	return l.State == Dialing || l.State == Ringing || l.State == EarlyMedia
+}
+
+// startLeg begins a call with m: state dialing at once, ports next, INVITE then.
+func (r *room) startLeg(now time.Time, m *member, video bool, rings time.Duration, at sip.AttachmentState, p sip.MediaProfile) {
+	l := &leg{number: m.Number, profile: p, wantsPic: video, rings: rings, Leg: Leg{
+		ID: newID("leg"), Member: m.ID, Conference: r.id, Direction: "outbound",
+		Attachment: at.Name, StartedAt: now.UTC(),
+	}}
+	m.leg, m.recall = l, ""
+	r.legs[l.ID] = l
+	r.b.legRoom.Store(l.ID, r)
+	r.setState(now, l, Dialing)
+	if !r.mediaOpen {
+		r.pushConference()
+	}
+	r.opening++
+	req := &mediapb.OpenLegRequest{Conference: r.id, Leg: l.ID, LocalIp: p.LocalIP, Video: video}
+	r.work.do(func(ctx context.Context) {
+		reply, err := r.b.media.OpenLeg(ctx, req)
+		if err == nil {
+			r.b.totals.open(l.ID)
+		}
+		r.post(func(now time.Time) { r.legOpened(now, l, reply, err) })
+	})
+}
+
+func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err error) {
+	r.opening--
+	l.opened = err == nil
+	switch {
+	case l.dead: // cancelled meanwhile
+		if l.opened {
+			r.closeLeg(l, LegRecord{Leg: l.public(true), Number: l.number})
+		}
+	case err != nil:
+		r.log.Warn("media did not open a leg", "leg_id", l.ID, "err", err)
+		v := verdict{NetworkError, Text{Zh: "媒体服务不可用，呼叫未发出", En: "The media service is not available; the call was not placed."}}
+		if status.Code(err) == codes.ResourceExhausted {
+			v.text = Text{Zh: "媒体端口已用完，呼叫未发出", En: "No media ports are free; the call was not placed."}
+		}
+		r.endLeg(now, l, v, nil)
+	default:
+		l.audio, l.video, l.sprop = int(reply.AudioPort), int(reply.VideoPort), reply.Sprop
+		r.invite(now, l)
+	}
+}
+
+// invite makes the offer and places the call.
+func (r *room) invite(now time.Time, l *leg) {
+	offer, err := l.makeOffer(now)
+	if err == nil {
+		l.attempt++
+		attempt := l.attempt
+		l.call, err = r.b.caller.Invite(sip.Invite{
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic,
+			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
+			OnEvent: func(e sip.Event) {
+				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
+			},
+		})
+	}
+	if err != nil {
+		r.log.Warn("a call could not be placed", "leg_id", l.ID, "err", err)
+		r.endLeg(now, l, inviteVerdict(err), nil)
+	}
+}
+
+// onSIP is everything that a call can say. What comes for an older attempt or after
+// the end changes nothing.
+func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
+	if l.dead || attempt != l.attempt {
+		return
+	}
+	switch e := e.(type) {
+	case sip.Trying:
+		l.CallID, l.ICID = e.CallID, e.ICID
+		r.dirty = true
+	case sip.Message:
+		what := "sip_received"
+		if e.Sent {
+			what = "sip_sent"
+		}
+		l.note(e.At, what, e.Summary)
+		r.dirty = true
+	case sip.Ringing:
+		if l.State == Dialing || l.State == EarlyMedia {
+			r.rang(e.At, l)
+			r.setState(now, l, Ringing)
+		}
+	case sip.Answer:
+		r.onAnswer(now, l, e)
+	case sip.Connected:
+		r.onConnected(now, l, e.At)
+	case sip.Offer:
+		r.onOffer(now, l, e)
+	case sip.Reoffered:
+		if e.SDP != nil {
+			r.renegotiate(now, l, e.SDP)
+		} else {
+			l.note(now, "media", fmt.Sprintf("our offer was refused: %d", e.Status))
+		}
+	case sip.Info:
+		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret
+	case sip.Ended:
+		r.onEnded(now, l, e)
+	}
+}
+
+func (r *room) rang(at time.Time, l *leg) {
+	if l.RingingAt == nil {
+		at = at.UTC()
+		l.RingingAt = &at
+		r.b.counts.setup(at.Sub(l.StartedAt))
+	}
+}
+
+// onAnswer takes a description: early media is noted and not sent into the
+// conference; the binding answer sets up the streams.
+func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
+	if !e.Final {
+		l.note(e.At, "media", "early media")
+		if l.State == Dialing {
+			r.setState(now, l, EarlyMedia)
+		}
+		return
+	}
+	if l.ConnectedAt != nil { // the answer, in an ACK, to what we offered when asked to
+		r.renegotiate(now, l, e.SDP)
+		return
+	}
+	res, err := negotiate(l.local, e.SDP)
+	if err != nil {
+		l.note(now, "media", "answer not usable: "+err.Error())
+		r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`, &verdict{MediaIncompatible,
+			Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
+		return
+	}
+	r.agree(now, l, res)
+	r.pushLeg(l)
+}
+
+// renegotiate applies an answer within a call. One that makes no sense is ignored: the
+// streams stay as they were.
+func (r *room) renegotiate(now time.Time, l *leg, answer []byte) {
+	res, err := negotiate(l.local, answer)
+	if err != nil {
+		l.note(now, "media", "answer not usable, media stay: "+err.Error())
+		r.log.Warn("an answer within a call is not usable", "leg_id", l.ID, "err", err)
+		return
+	}
+	r.agree(now, l, res)
+	r.pushLeg(l)
+	r.holdState(now, l)
+}
+
+// agree notes what was negotiated.
+func (r *room) agree(now time.Time, l *leg, res sdp.Result) {
+	l.agreed = &res
+	l.held = res.Held
+	l.Media = describe(res, l.fallback)
+	l.note(now, "media", mediaWords(l.Media))
+	for _, n := range res.Notes {
+		l.note(now, "media", "forgiven: "+n)
+	}
+	r.dirty = true
+}
+
+func (r *room) onConnected(now time.Time, l *leg, at time.Time) {
+	if l.why != "" || l.agreed == nil || l.ConnectedAt != nil {
+		return // it is being ended; the UA says goodbye to a late 200
+	}
+	at = at.UTC()
+	l.ConnectedAt = &at
+	if l.RingingAt == nil {
+		r.b.counts.setup(at.Sub(l.StartedAt))
+	}
+	if w := l.Media.WhyNoVideo; w != nil && r.conf.Type == VideoConference && *w != sdp.VideoNotOffered {
+		r.b.counts.fallback(*w)
+	}
+	state := Connected
+	if l.held {
+		state = Held
+	}
+	r.setState(now, l, state)
+	r.pushLeg(l)
+	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
+}
+
+// onOffer answers a re-INVITE or UPDATE of the peer, within its two seconds because
+// nobody is asked.
+func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
+	if l.call == nil || l.why != "" {
+		return
+	}
+	if e.SDP == nil {
+		offer, err := l.makeOffer(now)
+		if err != nil {
+			l.call.Reply(e.ID, nil, 488)
+			return
+		}
+		l.call.Reply(e.ID, offer, 0)
+		l.note(now, "media", "the phone asked for an offer")
+		return
+	}
+	answer, res, err := l.answerOffer(now, e.SDP)
+	if err != nil {
+		l.note(now, "media", "offer refused: "+err.Error())
+		l.call.Reply(e.ID, nil, 488)
+		return
+	}
+	l.call.Reply(e.ID, answer, 0)
+	if res.Video == nil && res.WhyNoVideo == sdp.VideoNotOffered {
+		// The phone's offer has no video because it was refused before, or because its
+		// user has just pressed "voice only".
+		if res.WhyNoVideo = "removed"; l.Media.WhyNoVideo != nil {
+			res.WhyNoVideo = *l.Media.WhyNoVideo
+		}
+	}
+	r.agree(now, l, res)
+	r.pushLeg(l)
+	r.holdState(now, l)
+}
+
+// holdState follows the peer's hold and resume.
+func (r *room) holdState(now time.Time, l *leg) {
+	switch {
+	case l.held && l.State == Connected:
+		r.setState(now, l, Held)
+	case !l.held && l.State == Held:
+		r.setState(now, l, Connected)
+	default:
+		r.emitLeg(now, l, "leg.updated")
+	}
+}
+
+// onEnded is the one place where a leg's outcome comes from, unless we had decided it.
+func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
+	v, retry := classify(e, l)
+	if e.Status != 0 || e.Q850 != 0 {
+		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850}
+	}
+	if retry && l.wantsPic && l.attempt == 1 && l.why == "" && l.ConnectedAt == nil && !r.closing && !r.mediaDown {
+		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
+		l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
+		l.note(now, "state", fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		r.setState(now, l, Dialing)
+		r.invite(now, l)
+		return
+	}
+	if l.verdict != nil {
+		v = *l.verdict
+	}
+	r.endLeg(now, l, v, &e)
+}
+
+// hang ends a leg in the way its state needs; why is the first reason given. A verdict
+// of ours outlives what the network says of our BYE.
+func (r *room) hang(now time.Time, l *leg, why, reason string, v *verdict) {
+	if l.dead || l.why != "" {
+		return
+	}
+	l.why, l.verdict = why, v
+	l.note(now, "state", "ending: "+why)
+	if l.call != nil {
+		l.call.Hangup(why, reason)
+		r.dirty = true
+		return
+	}
+	end := verdict{Cancelled, Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
+	if v != nil {
+		end = *v
+	}
+	r.endLeg(now, l, end, nil)
+}
+
+// hangup is hang for an organiser: a phone that rings stops, one that talks is put down.
+func (r *room) hangup(now time.Time, l *leg, text string) {
+	reason := `SIP;cause=200;text="` + text + `"`
+	if l.ConnectedAt != nil {
+		r.hang(now, l, "hung_up", reason, &verdict{HungUp, Text{Zh: "已由主持人挂断", En: "Hung up by the organiser."}})
+		return
+	}
+	r.hang(now, l, "cancelled", `SIP;cause=487;text="`+text+`"`, nil)
+}
+
+// endLeg is the end of a leg, once.
+func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
+	if l.dead {
+		return
+	}
+	connected := l.ConnectedAt != nil
+	if v.outcome.afterConnect() != connected { // the words of DESIGN §3 hold whatever anybody says
+		if connected {
+			v.outcome = Dropped
+		} else {
+			v.outcome = NetworkError
+		}
+		v.text = fallbackText(v.outcome)
+	}
+	l.dead = true
+	at := now.UTC()
+	l.Outcome, l.EndedAt, l.Text = v.outcome, &at, &v.text
+	l.State, l.Since = Ended, at
+	l.note(now, "state", "ended: "+string(v.outcome))
+	delete(r.legs, l.ID)
+	r.b.legRoom.Delete(l.ID)
+	r.b.counts.outcome(v.outcome)
+	record := LegRecord{Leg: l.public(true), Number: l.number}
+	r.b.store.QueueLeg(record)
+	if l.opened {
+		r.closeLeg(l, record)
+	}
+	m := r.member(l.Member)
+	if m != nil && m.leg == l {
+		r.endWhisperOf(now, m)
+		m.leg, m.State = nil, Idle
+		m.LastOutcome = OutcomeOf(l.Leg)
+	}
+	r.emit(now, "leg.ended", l.Member, l.ID, record.Leg)
+	if m != nil {
+		r.emitMember(now, m, "member.updated")
+	}
+	attrs := []any{"leg_id", l.ID, "outcome", string(v.outcome), "attempts", l.attempt}
+	if l.SIP != nil {
+		attrs = append(attrs, "status", l.SIP.Status, "q850", l.SIP.Q850)
+	}
+	if e != nil {
+		attrs = append(attrs, "by", string(e.By), "why", e.Why)
+	}
+	r.log.Info("leg ended", attrs...)
+	r.recall(now, m)
+}
+
+// closeLeg gives the ports back and completes the record with the last figures.
+func (r *room) closeLeg(l *leg, record LegRecord) {
+	l.opened = false
+	r.work.do(func(ctx context.Context) {
+		stats, err := r.b.media.CloseLeg(ctx, l.ID)
+		r.b.totals.close(l.ID, stats)
+		if err != nil {
+			r.log.Warn("media did not close a leg", "leg_id", l.ID, "err", err)
+			return
+		}
+		if q := qualityOf(stats); q != nil {
+			record.Leg.Quality = q
+			r.b.store.QueueLeg(record)
+		}
+	})
+}
+
+// setState moves a leg, and its member with it.
+func (r *room) setState(now time.Time, l *leg, s LegState) {
+	l.State, l.Since = s, now.UTC()
+	l.note(now, "state", string(s))
+	if m := r.member(l.Member); m != nil && m.leg == l {
+		m.State = InConference
+		if l.ringsOrDials() {
+			m.State = MemberRings
+		}
+	}
+	r.emitLeg(now, l, "leg.updated")
+	r.b.store.QueueLeg(LegRecord{Leg: l.public(true), Number: l.number})
+}
+
+func (r *room) emitLeg(now time.Time, l *leg, kind string) {
+	r.emit(now, kind, l.Member, l.ID, l.public(false))
+	if m := r.member(l.Member); m != nil && m.leg == l {
+		r.emitMember(now, m, "member.updated")
+	}
+}
+
+// pushLeg tells the engine what the leg is to be now.
+func (r *room) pushLeg(l *leg) {
+	if !l.opened || l.agreed == nil || l.dead {
+		return
+	}
+	want := mediaLeg(l)
+	if m := r.member(l.Member); m != nil {
+		want.Name = m.Name
+		want.Muted = m.muted || m.Role == roleListener
+		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
+		want.Held = m.Held || l.held
+	}
+	r.work.setLeg(want, func(err error) {
+		r.post(func(now time.Time) { r.mediaRefused(now, l, err) })
+	})
+}
+
+// mediaRefused: a leg whose streams the engine does not take cannot be heard; better
+// to end it than to leave somebody in silence.
+func (r *room) mediaRefused(now time.Time, l *leg, err error) {
+	r.log.Warn("media refused a leg", "leg_id", l.ID, "err", err)
+	l.note(now, "media", "refused by the engine: "+status.Convert(err).Message())
+	if l.ConnectedAt != nil {
+		r.drop(now, l, "media_lost")
+		return
+	}
+	r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`,
+		&verdict{MediaIncompatible, Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
+}
+
+// drop ends a leg whose media is lost.
+func (r *room) drop(now time.Time, l *leg, why string) {
+	v := &verdict{Dropped, Text{Zh: "媒体服务中断，通话掉线", En: "The media service failed; the call was dropped."}}
+	reason := `SIP;cause=500;text="media lost"`
+	if why == "media_timeout" {
+		v.text = Text{Zh: "长时间收不到对方的声音，通话掉线", En: "Nothing was received from the phone for too long; the call was dropped."}
+		reason = `RELEASE_CAUSE;cause=2;text="RTP/RTCP time-out"`
+	}
+	if l.ConnectedAt == nil {
+		v.outcome, v.text = NetworkError, Text{Zh: "媒体服务中断，呼叫失败", En: "The media service failed; the call was ended."}
+	}
+	r.hang(now, l, why, reason, v)
+}
+
+// mediaLost: the engine is gone and every leg's streams with it. Who was in is called
+// back when it is up again.
+func (r *room) mediaLost(now time.Time) {
+	r.mediaDown, r.mediaOpen = true, false
+	for _, l := range sortedLegs(r.legs) {
+		if m := r.member(l.Member); m != nil && m.leg == l && l.ConnectedAt != nil && l.why == "" && !r.closing {
+			m.recall = "audio"
+			if l.wantsPic || strings.HasPrefix(l.fallback, "rejected") {
+				m.recall = "video"
+			}
+		}
+		l.opened = false // nothing to close
+		r.b.totals.close(l.ID, nil)
+		r.drop(now, l, "media_lost")
+	}
+}
+
+// mediaBack calls back, once, those who lost their call.
+func (r *room) mediaBack(now time.Time) {
+	r.mediaDown = false
+	for _, m := range r.members {
+		r.recall(now, m)
+	}
+}
+
+// recall calls a member back if that is owed and possible now.
+func (r *room) recall(now time.Time, m *member) {
+	if m == nil || m.recall == "" || m.leg != nil || r.mediaDown || r.closing {
+		return
+	}
+	video := m.recall == "video"
+	m.recall = ""
+	at, p, bad := r.b.attachment()
+	if bad != nil {
+		r.log.Warn("a member cannot be called back", "member_id", m.ID, "err", bad)
+		return
+	}
+	r.startLeg(now, m, video, r.b.opt.RingTimeout, at, p)
+}
+
+func sortedLegs(legs map[string]*leg) []*leg {
+	out := make([]*leg, 0, len(legs))
+	for _, l := range legs {
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b *leg) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}

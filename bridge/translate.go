@@ -1,0 +1,193 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"sparkle/media/mediapb"
+	"sparkle/sip"
+	"sparkle/sip/sdp"
+)
+
+// This file is where a session description becomes streams and words: the only one
+// that knows both sdp and mediapb.
+
+// DSCP of what we send: EF for voice, AF41 for video (IMS.md §5.5).
+const (
+	dscpAudio = 46
+	dscpVideo = 34
+)
+
+// makeOffer writes our offer, the first or one that follows, and remembers it.
+func (l *leg) makeOffer(now time.Time) ([]byte, error) {
+	addr, err := netip.ParseAddr(l.profile.LocalIP)
+	if err != nil {
+		return nil, fmt.Errorf("media address: %w", err)
+	}
+	b := sdp.Offer(sdp.OfferOptions{
+		Origin: sdp.NewOrigin(now), Addr: addr, AudioPort: l.audio,
+		Video: l.wantsPic && l.video != 0, VideoPort: l.video, Previous: l.local,
+		AVPF: sdp.AVPF(l.profile.VideoAVPF), G711: l.profile.OfferG711, Sprop: l.sprop,
+	})
+	s, err := sdp.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("own offer: %w", err)
+	}
+	l.local = s
+	return b, nil
+}
+
+// answerOffer answers an offer of the peer; on an error nothing has changed.
+func (l *leg) answerOffer(now time.Time, offer []byte) ([]byte, sdp.Result, error) {
+	s, err := sdp.Parse(offer)
+	if err != nil {
+		return nil, sdp.Result{}, err
+	}
+	addr, err := netip.ParseAddr(l.profile.LocalIP)
+	if err != nil {
+		return nil, sdp.Result{}, fmt.Errorf("media address: %w", err)
+	}
+	b, res, err := sdp.Answer(s, sdp.AnswerOptions{
+		Origin: sdp.NewOrigin(now), Previous: l.local, Addr: addr, AudioPort: l.audio,
+		Video: l.wantsPic && l.video != 0, VideoPort: l.video, Sprop: l.sprop,
+		NoAVPF: sdp.AVPF(l.profile.VideoAVPF) == sdp.PlainAVP,
+	})
+	if err != nil {
+		return nil, res, err
+	}
+	own, err := sdp.Parse(b)
+	if err != nil {
+		return nil, res, fmt.Errorf("own answer: %w", err)
+	}
+	l.local = own
+	return b, res, nil
+}
+
+func negotiate(offer *sdp.Session, answer []byte) (sdp.Result, error) {
+	s, err := sdp.Parse(answer)
+	if err != nil {
+		return sdp.Result{}, err
+	}
+	return sdp.Negotiate(offer, s)
+}
+
+// describe says in the API's words what was agreed.
+func describe(res sdp.Result, fallback string) Media {
+	var m Media
+	if a := res.Audio; a != nil {
+		m.Audio = &AudioMedia{Codec: a.Codec, Payload: a.PT}
+		if a.Codec == "AMR" || a.Codec == "AMR-WB" {
+			m.Audio.Mode = "bandwidth-efficient"
+			if a.OctetAlign {
+				m.Audio.Mode = "octet-align"
+			}
+		}
+	}
+	if v := res.Video; v != nil && res.WhyNoVideo == "" {
+		m.Video = &VideoMedia{Codec: "H264", Profile: v.Profile.String(), Width: v.Width, Height: v.Height}
+		return m
+	}
+	why := res.WhyNoVideo
+	if fallback != "" {
+		why = fallback
+	}
+	if why == "" {
+		why = sdp.VideoNotOffered
+	}
+	m.WhyNoVideo = &why
+	return m
+}
+
+func mediaWords(m Media) string {
+	s := "no audio"
+	if m.Audio != nil {
+		s = m.Audio.Codec
+	}
+	if m.Video != nil {
+		return fmt.Sprintf("%s, H264 %s %dx%d", s, m.Video.Profile, m.Video.Width, m.Video.Height)
+	}
+	if m.WhyNoVideo != nil {
+		s += ", no video: " + *m.WhyNoVideo
+	}
+	return s
+}
+
+var audioCodecs = map[string]mediapb.AudioStream_Codec{
+	"AMR": mediapb.AudioStream_AMR, "AMR-WB": mediapb.AudioStream_AMR_WB,
+	"PCMU": mediapb.AudioStream_PCMU, "PCMA": mediapb.AudioStream_PCMA,
+}
+
+// mediaLeg is the engine's half of a leg: present only once connected, so that
+// nothing is sent to a phone that only rings.
+func mediaLeg(l *leg) *mediapb.Leg {
+	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil}
+	if a := l.agreed.Audio; a != nil {
+		out.Audio = &mediapb.AudioStream{
+			Remote: remote(a.Remote, l.profile), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
+			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
+			Send: a.Send, Recv: a.Recv, Dtx: true, RtcpRsBps: positive(a.RS), RtcpRrBps: positive(a.RR),
+			RtcpOff: a.RTCPOff(), Dscp: dscpAudio,
+		}
+		for _, mode := range a.ModeSet {
+			out.Audio.ModeSet = append(out.Audio.ModeSet, uint32(mode))
+		}
+	}
+	if v := l.agreed.Video; v != nil {
+		out.Video = &mediapb.VideoStream{
+			Remote: remote(v.Remote, l.profile), PayloadType: uint32(v.PT), PacketizationMode: uint32(v.PacketizationMode),
+			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
+			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
+			CvoExtension: uint32(v.CVO), RtcpRsBps: positive(v.RS), RtcpRrBps: positive(v.RR), Dscp: dscpVideo,
+		}
+	}
+	return out
+}
+
+// remote is where the peer receives; nil while an old-style hold lasts (c=0.0.0.0):
+// nothing flows then, and there is no such address.
+func remote(r sdp.Remote, p sip.MediaProfile) *mediapb.Remote {
+	if !r.Addr.IsValid() || r.Addr.IsUnspecified() {
+		return nil
+	}
+	return &mediapb.Remote{Ip: r.Addr.String(), Port: uint32(r.Port), RtcpPort: uint32(r.RTCPPort), AnyPort: p.AnyPort}
+}
+
+// positive: -1 is an absent bandwidth, which the engine writes as 0.
+func positive(n int) uint32 { return uint32(max(0, n)) }
+
+// inviteVerdict is for a call that the UA did not even begin.
+func inviteVerdict(err error) verdict {
+	v := verdict{NetworkError, Text{Zh: "呼叫未能发出", En: "The call could not be placed."}}
+	switch {
+	case errors.Is(err, sip.ErrAttachmentDown), errors.Is(err, sip.ErrUnknownAttachment):
+		v.text = Text{Zh: "与运营商的连接已断开，呼叫未发出", En: "The connection to the carrier is down; the call was not placed."}
+	case errors.Is(err, sip.ErrBadNumber):
+		v = verdict{NotFound, Text{Zh: "号码无效", En: "The number is not valid."}}
+	case errors.Is(err, sip.ErrClosed):
+		v = verdict{Cancelled, Text{Zh: "服务器正在关闭，呼叫未发出", En: "The server is shutting down; the call was not placed."}}
+	}
+	return v
+}
+
+func fallbackText(o Outcome) Text {
+	if o == Dropped {
+		return Text{Zh: "通话中断", En: "The call was lost."}
+	}
+	return Text{Zh: "呼叫失败", En: "The call failed."}
+}
+
+// qualityOf is a leg's quality by the engine's figures, nil if it has none.
+func qualityOf(s *mediapb.LegStats) *Quality {
+	a := s.GetAudio()
+	if a == nil {
+		return nil
+	}
+	return &Quality{RxLoss: round(a.RxLoss, 1000), RxJitterMs: round(a.RxJitterMs, 10), TxLoss: round(a.TxLoss, 1000),
+		RTTMs: round(a.RttMs, 10), MOS: round(a.Mos, 100), RxPackets: a.RxPackets, TxPackets: a.TxPackets,
+		Strangers: a.RxStranger + s.GetVideo().GetRxStranger()}
+}
+
+// round keeps figures readable: a float32 loss of 0.01 is 0.009999999776482582.
+func round(f float32, steps float64) float64 { return float64(int64(float64(f)*steps+0.5)) / steps }

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+
+	"sparkle/bridge"
+	"sparkle/bridge/accounts"
+	"sparkle/bridge/api"
+	"sparkle/bridge/console"
+	"sparkle/bridge/metrics"
+	"sparkle/bridge/store"
+	"sparkle/config"
+	"sparkle/media"
+	"sparkle/sip"
+)
+
+// shutdownCap bounds a clean shutdown: BYE and CANCEL (5 s), then de-registration (5 s).
+const shutdownCap = 12 * time.Second
+
+func serveCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd, path)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, os.Getenv("SPARKLE_ADMIN_PASSWORD"), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration file; without it the defaults and the environment hold")
+	return cmd
+}
+
+// serve is the whole daemon, until ctx ends. Opened first is closed last. What people are
+// to read goes to stdout, log lines go to stderr.
+func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, stderr io.Writer) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	// First, so that a port in use is said before anything else is touched.
+	listener, err := net.Listen("tcp", cfg.HTTP.Listen)
+	if err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	defer listener.Close()
+
+	db, err := store.Open(store.Options{Path: filepath.Join(cfg.DataDir, "sparkle.db")})
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	defer db.Close()
+	people, err := accounts.New(db.DB(), accounts.Options{}, log)
+	if err != nil {
+		return fmt.Errorf("accounts: %w", err)
+	}
+	printed, created, err := people.EnsureAdmin(ctx, adminPassword)
+	if err != nil {
+		return fmt.Errorf("accounts: %w", err)
+	}
+	if created && printed != "" {
+		fmt.Fprintf(stdout, "First start: account admin, password %s (shown only now)\n", printed)
+	}
+
+	ua, err := sip.New(cfg.SIP("Sparkle/"+version()), log)
+	if err != nil {
+		return fmt.Errorf("sip: %w", err)
+	}
+	defer closing(ua.Close)
+
+	// The bridge is made after the media process, whose callbacks need it.
+	var core struct {
+		sync.Mutex
+		*bridge.Bridge
+	}
+	tell := func(f func(*bridge.Bridge)) {
+		core.Lock()
+		b := core.Bridge
+		core.Unlock()
+		if b != nil {
+			f(b)
+		}
+	}
+	engine, err := startMedia(ctx, cfg, level, stderr, log,
+		func(error) { tell((*bridge.Bridge).MediaDown) },
+		func(int) { tell((*bridge.Bridge).MediaUp) })
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+
+	b, err := bridge.New(bridge.Deps{Caller: ua, Media: engine.Client, Store: db, Log: log, Options: cfg.Bridge()})
+	if err != nil {
+		return err
+	}
+	defer closing(b.Close)
+	core.Lock()
+	core.Bridge = b
+	core.Unlock()
+
+	pages, err := console.Handler("/console/")
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.New(b), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	handler, err := api.NewHandler(api.Deps{
+		Service: b, Accounts: people, Console: pages, Log: log, Hosts: cfg.HTTP.Hosts,
+		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+	})
+	if err != nil {
+		return err
+	}
+	return answer(ctx, cfg, b, api.NewHTTPServer(handler, log), listener, stdout, log)
+}
+
+// answer answers until ctx ends or something that must run has ended. The API is up last:
+// it answers only when calls can work.
+func answer(ctx context.Context, cfg config.File, b *bridge.Bridge, srv *http.Server, l net.Listener, stdout io.Writer, log *slog.Logger) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { cancel(b.Run(ctx)) })
+	wg.Go(func() {
+		scheme := "http"
+		var err error
+		if cfg.HTTP.TLSCertFile != "" {
+			scheme = "https"
+		}
+		url := scheme + "://" + l.Addr().String()
+		log.Info("serving", "url", url, "version", version())
+		fmt.Fprintf(stdout, "Console: %s/console/\n", url)
+		if scheme == "https" {
+			err = srv.ServeTLS(l, cfg.HTTP.TLSCertFile, cfg.HTTP.TLSKeyFile)
+		} else {
+			err = srv.Serve(l)
+		}
+		cancel(err)
+	})
+	<-ctx.Done()
+	log.Info("shutting down")
+	closing(srv.Shutdown)
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// closing gives f the time that a clean end may take.
+func closing(f func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownCap)
+	defer cancel()
+	_ = f(ctx) // what could not be ended in time ends with the process
+}
+
+// startMedia starts the media process, which starts the video process itself.
+func startMedia(ctx context.Context, cfg config.File, level slog.Level, stderr io.Writer, log *slog.Logger, down func(error), up func(int)) (*media.Child, error) {
+	options, err := json.Marshal(mediaOptions{Media: cfg.Media, Video: cfg.Video, Level: level})
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(cfg.DataDir, "media.sock")
+	// It outlives the signal that ends ctx: BYEs come first, then media.
+	return media.StartChild(context.WithoutCancel(ctx), media.ChildOptions{
+		Args:   []string{"media", "--socket", socket, "--options", string(options)},
+		Socket: socket, Log: log, Stderr: stderr, OnDown: down, OnUp: up,
+	})
+}

@@ -1,0 +1,175 @@
+package config
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
+	callingCode = regexp.MustCompile(`^\+[1-9][0-9]{0,2}$`)
+	simpleName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+	domainName  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+)
+
+// check adds a fault for every value that cannot work. It opens nothing: that a port
+// is in use or a target does not answer is for the daemon to say.
+func (l *loader) check(c *File) {
+	if c.DataDir == "" {
+		l.fault("data_dir", "is empty")
+	}
+	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	l.hostPort("http.listen", c.HTTP.Listen, true)
+	if (c.HTTP.TLSCertFile == "") != (c.HTTP.TLSKeyFile == "") {
+		l.fault("http.tls_cert_file", "a certificate and its key go together")
+	}
+	l.between("calls.ring_timeout", c.Calls.RingTimeout, 5*time.Second, 3*time.Minute)
+	l.between("calls.setup_timeout", c.Calls.SetupTimeout, 5*time.Second, 3*time.Minute)
+	if c.Calls.Country != "" && !countryCode.MatchString(c.Calls.Country) {
+		l.fault("calls.country", "%q is not two letters such as CN", c.Calls.Country)
+	}
+	if c.Calls.CallingCode != "" && !callingCode.MatchString(c.Calls.CallingCode) {
+		l.fault("calls.calling_code", "%q is not a country's calling code such as +86", c.Calls.CallingCode)
+	}
+	l.media(&c.Media)
+	if c.Video.FPS < 1 || c.Video.FPS > 30 {
+		l.fault("video.fps", "%d is not from 1 to 30", c.Video.FPS)
+	}
+	seen := map[string]bool{}
+	for i := range c.Attachments {
+		a, key := &c.Attachments[i], fmt.Sprintf("attachments[%d]", i)
+		switch {
+		case !simpleName.MatchString(a.Name):
+			l.fault(key+".name", "%q is not a name: letters, digits, - _ .", a.Name)
+		case seen[a.Name]:
+			l.fault(key+".name", "%q is another attachment's", a.Name)
+		}
+		seen[a.Name] = true
+		l.attachment(a, key)
+	}
+}
+
+func (l *loader) media(m *Media) {
+	if m.LocalIP != "" {
+		l.concreteIP("media.local_ip", m.LocalIP)
+	}
+	switch {
+	case m.PortMin == 0 && m.PortMax == 0:
+	case m.PortMin < 1024 || m.PortMin > 65535:
+		l.fault("media.port_min", "%d is not from 1024 to 65535", m.PortMin)
+	case m.PortMax > 65535:
+		l.fault("media.port_max", "%d is above 65535", m.PortMax)
+	case m.PortMax-m.PortMin < 3:
+		l.fault("media.port_max", "a video leg needs four ports: %d to %d has fewer", m.PortMin, m.PortMax)
+	}
+	l.between("media.timeout", m.Timeout, 5*time.Second, time.Hour)
+	if m.MaxTalkers < 2 || m.MaxTalkers > 64 {
+		l.fault("media.max_talkers", "%d is not from 2 to 64", m.MaxTalkers)
+	}
+}
+
+func (l *loader) attachment(a *Attachment, key string) {
+	l.oneOf(key+".mode", a.Mode, "ue", "trunk")
+	l.oneOf(key+".transport", a.Transport, "tcp", "udp")
+	l.concreteIP(key+".local_addr", a.LocalAddr)
+	if a.LocalPort < 0 || a.LocalPort > 65535 {
+		l.fault(key+".local_port", "%d is not a port", a.LocalPort)
+	}
+	if len(a.Targets) == 0 {
+		l.fault(key+".targets", "is empty: which host:port is the core at?")
+	}
+	for i, t := range a.Targets {
+		l.hostPort(fmt.Sprintf("%s.targets[%d]", key, i), t, false)
+	}
+	for i, p := range a.TrustPeers {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			l.fault(fmt.Sprintf("%s.trust_peers[%d]", key, i), "%q is not an address range such as 192.0.2.0/24", p)
+		}
+	}
+	if !domainName.MatchString(a.Domain) {
+		l.fault(key+".domain", "%q is not a domain", a.Domain)
+	}
+	if !strings.HasPrefix(a.IMPU, "sip:") && !strings.HasPrefix(a.IMPU, "tel:+") {
+		l.fault(key+".impu", "%q is neither a sip: nor a tel:+ identity", a.IMPU)
+	}
+	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
+	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive")
+	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
+	if a.MaxCalls < 0 {
+		l.fault(key+".max_calls", "%d is negative", a.MaxCalls)
+	}
+	if a.CPS < 0 {
+		l.fault(key+".cps", "%v is negative", a.CPS)
+	}
+	if a.Mode == "ue" {
+		if a.IMPI == "" {
+			l.fault(key+".impi", "is empty: mode ue registers with it")
+		}
+		l.between(key+".expires", a.Expires, 30*time.Second, 1000000*time.Second)
+		l.auth(&a.Auth, key+".auth")
+	} else {
+		l.between(key+".options_interval", a.OptionsEvery, time.Second, time.Hour)
+	}
+}
+
+func (l *loader) auth(a *Auth, key string) {
+	for i, alg := range a.Algorithms {
+		l.oneOf(fmt.Sprintf("%s.algorithms[%d]", key, i), alg, "AKAv1-MD5", "AKAv2-MD5", "SHA-256", "MD5")
+	}
+	if len(a.Algorithms) == 0 {
+		l.fault(key+".algorithms", "is empty: nothing could be answered")
+	}
+	if a.Password == "" && a.K == "" && a.PasswordFile == "" && a.KFile == "" {
+		l.fault(key, "neither password nor k: there is nothing to answer a challenge with")
+	}
+	if a.K != "" && (a.OP == "") == (a.OPc == "") {
+		l.fault(key, "k needs either op or opc")
+	}
+	for _, s := range []struct {
+		name, value string
+		octets      int
+	}{{"k", a.K, 16}, {"op", a.OP, 16}, {"opc", a.OPc, 16}, {"amf", a.AMF, 2}} {
+		if b, err := hex.DecodeString(s.value); s.value != "" && (err != nil || len(b) != s.octets) {
+			l.fault(key+"."+s.name, "is not %d hex digits", 2*s.octets) // never the value
+		}
+	}
+}
+
+func (l *loader) oneOf(key, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		l.fault(key, "%q is not one of %s", value, strings.Join(allowed, ", "))
+	}
+}
+
+func (l *loader) between(key string, d, lo, hi time.Duration) {
+	if d < lo || d > hi {
+		l.fault(key, "%v is not from %v to %v", d, lo, hi)
+	}
+}
+
+func (l *loader) hostPort(key, value string, anyPort bool) {
+	_, port, err := net.SplitHostPort(value)
+	if err != nil {
+		l.fault(key, "%q is not host:port", value)
+		return
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 0 || n > 65535 || n == 0 && !anyPort {
+		l.fault(key, "%q is not a port", port)
+	}
+}
+
+// concreteIP refuses names and 0.0.0.0: what we bind is also what we tell the peer.
+func (l *loader) concreteIP(key, value string) {
+	ip, err := netip.ParseAddr(value)
+	if err != nil || ip.IsUnspecified() || ip.IsMulticast() {
+		l.fault(key, "%q is not a concrete IP address of this machine", value)
+	}
+}

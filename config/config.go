@@ -1,0 +1,134 @@
+// Package config is the configuration file: its keys, defaults and faults, and how
+// they map onto the rooms' Options. A file is whole or it is refused, with every
+// fault named at once by line and key.
+package config
+
+import (
+	"time"
+)
+
+// File is the configuration file. Every key has a default that works; see
+// example.yaml for a sentence about each. Durations are written as 30s, 5m, 1h.
+type File struct {
+	DataDir     string       `yaml:"data_dir"`
+	Log         Log          `yaml:"log"`
+	HTTP        HTTP         `yaml:"http"`
+	Calls       Calls        `yaml:"calls"`
+	Media       Media        `yaml:"media"`
+	Video       Video        `yaml:"video"`
+	Attachments []Attachment `yaml:"attachments"`
+}
+
+// Log says what is written to standard error, as JSON lines.
+type Log struct {
+	Level string `yaml:"level"` // debug | info | warn | error
+}
+
+// HTTP is the address of the API and the console.
+type HTTP struct {
+	Listen      string   `yaml:"listen"`        // host:port; port 0 is any free one
+	TLSCertFile string   `yaml:"tls_cert_file"` // PEM; empty: plain HTTP
+	TLSKeyFile  string   `yaml:"tls_key_file"`
+	Hosts       []string `yaml:"hosts"` // names browsers may call it by; empty: any
+}
+
+// Calls holds what is true of every call.
+type Calls struct {
+	RingTimeout  time.Duration `yaml:"ring_timeout"`  // 5s to 3m
+	SetupTimeout time.Duration `yaml:"setup_timeout"` // 5s to 3m
+	Country      string        `yaml:"country"`       // ISO 3166: whose emergency numbers are refused; empty: every country's
+	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
+}
+
+// Media is the media process.
+type Media struct {
+	LocalIP    string        `yaml:"local_ip"` // where RTP is received and what SDP says; empty: the attachment's
+	PortMin    int           `yaml:"port_min"` // 0 and 0: any free port
+	PortMax    int           `yaml:"port_max"`
+	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped
+	Realtime   bool          `yaml:"realtime"`
+	MaxTalkers int           `yaml:"max_talkers"` // the loudest so many are heard at once
+}
+
+// Video is the video process.
+type Video struct {
+	Enabled bool `yaml:"enabled"`
+	FPS     int  `yaml:"fps"`
+}
+
+// Attachment is one connection to a carrier.
+type Attachment struct {
+	Name          string        `yaml:"name"`
+	Mode          string        `yaml:"mode"`      // ue | trunk
+	Transport     string        `yaml:"transport"` // tcp | udp
+	LocalAddr     string        `yaml:"local_addr"`
+	LocalPort     int           `yaml:"local_port"` // 0: any
+	Targets       []string      `yaml:"targets"`    // host:port, the first that works
+	TrustPeers    []string      `yaml:"trust_peers"`
+	Domain        string        `yaml:"domain"`
+	IMPI          string        `yaml:"impi"`
+	IMPU          string        `yaml:"impu"`
+	Auth          Auth          `yaml:"auth"`
+	Expires       time.Duration `yaml:"expires"`
+	OptionsEvery  time.Duration `yaml:"options_interval"`
+	NumberForm    string        `yaml:"number_form"`   // tel | sip
+	Preconditions string        `yaml:"preconditions"` // off | passive
+	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
+	OfferG711     bool          `yaml:"offer_g711"`
+	PANI          string        `yaml:"pani"` // P-Access-Network-Info; empty: not sent
+	MaxCalls      int           `yaml:"max_calls"`
+	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
+}
+
+// Auth is how an attachment proves who it is. Each secret may be in a file of its own.
+type Auth struct {
+	Algorithms   []string `yaml:"algorithms"` // AKAv1-MD5, SHA-256, MD5: those allowed
+	Password     string   `yaml:"password" secret:"true"`
+	PasswordFile string   `yaml:"password_file"`
+	K            string   `yaml:"k" secret:"true"` // 32 hex digits
+	KFile        string   `yaml:"k_file"`
+	OP           string   `yaml:"op" secret:"true"`
+	OPFile       string   `yaml:"op_file"`
+	OPc          string   `yaml:"opc" secret:"true"`
+	OPcFile      string   `yaml:"opc_file"`
+	AMF          string   `yaml:"amf"`
+	SQNFile      string   `yaml:"sqn_file"`
+}
+
+// Default is the configuration of an empty file. It runs: the API on loopback, no
+// attachment, so calls are refused with attachment_down until one is added.
+func Default() File {
+	return File{
+		DataDir: "/var/lib/sparkle",
+		Log:     Log{Level: "info"},
+		HTTP:    HTTP{Listen: "127.0.0.1:8080"},
+		Calls: Calls{
+			RingTimeout:  60 * time.Second,
+			SetupTimeout: 60 * time.Second,
+			Country:      "CN",
+			CallingCode:  "+86",
+		},
+		Media: Media{
+			PortMin: 40000, PortMax: 49999,
+			Timeout:    20 * time.Second,
+			Realtime:   true,
+			MaxTalkers: 8,
+		},
+		Video: Video{Enabled: true, FPS: 15},
+	}
+}
+
+// DefaultAttachment is what the keys of an attachment are when they are not given.
+func DefaultAttachment() Attachment {
+	return Attachment{
+		Mode:          "ue",
+		Transport:     "tcp",
+		LocalAddr:     "127.0.0.1",
+		Expires:       600000 * time.Second, // TS 24.229 §5.1.1.2
+		OptionsEvery:  30 * time.Second,
+		NumberForm:    "tel",
+		Preconditions: "passive",
+		VideoAVPF:     "capneg",
+		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
+	}
+}

@@ -1,0 +1,214 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+// The example is the documentation of every key, so it is compared with the code.
+func TestExampleIsTheDefaults(t *testing.T) {
+	got, err := Parse(Example, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := Default(); got.DataDir != want.DataDir || !reflect.DeepEqual(normal(got), normal(want)) {
+		t.Errorf("example.yaml differs from Default():\n got %+v\nwant %+v", got, want)
+	}
+	for f := range reflect.TypeFor[File]().Fields() {
+		if !bytes.Contains(Example, []byte("\n"+f.Tag.Get("yaml")+":")) {
+			t.Errorf("example.yaml lacks %s", f.Tag.Get("yaml"))
+		}
+	}
+}
+
+func normal(f File) File {
+	if len(f.HTTP.Hosts) == 0 {
+		f.HTTP.Hosts = nil
+	}
+	if len(f.Attachments) == 0 {
+		f.Attachments = nil
+	}
+	return f
+}
+
+// commented takes the attachment out of the example's comments.
+func commented(t *testing.T) []byte {
+	t.Helper()
+	_, tail, ok := bytes.Cut(Example, []byte("attachments: []\n"))
+	if !ok {
+		t.Fatal("example.yaml has no commented attachment")
+	}
+	return append([]byte("attachments:\n"), regexp.MustCompile(`(?m)^#`).ReplaceAll(tail, nil)...)
+}
+
+func TestCommentedAttachmentNamesEveryKeyWithItsDefault(t *testing.T) {
+	text := commented(t)
+	var raw struct {
+		Attachments []map[string]any `yaml:"attachments"`
+	}
+	if err := yaml.Unmarshal(text, &raw); err != nil {
+		t.Fatal(err)
+	}
+	auth := raw.Attachments[0]["auth"].(map[string]any)
+	for _, c := range []struct {
+		t    reflect.Type
+		keys map[string]any
+	}{{reflect.TypeFor[Attachment](), raw.Attachments[0]}, {reflect.TypeFor[Auth](), auth}} {
+		for f := range c.t.Fields() {
+			if _, ok := c.keys[f.Tag.Get("yaml")]; !ok {
+				t.Errorf("the commented attachment lacks %s", f.Tag.Get("yaml"))
+			}
+		}
+	}
+	got, err := Parse(text, []string{"SPARKLE__ATTACHMENTS__0__AUTH__PASSWORD=x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, want := got.Attachments[0], DefaultAttachment()
+	if a.Mode != want.Mode || a.Expires != want.Expires || a.OptionsEvery != want.OptionsEvery ||
+		a.NumberForm != want.NumberForm || a.Preconditions != want.Preconditions || a.VideoAVPF != want.VideoAVPF ||
+		a.Transport != want.Transport || a.OfferG711 != want.OfferG711 || !reflect.DeepEqual(a.Auth.Algorithms, want.Auth.Algorithms) {
+		t.Errorf("the commented attachment shows other defaults than the code:\n got %+v\nwant %+v", a, want)
+	}
+}
+
+// Every fault is reported at once, each with its line and key.
+func TestFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		env        []string
+		want       []string
+	}{
+		{"empty is fine", "", nil, nil},
+		{"comments only", "# nothing\n", nil, nil},
+		{"unknown key", "htp:\n  listen: x\n", nil, []string{`line 1: unknown key "htp"`}},
+		{"unknown key inside", "http:\n  lisen: 127.0.0.1:1\n", nil, []string{`line 2: unknown key "lisen"`}},
+		{"not YAML", "http: [\n", nil, []string{"line 1: did not find expected node content"}},
+		{"two documents", "data_dir: a\n---\ndata_dir: b\n", nil, []string{"a second document"}},
+		{"wrong types, all of them", "video:\n  fps: many\ncalls:\n  ring_timeout: soon\nmedia:\n  realtime: perhaps\n", nil, []string{
+			`line 2: many is not a number`, `line 4: soon is not a duration (30s, 5m, 1h)`, `line 6: perhaps is not a true or false`}},
+		{"wrong values, all of them", "log:\n  level: loud\nhttp:\n  listen: nowhere\ncalls:\n  ring_timeout: 1s\n  calling_code: China\nvideo:\n  fps: 0\n", nil, []string{
+			`line 2: log.level: "loud" is not one of debug, info, warn, error`,
+			`line 4: http.listen: "nowhere" is not host:port`,
+			`line 6: calls.ring_timeout: 1s is not from 5s to 3m0s`,
+			`line 7: calls.calling_code: "China" is not a country's calling code such as +86`,
+			`line 9: video.fps: 0 is not from 1 to 30`}},
+		{"port range", "media:\n  port_min: 40000\n  port_max: 40001\n", nil, []string{"line 3: media.port_max: a video leg needs four ports"}},
+		{"tls by half", "http:\n  tls_cert_file: a.pem\n", nil, []string{"line 2: http.tls_cert_file: a certificate and its key go together"}},
+		{"attachment", "attachments:\n  - name: a b\n    mode: pbx\n    local_addr: 0.0.0.0\n    targets: [core]\n    domain: ''\n    impu: bob\n", nil, []string{
+			`line 2: attachments[0].name: "a b" is not a name`,
+			`line 3: attachments[0].mode: "pbx" is not one of ue, trunk`,
+			`line 4: attachments[0].local_addr: "0.0.0.0" is not a concrete IP address`,
+			`line 5: attachments[0].targets[0]: "core" is not host:port`,
+			`line 6: attachments[0].domain:`,
+			`line 7: attachments[0].impu: "bob" is neither`}},
+		{"unknown key in an attachment", "attachments:\n  - name: a\n    tarets: []\n    auth:\n      pasword: x\n", nil, []string{
+			`line 3: unknown key "tarets"`, `line 5: unknown key "pasword"`}},
+		{"no proof", ue("auth: {}"), nil, []string{"attachments[0].auth: neither password nor k"}},
+		{"bad key", ue("auth: {k: abc, opc: '" + hex32 + "'}"), nil, []string{"attachments[0].auth.k: is not 32 hex digits"}},
+		{"k alone", ue("auth: {k: '" + hex32 + "'}"), nil, []string{"k needs either op or opc"}},
+		{"missing secret file", ue("auth: {password_file: /does/not/exist}"), nil, []string{"attachments[0].auth.password_file: open /does/not/exist"}},
+		{"same name twice", ue("auth: {password: x}") + strings.TrimPrefix(ue("auth: {password: x}"), "attachments:\n"), nil, []string{`attachments[1].name: "carrier" is another attachment's`}},
+		{"environment: unknown", "", []string{"SPARKLE__HTTP__PORT=1"}, []string{`SPARKLE__HTTP__PORT: unknown key "port"`}},
+		{"environment: wrong type", "", []string{"SPARKLE__VIDEO__FPS=many"}, []string{`SPARKLE__VIDEO__FPS: not a number`}},
+		{"environment: no such entry", "", []string{"SPARKLE__ATTACHMENTS__0__NAME=x"}, []string{`no entry "0": there are 0`}},
+		{"environment: a section", "", []string{"SPARKLE__HTTP=x"}, []string{"is a section"}},
+		{"environment: others are not ours", "", []string{"SPARKLE_ADMIN_PASSWORD=x", "HOME=/"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Parse([]byte(tt.text), tt.env)
+			if tt.want == nil {
+				if err != nil {
+					t.Fatalf("unexpected: %v", err)
+				}
+				return
+			}
+			var faults Faults
+			if !errors.As(err, &faults) {
+				t.Fatalf("error %v is no Faults", err)
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(faults.Error(), w) {
+					t.Errorf("missing %q in:\n%s", w, faults.Error())
+				}
+			}
+			if n := len(faults); tt.name != "attachment" && n > len(tt.want) && !strings.Contains(tt.name, "unknown key in") {
+				t.Errorf("%d faults, want %d:\n%s", n, len(tt.want), faults.Error())
+			}
+		})
+	}
+}
+
+const hex32 = "00112233445566778899aabbccddeeff"
+
+func ue(more string) string {
+	return "attachments:\n  - name: carrier\n    targets: ['127.0.0.1:5060']\n    domain: ims.test\n    impi: a@ims.test\n    impu: sip:+15550100@ims.test\n    " + more + "\n"
+}
+
+func TestEnvironmentAndSecretFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse([]byte(ue("auth: {password_file: "+file+"}")), []string{
+		"SPARKLE__HTTP__LISTEN=127.0.0.1:0", "SPARKLE__VIDEO__ENABLED=false", "SPARKLE__CALLS__RING_TIMEOUT=30s",
+		"SPARKLE__ATTACHMENTS__0__TARGETS=['127.0.0.1:5070', '127.0.0.1:5080']",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.HTTP.Listen != "127.0.0.1:0" || c.Video.Enabled || c.Calls.RingTimeout.Seconds() != 30 ||
+		len(c.Attachments[0].Targets) != 2 || c.Attachments[0].Auth.Password != "s3cret" {
+		t.Errorf("overrides did not take: %+v", c)
+	}
+	out, err := Print(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(out, []byte("s3cret")) {
+		t.Errorf("a secret is printed:\n%s", out)
+	}
+	inline, err := Parse([]byte(ue("auth: {password: s3cret}")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := Print(inline); bytes.Contains(text, []byte("s3cret")) || !bytes.Contains(text, []byte(Redacted)) {
+		t.Errorf("a secret is printed:\n%s", text)
+	}
+	if c.Attachments[0].Auth.Password != "s3cret" {
+		t.Error("printing took the secret away from its owner")
+	}
+	if bytes.Contains(out, []byte(Redacted)) {
+		t.Errorf("a secret that is in a file is printed as if it were not:\n%s", out)
+	}
+	if c, err = Parse(out, nil); err != nil || c.Calls.RingTimeout.Seconds() != 30 {
+		t.Errorf("what is printed does not load: %v", err)
+	}
+}
+
+// No fault may show a secret, whatever is wrong with it.
+func TestFaultsDoNotShowSecrets(t *testing.T) {
+	_, err := Parse([]byte(ue("auth: {k: hunter2, op: hunter2}")), []string{"SPARKLE__ATTACHMENTS__0__AUTH__OPC=hunter2"})
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(Example)
+	f.Add([]byte(ue("auth: {password: x}")))
+	f.Add([]byte("a: &a [*a]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if _, err := Parse(text, nil); err != nil && err.Error() == "" {
+			t.Error("an error without a text")
+		}
+	})
+}

@@ -1,0 +1,57 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+
+	"sparkle/bridge"
+	"sparkle/media"
+	"sparkle/sip"
+)
+
+// SIP is the file's part for the user agent.
+func (f File) SIP(userAgent string) sip.Options {
+	o := sip.Options{UserAgent: userAgent}
+	for _, a := range f.Attachments {
+		o.Attachments = append(o.Attachments, a.options(f.DataDir))
+	}
+	return o
+}
+
+func (a Attachment) options(dataDir string) sip.AttachmentOptions {
+	sqn := a.Auth.SQNFile
+	if sqn == "" && a.Auth.K != "" {
+		sqn = filepath.Join(dataDir, a.Name+".sqn")
+	}
+	o := sip.AttachmentOptions{
+		Name: a.Name, Mode: a.Mode, Transport: a.Transport, LocalAddr: a.LocalAddr, LocalPort: a.LocalPort,
+		Domain: a.Domain, IMPI: a.IMPI, IMPU: a.IMPU, Targets: a.Targets,
+		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,
+			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
+		Expires: a.Expires, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
+		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
+	}
+	for _, p := range a.TrustPeers {
+		if prefix, err := netip.ParsePrefix(p); err == nil { // checked on load
+			o.TrustPeers = append(o.TrustPeers, prefix)
+		}
+	}
+	return o
+}
+
+// Bridge is the file's part for conferences.
+func (f File) Bridge() bridge.Options {
+	return bridge.Options{
+		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout,
+		Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
+		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
+	}
+}
+
+// Engine is the file's part for the media process.
+func (f File) Engine() media.Options {
+	return media.Options{
+		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
+		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers,
+	}
+}

@@ -1,0 +1,51 @@
+package g711
+
+import "testing"
+
+// Every code word decodes to a sample that encodes to it again (PCMU has two zeros), and
+// the error is below half a step of that segment.
+func TestRoundTrip(t *testing.T) {
+	for _, l := range []Law{PCMU, PCMA} {
+		var pcm [1]int16
+		var out [1]byte
+		for b := range 256 {
+			l.Decode([]byte{byte(b)}, pcm[:])
+			l.Encode(pcm[:], out[:])
+			if out[0] != byte(b) && !(l == PCMU && b == 0x7f && out[0] == 0xff) {
+				t.Errorf("law %d: %#x decodes to %d, which encodes to %#x", l, b, pcm[0], out[0])
+			}
+		}
+		for s := -32768; s <= 32767; s++ {
+			l.Encode([]int16{int16(s)}, out[:])
+			l.Decode(out[:], pcm[:])
+			if e := abs(int(pcm[0]) - s); e > 8+abs(s)/16 && abs(s) < 32000 {
+				t.Fatalf("law %d: %d comes back as %d", l, s, pcm[0])
+			}
+		}
+	}
+}
+
+func abs(v int) int { return max(v, -v) }
+
+// Fixed points of G.711's tables 1a and 2a.
+func TestKnownValues(t *testing.T) {
+	for _, tt := range []struct {
+		law  Law
+		code byte
+		want int16
+	}{{PCMU, 0xff, 0}, {PCMU, 0x80, 32124}, {PCMU, 0x00, -32124}, {PCMA, 0xd5, 8}, {PCMA, 0xaa, 32256}, {PCMA, 0x2a, -32256}} {
+		var pcm [1]int16
+		tt.law.Decode([]byte{tt.code}, pcm[:])
+		if pcm[0] != tt.want {
+			t.Errorf("law %d code %#x: %d, want %d", tt.law, tt.code, pcm[0], tt.want)
+		}
+	}
+}
+
+func BenchmarkEncode20ms(b *testing.B) {
+	pcm, out := make([]int16, 160), make([]byte, 160)
+	b.ReportAllocs()
+	for b.Loop() {
+		PCMA.Encode(pcm, out)
+	}
+}

@@ -1,0 +1,241 @@
+// Package jitter holds the frames of one leg until they are due: adaptive playout of
+// 20 ms frames, 20 to 200 ms deep. It has no goroutine, no clock and no lock, and
+// allocates nothing after New.
+//
+// Frames are found by their RTP timestamp, so reordering and duplicates cost nothing. The
+// depth follows the jitter of the last seconds; it changes while nothing is said (a
+// talk spurt starts as late as the jitter asks; a silent frame is left out or added), so
+// that no click is heard, and in speech only when the buffer ran dry.
+package jitter
+
+import "time"
+
+// Frame is the time one frame lasts.
+const Frame = 20 * time.Millisecond
+
+const (
+	slots    = 32                     // 640 ms: more than the deepest playout and a burst
+	MinDepth = 20 * time.Millisecond  // what playout starts with on a quiet link
+	MaxDepth = 200 * time.Millisecond // of the adaptive depth
+	history  = 256                    // frames the jitter is judged by: 5 s
+	resync   = slots - 2              // a timestamp so far away is a new stream
+)
+
+// Verdict says what a tick has to do.
+type Verdict uint8
+
+const (
+	Silence Verdict = iota // nothing is due: not started, or a DTX pause
+	Play                   // the frame is here
+	Conceal                // it should have been here
+)
+
+type slot struct {
+	used   bool
+	silent bool
+	bad    bool
+	kind   uint8
+	index  int64
+	n      int
+	data   []byte
+}
+
+// Buffer is one leg's. It is not safe for concurrent use.
+type Buffer struct {
+	ticks   uint32 // RTP clock ticks a frame: 320 at 16 kHz, 160 at 8 kHz
+	started bool
+	playing bool
+	base    uint32 // timestamp of frame index 0
+	next    int64  // frame index that is due
+	newest  int64
+	quiet   bool // the last frame played was silence: a gap after it is no loss
+	missing int  // frames in a row that were concealed
+	ring    [slots]slot
+
+	jitter  [history]int32 // arrival against schedule, µs
+	jn      int
+	depth   time.Duration // wanted
+	anchor  time.Duration // arrival of index 0 on an ideal link, the earliest seen
+	since   int           // frames since anchor was renewed
+	minNext time.Duration
+
+	// Counters, for the owner to read.
+	Late, Duplicate, Resyncs, Stretched, Dropped uint64
+}
+
+// New makes a buffer for frames of ticks RTP clock ticks and at most size octets.
+func New(ticks uint32, size int) *Buffer {
+	b := &Buffer{ticks: ticks, depth: MinDepth}
+	mem := make([]byte, slots*size)
+	for i := range b.ring {
+		b.ring[i].data = mem[i*size : (i+1)*size : (i+1)*size]
+	}
+	return b
+}
+
+// Reset forgets the stream: a new SSRC, a new codec, a jump.
+func (b *Buffer) Reset() {
+	for i := range b.ring {
+		b.ring[i].used = false
+	}
+	b.started, b.playing, b.jn, b.missing, b.quiet, b.since = false, false, 0, 0, false, 0
+	b.depth = MinDepth
+}
+
+// Depth is how long frames wait at present.
+func (b *Buffer) Depth() time.Duration { return b.depth }
+
+// Push puts in the frame stamped ts that arrived at at (from any fixed point, monotonic).
+// silent marks comfort noise; kind and bad come back from Pop as they are. It reports
+// whether the frame was of use; data longer than the buffer's size is cut.
+func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool, data []byte) bool {
+	if !b.started {
+		b.started, b.base, b.newest, b.next = true, ts, 0, 0
+		b.anchor, b.minNext = at, at
+	}
+	index := b.newest + int64(int32(ts-b.base-uint32(b.newest)*b.ticks))/int64(b.ticks)
+	if d := index - b.newest; d > resync && !silent && !b.quiet || d < -resync || b.playing && index-b.next >= slots {
+		b.Resyncs++
+		late, dup, re, st, dr := b.Late, b.Duplicate, b.Resyncs, b.Stretched, b.Dropped
+		b.Reset()
+		b.Late, b.Duplicate, b.Resyncs, b.Stretched, b.Dropped = late, dup, re, st, dr
+		b.started, b.base, b.newest, b.next, index = true, ts, 0, 0, 0
+		b.anchor, b.minNext = at, at
+	}
+	b.observe(index, at)
+	// The first words after a pause set the schedule anew.
+	if b.playing && b.quiet && !silent && index > b.newest && index >= b.next {
+		b.settle(index, at)
+	}
+	b.newest = max(b.newest, index)
+	if b.playing && index < b.next {
+		b.Late++
+		return false
+	}
+	if !b.playing && index < b.next {
+		b.next = index // the first packets came in the wrong order
+	}
+	s := &b.ring[uint64(index)%slots]
+	if s.used && s.index == index {
+		b.Duplicate++
+		return false
+	}
+	s.used, s.index, s.kind, s.bad, s.silent = true, index, kind, bad, silent
+	s.n = copy(s.data, data)
+	return true
+}
+
+// observe keeps the arrival's distance from an ideal link and derives the depth: what
+// all but one frame in fifty needed, plus half a frame.
+func (b *Buffer) observe(index int64, at time.Duration) {
+	ideal := at - time.Duration(index)*Frame
+	if ideal < b.anchor {
+		b.anchor = ideal
+	}
+	// The anchor creeps towards the smallest of the last 5 s, so that a clock that
+	// drifts, or a path that got longer, does not look like jitter for ever.
+	if b.since == 0 || ideal < b.minNext {
+		b.minNext = ideal
+	}
+	if b.since++; b.since >= history {
+		b.anchor, b.since = b.minNext, 0
+	}
+	b.jitter[b.jn%history] = int32((ideal - b.anchor) / time.Microsecond)
+	b.jn++
+	n := min(b.jn, history)
+	// Two passes over at most 256 numbers is cheaper than keeping them sorted, and it
+	// runs once every eighth frame.
+	if b.jn%8 != 1 && n > 8 {
+		return
+	}
+	allowed := n / 50
+	hi, lo := int32(MaxDepth/time.Microsecond), int32(0)
+	for hi-lo > 1000 {
+		mid := (hi + lo) / 2
+		over := 0
+		for _, j := range b.jitter[:n] {
+			if j > mid {
+				over++
+			}
+		}
+		if over > allowed {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	b.depth = min(max(time.Duration(hi)*time.Microsecond+Frame/2, MinDepth), MaxDepth)
+}
+
+// settle moves the schedule so that the frame index plays depth after an ideal arrival.
+func (b *Buffer) settle(index int64, at time.Duration) {
+	wait := int64((b.depth - (at - time.Duration(index)*Frame - b.anchor)) / Frame)
+	if want := index - max(wait, 0); want > b.newest { // nothing that is still here may be skipped
+		b.next = min(max(want, b.next-slots/2), index)
+	}
+}
+
+// Pop gives the frame that is due at now and moves on by one frame. data is valid until the
+// next Push.
+func (b *Buffer) Pop(now time.Duration) (v Verdict, kind uint8, bad bool, data []byte) {
+	if !b.started {
+		return Silence, 0, false, nil
+	}
+	if !b.playing {
+		// The clock of the mix and that of the phone meet here.
+		if now < b.anchor+time.Duration(b.next)*Frame+b.depth-Frame/4 {
+			return Silence, 0, false, nil
+		}
+		b.playing = true
+	}
+	s := &b.ring[uint64(b.next)%slots]
+	if s.used && s.index == b.next {
+		s.used = false
+		b.next++
+		b.missing = 0
+		b.quiet = s.silent
+		if s.silent {
+			b.shrink(now)
+		}
+		return Play, s.kind, s.bad, s.data[:s.n]
+	}
+	if b.quiet { // a DTX pause, not a loss
+		if b.newest >= b.next || b.behind(now) {
+			b.next++
+		}
+		return Silence, 0, false, nil
+	}
+	if b.newest < b.next { // dry: the frames are late, or the phone stopped
+		if b.missing++; b.missing > 10 {
+			b.quiet = true
+			return Silence, 0, false, nil
+		}
+		if b.missing <= 3 && b.jn > 0 { // wait for them: the schedule moves back
+			b.Stretched++
+			return Conceal, 0, false, nil
+		}
+		b.next++
+		return Conceal, 0, false, nil
+	}
+	b.missing++
+	b.next++
+	return Conceal, 0, false, nil
+}
+
+// behind says whether playout is later than the wanted depth, so that the index runs on
+// through a pause.
+func (b *Buffer) behind(now time.Duration) bool {
+	return now >= b.anchor+time.Duration(b.next)*Frame+b.depth
+}
+
+// shrink leaves a silent frame out when playout is more than a frame later than wanted.
+func (b *Buffer) shrink(now time.Duration) {
+	if now-(b.anchor+time.Duration(b.next)*Frame) > b.depth+2*Frame {
+		s := &b.ring[uint64(b.next)%slots]
+		if s.used && s.index == b.next && s.silent {
+			s.used = false
+			b.next++
+			b.Dropped++
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package jitter
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+type packet struct {
+	ts     uint32
+	at     time.Duration
+	n      int
+	silent bool
+}
+
+// link sends frames through loss and jitter, and counts what comes out.
+type result struct{ played, concealed, silence, wrong int }
+
+func run(t *testing.T, b *Buffer, frames int, lost float64, jitter time.Duration, seed uint64, drift float64) result {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 7))
+	var sent []packet
+	for i := range frames {
+		if rng.Float64() < lost {
+			continue
+		}
+		at := time.Duration(float64(i)*float64(Frame)*drift) + time.Duration(rng.Float64()*float64(jitter))
+		sent = append(sent, packet{ts: uint32(i)*320 + 0xffffff00, at: at, n: i})
+	}
+	var r result
+	last := -1
+	for tick := range frames + 20 {
+		now := time.Duration(tick)*Frame + 3*time.Millisecond
+		for j := 0; j < len(sent); j++ {
+			if p := sent[j]; p.at <= now {
+				b.Push(p.ts, p.at, byte(p.n), false, false, []byte{byte(p.n), byte(p.n >> 8)})
+				sent = append(sent[:j], sent[j+1:]...)
+				j--
+			}
+		}
+		switch v, kind, _, data := b.Pop(now); v {
+		case Play:
+			n := int(data[0]) | int(data[1])<<8
+			if n <= last || byte(n) != kind {
+				r.wrong++
+			}
+			last = n
+			r.played++
+		case Conceal:
+			r.concealed++
+		default:
+			r.silence++
+		}
+	}
+	return r
+}
+
+func TestCleanLink(t *testing.T) {
+	b := New(320, 61)
+	r := run(t, b, 1000, 0, 0, 1, 1)
+	if r.played != 1000 || r.wrong != 0 || r.concealed > 10 {
+		t.Errorf("%+v", r)
+	}
+	if b.Depth() != MinDepth {
+		t.Errorf("depth %v on a quiet link", b.Depth())
+	}
+}
+
+func TestLossAndJitter(t *testing.T) {
+	for _, tt := range []struct {
+		lost      float64
+		jitter    time.Duration
+		maxMissed float64 // beyond the loss
+	}{
+		{0.01, 0, 0.005}, {0.10, 0, 0.005}, {0, 20 * time.Millisecond, 0.03}, {0, 60 * time.Millisecond, 0.03},
+		{0.05, 60 * time.Millisecond, 0.03}, {0, 100 * time.Millisecond, 0.04},
+	} {
+		for seed := range uint64(5) {
+			b := New(320, 61)
+			r := run(t, b, 3000, tt.lost, tt.jitter, seed, 1)
+			if r.wrong != 0 {
+				t.Errorf("%+v seed %d: %d frames out of order", tt, seed, r.wrong)
+			}
+			missed := 1 - float64(r.played)/3000
+			if missed > tt.lost+0.02+tt.maxMissed {
+				t.Errorf("%+v seed %d: %.1f %% missed: %+v late %d", tt, seed, 100*missed, r, b.Late)
+			}
+			if d := b.Depth(); d > tt.jitter+40*time.Millisecond {
+				t.Errorf("%+v seed %d: depth %v", tt, seed, d)
+			}
+		}
+	}
+}
+
+func TestDriftingClock(t *testing.T) {
+	for _, drift := range []float64{0.9995, 1.0005} {
+		b := New(320, 61)
+		r := run(t, b, 6000, 0, 5*time.Millisecond, 3, drift)
+		if missed := 6000 - r.played; missed > 60 || r.wrong != 0 {
+			t.Errorf("drift %v: %+v, late %d", drift, r, b.Late)
+		}
+	}
+}
+
+func TestPauseIsNoLoss(t *testing.T) {
+	b := New(320, 61)
+	now := time.Duration(0)
+	concealed, played := 0, 0
+	at := func(i int, silent bool) {
+		b.Push(uint32(i)*320, now, 0, false, silent, []byte{1})
+	}
+	for i := range 500 {
+		switch {
+		case i < 50 || i >= 300:
+			at(i, false)
+		case (i-50)%8 == 0: // SID
+			at(i, true)
+		}
+		switch v, _, _, _ := b.Pop(now + time.Millisecond); v {
+		case Conceal:
+			concealed++
+		case Play:
+			played++
+		}
+		now += Frame
+	}
+	if concealed > 1 || played < 275 {
+		t.Errorf("%d concealed, %d played", concealed, played)
+	}
+}
+
+func TestDuplicatesJumpsAndReset(t *testing.T) {
+	b := New(160, 4)
+	if !b.Push(1000, 0, 1, false, false, []byte{1, 2, 3, 4, 5, 6}) || b.Push(1000, 0, 1, false, false, nil) {
+		t.Error("duplicate not seen")
+	}
+	if v, _, _, d := b.Pop(time.Second); v != Play || len(d) != 4 {
+		t.Errorf("%v %x", v, d)
+	}
+	b.Push(1000+160*5000, time.Second, 2, false, false, []byte{9}) // a jump
+	if b.Resyncs != 1 {
+		t.Errorf("%d resyncs", b.Resyncs)
+	}
+	if v, k, _, _ := b.Pop(2 * time.Second); v != Play || k != 2 {
+		t.Errorf("after a jump: %v %d", v, k)
+	}
+	b.Push(3, 2*time.Second, 3, false, false, nil) // far back
+	if b.Resyncs != 2 {
+		t.Errorf("%d resyncs", b.Resyncs)
+	}
+}
+
+func TestZeroAllocations(t *testing.T) {
+	b := New(320, 61)
+	data := make([]byte, 60)
+	i := 0
+	if n := testing.AllocsPerRun(1000, func() {
+		b.Push(uint32(i)*320, time.Duration(i)*Frame, 0, false, false, data)
+		b.Pop(time.Duration(i)*Frame + time.Millisecond)
+		i++
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func FuzzBuffer(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		b := New(320, 8)
+		var ts uint32
+		now := time.Duration(0)
+		for _, op := range ops {
+			switch op & 3 {
+			case 0:
+				ts += 320
+			case 1:
+				ts += uint32(op) << 20
+			case 2:
+				ts -= uint32(op) * 320
+			}
+			b.Push(ts, now, op, op&4 != 0, op&8 != 0, ops)
+			if op&16 != 0 {
+				b.Pop(now)
+				now += Frame
+			}
+		}
+	})
+}
+
+func BenchmarkPushPop(b *testing.B) {
+	buf := New(320, 61)
+	data := make([]byte, 60)
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		buf.Push(uint32(i)*320, time.Duration(i)*Frame, 0, false, false, data)
+		buf.Pop(time.Duration(i)*Frame + time.Millisecond)
+		i++
+	}
+}

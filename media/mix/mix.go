@@ -1,0 +1,170 @@
+// Package mix has the arithmetic of the tick: sums, mix-minus, levels, gains. 16 kHz
+// mono int16 in frames of any length. Nothing here allocates, locks or keeps time.
+package mix
+
+import "math"
+
+// Add adds a frame to a sum. int32 holds 65,536 full-scale talkers.
+func Add(sum []int32, pcm []int16) {
+	pcm = pcm[:len(sum)]
+	for i, v := range pcm {
+		sum[i] += int32(v)
+	}
+}
+
+// AddGain adds a frame at a gain of gain/256.
+func AddGain(sum []int32, pcm []int16, gain int32) {
+	pcm = pcm[:len(sum)]
+	for i, v := range pcm {
+		sum[i] += int32(v) * gain >> 8
+	}
+}
+
+// Out writes a sum as samples, limited.
+func Out(out []int16, sum []int32) {
+	out = out[:len(sum)]
+	for i, v := range sum {
+		out[i] = Limit(v)
+	}
+}
+
+// Minus writes a sum without one of its parts (mix-minus, N-1), limited last: a clipped
+// sum cannot be un-summed.
+func Minus(out []int16, sum []int32, own []int16) {
+	out, own = out[:len(sum)], own[:len(sum)]
+	for i, v := range sum {
+		out[i] = Limit(v - int32(own[i]))
+	}
+}
+
+// knee is where limiting begins: 6 dB below full scale.
+const knee = 16384
+
+// Limit bends what is above the knee towards full scale instead of cutting it, so that
+// ten talkers at once stay intelligible: y = knee + r·x/(x+r) with r the room above the
+// knee, which is smooth at the knee and never reaches 32,768.
+func Limit(v int32) int16 {
+	if v <= knee && v >= -knee {
+		return int16(v)
+	}
+	const room = 32767 - knee
+	if v > 0 {
+		x := int64(v - knee)
+		return int16(knee + room*x/(x+room))
+	}
+	x := int64(-v - knee)
+	return int16(-knee - room*x/(x+room))
+}
+
+// Silent is the level of digital silence.
+const Silent = -127
+
+// Level is a frame's loudness in dBov: 0 for a full-scale square wave, Silent for none.
+func Level(pcm []int16) float32 {
+	var sum int64
+	for _, v := range pcm {
+		sum += int64(v) * int64(v)
+	}
+	if sum == 0 || len(pcm) == 0 {
+		return Silent
+	}
+	db := 10 * math.Log10(float64(sum)/float64(len(pcm))/(32768*32768))
+	return float32(max(db, Silent))
+}
+
+// Unity is the gain that changes nothing.
+const Unity = 256
+
+// ramp is over how many samples a gain changes: 10 ms at 16 kHz, too slow for a click.
+const ramp = 160
+
+// Gain is the gain of one stream on its way to where it should be.
+type Gain struct {
+	now int32 // in 1/65536
+	set bool
+}
+
+// Apply scales pcm in place towards target (0..Unity and above): the change is spread
+// over the first 10 ms. A new Gain starts at target without a ramp, unless Start was called.
+func (g *Gain) Apply(pcm []int16, target int32) {
+	want := target << 8
+	if !g.set {
+		g.now, g.set = want, true
+	}
+	if g.now == want {
+		if target == Unity {
+			return
+		}
+		for i, v := range pcm {
+			pcm[i] = sat(int64(v) * int64(want) >> 16)
+		}
+		return
+	}
+	step := (want - g.now) / ramp
+	for i, v := range pcm {
+		if i < ramp {
+			g.now += step
+		} else {
+			g.now = want
+		}
+		pcm[i] = sat(int64(v) * int64(g.now) >> 16)
+	}
+	if len(pcm) >= ramp {
+		g.now = want
+	}
+}
+
+// Start puts the gain somewhere without a ramp.
+func (g *Gain) Start(at int32) { g.now, g.set = at<<8, true }
+
+// Off says that the gain has arrived at nothing.
+func (g *Gain) Off() bool { return g.set && g.now == 0 }
+
+func sat(v int64) int16 {
+	return int16(min(max(v, math.MinInt16), math.MaxInt16))
+}
+
+// Detector decides from levels whether somebody talks. It follows the noise, so that a
+// fan is no talker.
+type Detector struct {
+	noise float32 // dBov, 0: not started
+	hang  int
+}
+
+const (
+	above    = 9   // dB over the noise is talk
+	floor    = -62 // below this nothing is talk
+	loud     = -35 // above this everything is
+	hangover = 15  // frames, 300 ms: between words
+)
+
+// Step takes the level of one frame and says whether its sender talks.
+func (d *Detector) Step(level float32) bool {
+	if d.noise == 0 {
+		d.noise = max(min(level, -40), -80)
+	}
+	if level < d.noise {
+		d.noise += (level - d.noise) * 0.25
+	} else {
+		d.noise += min((level-d.noise)*0.002, 0.05)
+	}
+	d.noise = max(d.noise, -90)
+	if level > loud || level > floor && level > d.noise+above {
+		d.hang = hangover
+		return true
+	}
+	if d.hang > 0 {
+		d.hang--
+		return true
+	}
+	return false
+}
+
+// Quiet tells the detector of a frame that was not sent: the sender's own detector has
+// said that he is silent (DTX).
+func (d *Detector) Quiet() bool {
+	if d.hang > 0 {
+		d.hang--
+	}
+	return d.hang > 0
+}

@@ -1,0 +1,423 @@
+package video
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pion/rtp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
+	"sparkle/media/mediapb"
+	"sparkle/media/video/rtp264"
+	"sparkle/media/video/wire"
+)
+
+const (
+	// portWindow is how long any source port of the signalled address is taken, where
+	// that is allowed at all (IMS.md §5.5 strict).
+	portWindow = 5 * time.Second
+	// undecodable is how long packets may come without a picture before it is said.
+	undecodable = 10 * time.Second
+	videoClock  = 90000
+)
+
+// leg is one phone's video. The first group is guarded by the Plane's mutex, the
+// second never changes, the third is guarded by mu.
+type leg struct {
+	name                       string
+	present, muted, videoMuted bool
+
+	p      *Plane
+	id     string
+	conf   string
+	source uint32 // under which the video process knows its pictures
+	sock   Sockets
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	stream *stream
+	live   bool // present, so media flows
+	tier   uint32
+	tx     sender
+	rx     receiver
+	ctl    control
+}
+
+// sender is our stream to the phone.
+type sender struct {
+	pack    rtp264.Packetizer
+	ssrc    uint32
+	seq     uint16
+	base    uint32 // RTP timestamp of the epoch
+	epoch   time.Time
+	waitKey bool // nothing is sent before a key frame
+	buf     []byte
+	packets uint64
+	octets  uint64 // payload
+	bytes   uint64 // datagrams
+	refused uint64
+	keys    uint64
+	askedBy uint64 // key-frame requests of the phone
+	lastFIR int    // its sequence number, -1: none yet
+}
+
+// receiver is the phone's stream to us.
+type receiver struct {
+	reorder   rtp264.Reorder
+	depay     rtp264.Depacketizer
+	meter     meter
+	ssrc      uint32
+	known     bool // ssrc is set
+	newSSRC   uint32
+	newCount  int
+	since     time.Time // of the present remote
+	latched   netip.AddrPort
+	first     time.Time // packet since the remote was set
+	last      time.Time // RTP
+	lastAny   time.Time // RTP or RTCP
+	started   bool      // MediaStarted was sent
+	stalled   bool
+	bytes     uint64
+	dropped   uint64
+	stranger  uint64
+	rotate    uint8
+	mirror    bool
+	width     int
+	height    int
+	flowing   bool // a picture came out of the decoder
+	hopeless  bool // undecodable was said
+	needSince time.Time
+	needTries int
+	needSets  []byte // the peer's sprop, to go before the first key frame
+	asked     uint64
+	lastAsk   time.Time
+}
+
+func newLeg(p *Plane, id, conf string, source uint32, sock Sockets) *leg {
+	var seed [16]byte
+	rand.Read(seed[:]) // never fails (crypto/rand)
+	l := &leg{p: p, id: id, conf: conf, source: source, sock: sock}
+	l.tx = sender{ssrc: binary.BigEndian.Uint32(seed[0:]), seq: binary.BigEndian.Uint16(seed[4:]) & 0x7fff,
+		base: binary.BigEndian.Uint32(seed[6:]), epoch: time.Now(), lastFIR: -1, buf: make([]byte, 0, 1600)}
+	l.ctl.cname = hex.EncodeToString(seed[10:]) // random per leg, no host name (IMS.md §5.4)
+	return l
+}
+
+// set takes the leg's new stream. A changed remote starts reception anew; a changed
+// tier is rebuild's business. p.mu is held.
+func (l *leg) set(s *stream, live bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.stream
+	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType) {
+		r := &l.rx
+		r.known, r.first, r.latched, r.since, r.newCount = false, time.Time{}, netip.AddrPort{}, now, 0
+		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
+		r.needSets, _ = rtp264.ParseSprop(s.pb.SpropIn) // checked by newStream
+		l.setDSCP(s)
+	}
+	if s != nil && live && !l.live {
+		l.rx.last, l.rx.lastAny, l.rx.since = now, now, now
+	}
+	l.stream, l.live = s, live
+}
+
+func (l *leg) setDSCP(s *stream) {
+	tos := int(s.pb.Dscp) << 2
+	for _, c := range []*net.UDPConn{l.sock.RTP, l.sock.RTCP} {
+		// Best effort: a kernel that refuses it still sends.
+		if s.remote.Addr().Is4() {
+			_ = ipv4.NewConn(c).SetTOS(tos)
+		} else {
+			_ = ipv6.NewConn(c).SetTrafficClass(tos)
+		}
+	}
+}
+
+func (l *leg) receives() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stream != nil && l.stream.pb.Recv
+}
+
+// canAsk says whether the phone can ask for a key frame.
+func (l *leg) canAsk() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stream != nil && l.stream.feedback
+}
+
+func (l *leg) profile() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stream.pb.ProfileLevelId
+}
+
+// wantsTier is the tier that the leg should be in, if any.
+func (l *leg) wantsTier() (tierKey, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stream == nil || !l.live || !l.stream.pb.Send {
+		return tierKey{}, false
+	}
+	return l.stream.key, true
+}
+
+func (l *leg) leaveTier() {
+	l.mu.Lock()
+	l.tier = 0
+	l.mu.Unlock()
+}
+
+// joinTier puts the leg into a tier; true if it was not in it.
+func (l *leg) joinTier(id uint32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tier == id {
+		return false
+	}
+	l.tier, l.tx.waitKey = id, true
+	l.tx.pack.Mode = int(l.stream.pb.PacketizationMode)
+	return true
+}
+
+// send packetises one encoded picture for this leg.
+func (l *leg) send(u *wire.Unit) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.tier != u.ID || l.stream == nil {
+		return
+	}
+	t := &l.tx
+	if t.waitKey && !u.Key {
+		return
+	}
+	t.waitKey = false
+	if u.Key {
+		t.keys++
+	}
+	ts := t.timestamp(time.Unix(0, u.At))
+	err := t.pack.Packetize(u.Data, func(payload []byte, last bool) error {
+		l.sendPacket(payload, ts, last, u.Key)
+		return nil
+	})
+	if err != nil { // the encoder made a slice that mode 0 cannot carry: only a new picture helps
+		t.refused++
+		t.waitKey = true
+		l.p.box.keyFrame(l.tier)
+	}
+}
+
+func (t *sender) timestamp(at time.Time) uint32 {
+	return t.base + uint32(at.Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
+}
+
+// sendPacket writes one RTP packet. l.mu is held; UDP sockets do not make us wait
+// beyond the kernel's own time, and a refusal is counted.
+func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool) {
+	t := &l.tx
+	b := append(t.buf[:0], 0x80, byte(l.stream.pb.PayloadType))
+	if marker {
+		b[1] |= 0x80
+	}
+	b = binary.BigEndian.AppendUint16(b, t.seq)
+	b = binary.BigEndian.AppendUint32(b, ts)
+	b = binary.BigEndian.AppendUint32(b, t.ssrc)
+	if id := l.stream.pb.CvoExtension; id != 0 && marker && key {
+		// The mosaic is upright: 0, on the last packet of a key frame (TS 26.114 §7.4.5),
+		// in a one-byte header extension (RFC 8285).
+		b[0] |= 0x10
+		b = append(b, 0xbe, 0xde, 0, 1, byte(id<<4), 0, 0, 0)
+	}
+	b = append(b, payload...)
+	t.seq++
+	if _, err := l.sock.RTP.WriteToUDPAddrPort(b, l.stream.remote); err != nil {
+		t.refused++
+		return
+	}
+	t.packets++
+	t.octets += uint64(len(payload))
+	t.bytes += uint64(len(b))
+}
+
+// readRTP receives until the socket is closed.
+func (l *leg) readRTP() {
+	buf := make([]byte, 2048)
+	var pkt rtp.Packet
+	for {
+		n, from, err := l.sock.RTP.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			if stopped(err) {
+				return
+			}
+			continue // ICMP's news about something we sent
+		}
+		now := time.Now()
+		l.mu.Lock()
+		events := l.receive(buf[:n], from, now, &pkt)
+		l.mu.Unlock()
+		l.emit(now, events)
+	}
+}
+
+// receive takes one datagram. l.mu is held. It returns events to be emitted.
+func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Packet) []*mediapb.Event {
+	r, s := &l.rx, l.stream
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	if s == nil || l.closed {
+		r.dropped++
+		return nil
+	}
+	if !l.trusted(from, s.remote, now) {
+		r.stranger++
+		return nil
+	}
+	*pkt = rtp.Packet{}
+	if err := pkt.Unmarshal(b); err != nil || pkt.Version != 2 || uint32(pkt.PayloadType) != s.pb.PayloadType || !s.pb.Recv || !l.live {
+		r.dropped++
+		return nil
+	}
+	if !r.known || pkt.SSRC != r.ssrc {
+		if !r.takeSSRC(pkt.SSRC) {
+			r.dropped++
+			return nil
+		}
+		r.needKey(now)
+	}
+	var events []*mediapb.Event
+	if r.first.IsZero() {
+		r.first = now
+		r.latched = from
+	}
+	if now.Sub(r.first) < portWindow {
+		r.latched = from
+	}
+	if !r.started {
+		r.started = true
+		events = append(events, &mediapb.Event{What: &mediapb.Event_MediaStarted{MediaStarted: &mediapb.MediaStarted{Kind: "video"}}})
+	}
+	if r.stalled {
+		r.stalled = false
+		events = append(events, &mediapb.Event{What: &mediapb.Event_MediaResumed{MediaResumed: &mediapb.MediaResumed{Kind: "video"}}})
+	}
+	r.last, r.lastAny = now, now
+	r.bytes += uint64(len(b))
+	r.meter.add(pkt.SequenceNumber, pkt.Timestamp, now)
+	if id := s.pb.CvoExtension; id != 0 {
+		if ext := pkt.GetExtension(uint8(id)); len(ext) > 0 {
+			r.rotate, r.mirror = ext[0]&3, ext[0]&4 != 0
+		}
+	}
+	if len(pkt.Payload) == 0 {
+		return events
+	}
+	r.reorder.Push(pkt.Payload, pkt.SequenceNumber, pkt.Timestamp, pkt.Marker, func(pl []byte, seq uint16, ts uint32, marker bool) {
+		r.depay.Push(pl, seq, ts, marker, func(au rtp264.AccessUnit) { l.unit(au, now) })
+	})
+	return events
+}
+
+// trusted checks a datagram's source (IMS.md §5.5): the signalled address and port,
+// or any port of that address for the first seconds where that is allowed.
+func (l *leg) trusted(from, want netip.AddrPort, now time.Time) bool {
+	if from == want {
+		return true
+	}
+	if !l.stream.anyPort || from.Addr() != want.Addr() {
+		return false
+	}
+	return l.rx.first.IsZero() || now.Sub(l.rx.first) < portWindow || from == l.rx.latched
+}
+
+// takeSSRC decides about a packet of another stream: the first is taken at once, a
+// later change after three packets in a row, so that a stray one changes nothing.
+func (r *receiver) takeSSRC(ssrc uint32) bool {
+	if r.known {
+		if r.newSSRC != ssrc {
+			r.newSSRC, r.newCount = ssrc, 0
+		}
+		if r.newCount++; r.newCount < 3 {
+			return false
+		}
+	}
+	r.ssrc, r.known, r.newCount = ssrc, true, 0
+	r.reorder.Reset()
+	r.depay.Reset()
+	r.meter.reset()
+	r.rotate, r.mirror = 0, false
+	return true
+}
+
+// unit hands an access unit to the video process.
+func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
+	r := &l.rx
+	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: now.UnixNano(), Data: au.Data}
+	if au.Key && len(r.needSets) > 0 {
+		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
+	}
+	if !l.p.box.unit(&u) || au.Damaged {
+		r.needKey(now)
+		return
+	}
+	if au.Key {
+		r.needSince, r.needTries = time.Time{}, 0
+	}
+}
+
+// needKey notes that the phone has to send a key frame; beat asks.
+func (r *receiver) needKey(now time.Time) {
+	if r.needSince.IsZero() {
+		r.needSince, r.needTries = now, 0
+	}
+}
+
+// news is what the decoder says about our pictures.
+func (l *leg) news(s wire.Source, now time.Time) {
+	l.mu.Lock()
+	r := &l.rx
+	var events []*mediapb.Event
+	if s.NeedKey {
+		r.needKey(now)
+	} else if !r.flowing || r.width != s.Width || r.height != s.Height {
+		r.flowing, r.hopeless, r.width, r.height = true, false, s.Width, s.Height
+		events = append(events, videoState("flowing", s.Width, s.Height))
+	}
+	l.mu.Unlock()
+	l.emit(now, events)
+}
+
+func videoState(state string, w, h int) *mediapb.Event {
+	return &mediapb.Event{What: &mediapb.Event_VideoState{VideoState: &mediapb.VideoState{State: state, Width: uint32(w), Height: uint32(h)}}}
+}
+
+// emit sends events of this leg; no lock is held.
+func (l *leg) emit(now time.Time, events []*mediapb.Event) {
+	for _, e := range events {
+		e.At, e.Conference, e.Leg = now.UnixNano(), l.conf, l.id
+		l.p.opt.Emit(e)
+	}
+}
+
+// close says goodbye, closes the sockets and waits for their readers.
+func (l *leg) close() *mediapb.StreamStats {
+	l.mu.Lock()
+	if l.stream != nil && l.sock.RTCP != nil && !l.closed {
+		l.goodbye()
+	}
+	l.closed = true
+	l.tier = 0
+	l.mu.Unlock()
+	l.sock.close()
+	l.wg.Wait()
+	if l.sock.RTP == nil {
+		return nil
+	}
+	return l.statistics(time.Now())
+}

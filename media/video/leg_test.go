@@ -1,0 +1,289 @@
+package video
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+
+	"sparkle/media/mediapb"
+	"sparkle/media/video/wire"
+)
+
+var (
+	peer  = netip.MustParseAddrPort("192.0.2.7:4000")
+	peerC = netip.MustParseAddrPort("192.0.2.7:4001")
+	start = time.Unix(1_000_000, 0)
+)
+
+// bare is a leg without sockets, for what needs none.
+func bare(t testing.TB, change func(*mediapb.VideoStream)) (*leg, *Plane) {
+	o := Options{InProcess: true}
+	o.defaults()
+	p := &Plane{opt: o, box: newOutbox(), sources: map[uint32]*leg{}, tiers: map[uint32]*tier{}}
+	l := newLeg(p, "l", "c", 1, Sockets{})
+	v := &mediapb.VideoStream{Remote: &mediapb.Remote{Ip: "192.0.2.7", Port: 4000}, PayloadType: 114, PacketizationMode: 1,
+		ProfileLevelId: "42c00c", Width: 240, Height: 320, Send: true, Recv: true, FbPli: true, FbFir: true}
+	if change != nil {
+		change(v)
+	}
+	s, err := newStream(v, 15, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.stream, l.live = s, true
+	l.rx.last = start
+	return l, p
+}
+
+func packet(seq uint16, ssrc uint32, payload ...byte) []byte {
+	b, err := (&rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 114, SequenceNumber: seq, Timestamp: uint32(seq) * 6000, SSRC: ssrc, Marker: true}, Payload: payload}).Marshal()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func TestAnyPortIsFixedAfterFiveSeconds(t *testing.T) {
+	var pkt rtp.Packet
+	l, _ := bare(t, func(v *mediapb.VideoStream) { v.Remote.AnyPort = true })
+	other := netip.AddrPortFrom(peer.Addr(), 5555)
+	third := netip.AddrPortFrom(peer.Addr(), 6666)
+	elsewhere := netip.MustParseAddrPort("192.0.2.8:4000")
+	for i, tt := range []struct {
+		from netip.AddrPort
+		at   time.Duration
+		ok   bool
+	}{
+		{elsewhere, 0, false}, {other, 0, true}, {third, 4 * time.Second, true}, {other, 4900 * time.Millisecond, true},
+		{third, 6 * time.Second, false}, {other, 6 * time.Second, true}, {peer, 7 * time.Second, true}, {elsewhere, 7 * time.Second, false},
+	} {
+		before := l.rx.stranger
+		l.receive(packet(uint16(i), 1, 0x61, 9), tt.from, start.Add(tt.at), &pkt)
+		if got := l.rx.stranger == before; got != tt.ok {
+			t.Errorf("step %d from %v after %v: taken %v, want %v", i, tt.from, tt.at, got, tt.ok)
+		}
+	}
+	strict, _ := bare(t, nil)
+	strict.receive(packet(1, 1, 0x61, 9), other, start, &pkt)
+	if strict.rx.stranger != 1 {
+		t.Error("another port was taken from a leg whose port is signalled")
+	}
+}
+
+func TestAStrayStreamChangesNothingANewOneDoes(t *testing.T) {
+	var pkt rtp.Packet
+	l, _ := bare(t, nil)
+	seq := uint16(0)
+	send := func(ssrc uint32) {
+		seq++
+		l.receive(packet(seq, ssrc, 0x65, 9), peer, start, &pkt)
+	}
+	send(1)
+	send(2)
+	send(1)
+	if l.rx.ssrc != 1 || l.rx.dropped != 1 {
+		t.Errorf("ssrc %d, dropped %d after one stray packet", l.rx.ssrc, l.rx.dropped)
+	}
+	for range 3 {
+		send(2)
+	}
+	if l.rx.ssrc != 2 {
+		t.Error("a new stream was not taken")
+	}
+	for i := range 5000 { // RELIABILITY row 14: a flood of SSRCs costs nothing
+		send(uint32(i + 10))
+	}
+	if l.rx.ssrc != 2 {
+		t.Error("a flood of streams moved us")
+	}
+}
+
+func TestKeyFrameIsAskedForAgainAndGivenUp(t *testing.T) {
+	l, _ := bare(t, nil)
+	l.sock = Sockets{udp(t), udp(t)}
+	defer l.sock.close()
+	phone := udp(t)
+	defer phone.Close()
+	l.stream.rtcp = local(phone)
+	l.rx.known, l.rx.ssrc = true, 77
+	l.rx.needKey(start)
+	var at []time.Duration
+	for d := time.Duration(0); d < 7*time.Second; d += 100 * time.Millisecond {
+		before := l.rx.asked
+		l.askForKey(start.Add(d))
+		if l.rx.asked != before {
+			at = append(at, d)
+		}
+	}
+	if len(at) != 4 || at[0] != 0 || at[1] != time.Second || at[2] != 2*time.Second || at[3] != 4*time.Second {
+		t.Errorf("asked at %v, want at 0, 1, 2 and 4 s", at)
+	}
+	buf := make([]byte, 1500)
+	n, _, err := phone.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ps, err := rtcp.Unmarshal(buf[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fir, ok := ps[len(ps)-1].(*rtcp.FullIntraRequest); !ok || fir.FIR[0].SSRC != 77 {
+		t.Errorf("a source that never showed a picture was sent %T, want FIR", ps[len(ps)-1])
+	}
+	quiet, _ := bare(t, func(v *mediapb.VideoStream) { v.FbPli, v.FbFir = false, false })
+	quiet.rx.known = true
+	quiet.rx.needKey(start)
+	quiet.askForKey(start)
+	if quiet.rx.asked != 0 {
+		t.Error("feedback was sent that was not negotiated")
+	}
+}
+
+func TestRepeatedFIRIsOneRequest(t *testing.T) {
+	l, _ := bare(t, nil)
+	fir := func(n uint8) []byte {
+		b, err := rtcp.Marshal([]rtcp.Packet{&rtcp.FullIntraRequest{SenderSSRC: 1, MediaSSRC: l.tx.ssrc, FIR: []rtcp.FIREntry{{SSRC: l.tx.ssrc, SequenceNumber: n}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for i, tt := range []struct {
+		n    uint8
+		want bool
+	}{{1, true}, {1, false}, {2, true}, {2, false}, {0, true}} {
+		if got := l.report(fir(tt.n), peerC, start); got != tt.want {
+			t.Errorf("request %d with number %d: %v, want %v", i, tt.n, got, tt.want)
+		}
+	}
+	if l.report(fir(9), peer, start) {
+		t.Error("RTCP from the RTP port was taken")
+	}
+}
+
+func TestStallIsToldOnceAndEnds(t *testing.T) {
+	var pkt rtp.Packet
+	l, _ := bare(t, nil)
+	l.receive(packet(1, 1, 0x65, 9), peer, start, &pkt)
+	var told []*mediapb.Event
+	for d := time.Duration(0); d < 30*time.Second; d += 100 * time.Millisecond {
+		told = append(told, l.stalls(start.Add(d))...)
+	}
+	if len(told) != 2 || told[0].GetMediaStalled().GetKind() != "video" || told[1].GetVideoState().GetState() != "stalled" {
+		t.Fatalf("told %v", told)
+	}
+	ev := l.receive(packet(2, 1, 0x65, 9), peer, start.Add(31*time.Second), &pkt)
+	if len(ev) != 1 || ev[0].GetMediaResumed() == nil {
+		t.Errorf("after the stall: %v", ev)
+	}
+	// packets, but never a picture
+	l, _ = bare(t, nil)
+	told = nil
+	for i := range uint16(150) {
+		at := start.Add(time.Duration(i) * 100 * time.Millisecond)
+		l.receive(packet(i, 1, 0x61, 9), peer, at, &pkt)
+		told = append(told, l.stalls(at)...)
+	}
+	if len(told) != 1 || told[0].GetVideoState().GetState() != "undecodable" {
+		t.Errorf("told %v, want undecodable", told)
+	}
+}
+
+func TestHotPathDoesNotAllocate(t *testing.T) {
+	l, p := bare(t, nil)
+	l.sock = Sockets{udp(t), udp(t)}
+	defer l.sock.close()
+	sink := udp(t)
+	defer sink.Close()
+	l.stream.remote = local(sink)
+	l.tier = 1
+	l.tx.pack.Mode = 1
+	u := wire.Unit{ID: 1, Key: true, At: time.Now().UnixNano(), Data: append([]byte{0, 0, 0, 1, 0x65}, make([]byte, 3000)...)}
+	for i := range u.Data[5:] {
+		u.Data[5+i] = 0x55
+	}
+	l.send(&u)
+	if n := testing.AllocsPerRun(100, func() { l.send(&u) }); n > 0 {
+		t.Errorf("sending a picture allocates %v times, want 0", n)
+	}
+	if l.tx.packets < 300 {
+		t.Errorf("only %d packets were sent", l.tx.packets)
+	}
+	l.stream.remote = peer
+	var pkt rtp.Packet
+	var box []byte
+	b := packet(1, 1, append([]byte{0x65}, make([]byte, 900)...)...)
+	for i := range b[13:] {
+		b[13+i] = 0x55
+	}
+	seq := uint16(1)
+	one := func() {
+		b[2], b[3] = byte(seq>>8), byte(seq)
+		b[6] = byte(seq)
+		l.receive(b, peer, start, &pkt)
+		box = p.box.take(box[:0])
+		seq++
+	}
+	one()
+	one()
+	if n := testing.AllocsPerRun(100, one); n > 1 { // Emit's slice only at the start
+		t.Errorf("receiving a picture allocates %v times, want at most 1", n)
+	}
+}
+
+// Whatever comes on a leg's sockets: no panic, bounded memory.
+func FuzzReceive(f *testing.F) {
+	f.Add(packet(1, 1, 0x65, 1, 2, 3), false)
+	f.Add([]byte{0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9}, true)
+	for _, dir := range []string{"rtp", "rtcp"} {
+		files, _ := filepath.Glob(filepath.Join("testdata", "malformed", dir, "*.bin"))
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b, dir == "rtcp")
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte, control bool) {
+		l, p := bare(t, func(v *mediapb.VideoStream) { v.CvoExtension = 4 })
+		l.rx.ssrc, l.rx.known = 1, true
+		if control {
+			l.report(b, peerC, start)
+			return
+		}
+		var pkt rtp.Packet
+		l.receive(b, peer, start, &pkt)
+		l.receive(packet(2, 1, 0x65, 1), peer, start, &pkt)
+		if p.box.octets > 1<<17 {
+			t.Fatalf("%d octets wait after two datagrams", p.box.octets)
+		}
+	})
+}
+
+// With more members than tiles whoever talks is drawn; who was silent for longest,
+// of equals the last to join, gives way; order stays that of joining.
+func TestTalkersAreVisible(t *testing.T) {
+	c := &conference{spoke: map[string]int64{}}
+	for i := range 20 {
+		c.legs = append(c.legs, &leg{id: string(rune('a' + i)), present: i != 3})
+	}
+	names := func() (s string) {
+		for _, l := range c.visible() {
+			s += l.id
+		}
+		return s
+	}
+	if got := names(); got != "abcefghijklmnopq" {
+		t.Errorf("visible %s", got)
+	}
+	c.spoke["t"], c.spoke["q"] = 2, 1
+	if got := names(); got != "abcefghijklmnoqt" {
+		t.Errorf("with talkers: visible %s", got)
+	}
+}

@@ -1,0 +1,261 @@
+package video
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/pion/rtcp"
+
+	"sparkle/media/mediapb"
+)
+
+// control is a leg's RTCP side. Guarded by the leg's mu.
+type control struct {
+	cname    string
+	due      time.Time
+	firSeq   uint8
+	lastSR   uint32 // middle bits of the phone's last NTP time
+	lastSRAt time.Time
+	txLoss   float32
+	rtt      time.Duration
+}
+
+// rtcpInterval is the longest time between two reports (IMS.md §5.4).
+const rtcpInterval = 5 * time.Second
+
+// askAfter are the times at which a key frame is asked for again (IMS.md §5.3).
+var askAfter = []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second}
+
+// stopped says whether a socket's error is its end.
+func stopped(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) }
+
+// readRTCP receives reports until the socket is closed.
+func (l *leg) readRTCP() {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := l.sock.RTCP.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			if stopped(err) {
+				return
+			}
+			continue
+		}
+		l.mu.Lock()
+		key := l.report(buf[:n], from, time.Now())
+		tier := l.tier
+		l.mu.Unlock()
+		if key && tier != 0 {
+			l.p.box.keyFrame(tier) // the worker merges and limits
+		}
+	}
+}
+
+// report takes one RTCP datagram; true: the phone wants a key frame. l.mu is held.
+func (l *leg) report(b []byte, from netip.AddrPort, now time.Time) (key bool) {
+	s := l.stream
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	if s == nil || l.closed {
+		l.rx.dropped++
+		return false
+	}
+	if from != s.rtcp && !(s.anyPort && from.Addr() == s.rtcp.Addr()) {
+		l.rx.stranger++
+		return false
+	}
+	packets, err := rtcp.Unmarshal(b)
+	if err != nil {
+		l.rx.dropped++
+		return false
+	}
+	l.rx.lastAny = now
+	for _, p := range packets {
+		switch p := p.(type) {
+		case *rtcp.SenderReport:
+			if l.rx.known && p.SSRC == l.rx.ssrc {
+				l.ctl.lastSR, l.ctl.lastSRAt = uint32(p.NTPTime>>16), now
+			}
+			l.reports(p.Reports, now)
+		case *rtcp.ReceiverReport:
+			l.reports(p.Reports, now)
+		case *rtcp.PictureLossIndication:
+			if p.MediaSSRC == l.tx.ssrc {
+				l.tx.askedBy++
+				key = true
+			}
+		case *rtcp.FullIntraRequest:
+			for _, f := range p.FIR {
+				// A repeated sequence number is the same request (RFC 5104 §4.3.1.2).
+				if f.SSRC == l.tx.ssrc && int(f.SequenceNumber) != l.tx.lastFIR {
+					l.tx.lastFIR = int(f.SequenceNumber)
+					l.tx.askedBy++
+					key = true
+				}
+			}
+		}
+	}
+	return key
+}
+
+func (l *leg) reports(rs []rtcp.ReceptionReport, now time.Time) {
+	for _, r := range rs {
+		if r.SSRC != l.tx.ssrc {
+			continue
+		}
+		l.ctl.txLoss = float32(r.FractionLost) / 256
+		if r.LastSenderReport != 0 { // RFC 3550 §6.4.1
+			rtt := int32(uint32(ntp(now)>>16) - r.LastSenderReport - r.Delay)
+			if rtt >= 0 && rtt < 10<<16 {
+				l.ctl.rtt = time.Duration(rtt) * time.Second / 65536
+			}
+		}
+	}
+}
+
+// ntp is a time in NTP format (RFC 3550 §4).
+func ntp(t time.Time) uint64 {
+	ns := uint64(t.UnixNano())
+	sec := ns/1e9 + 2208988800
+	return sec<<32 | (ns%1e9)<<32/1e9
+}
+
+// beat does what is due on a leg: retries, reports, stalls.
+func (l *leg) beat(now time.Time) {
+	l.mu.Lock()
+	var events []*mediapb.Event
+	if l.stream != nil && !l.closed {
+		l.askForKey(now)
+		if now.After(l.ctl.due) {
+			l.sendReport(now)
+		}
+		events = l.stalls(now)
+	}
+	l.mu.Unlock()
+	l.emit(now, events)
+}
+
+// stalls finds out that a source is silent or that nothing of it can be decoded.
+func (l *leg) stalls(now time.Time) (events []*mediapb.Event) {
+	r := &l.rx
+	if !l.live || !l.stream.pb.Recv {
+		return nil
+	}
+	silent := now.Sub(r.last)
+	if silent > time.Second && silent < l.p.opt.Stall && r.known {
+		r.needKey(now)
+	}
+	if silent > l.p.opt.Stall && !r.stalled {
+		r.stalled = true
+		events = append(events, &mediapb.Event{What: &mediapb.Event_MediaStalled{MediaStalled: &mediapb.MediaStalled{Kind: "video", SilentMs: silent.Milliseconds()}}},
+			videoState("stalled", r.width, r.height))
+		r.flowing = false
+	}
+	if !r.flowing && !r.hopeless && !r.stalled && !r.first.IsZero() && now.Sub(r.first) > undecodable && silent < time.Second {
+		r.hopeless = true
+		r.needSince = time.Time{}
+		r.needKey(now)
+		events = append(events, videoState("undecodable", 0, 0))
+	}
+	return events
+}
+
+// askForKey sends a PLI or FIR when a key frame is owed: at once, then after 1, 2
+// and 4 s. Without negotiated feedback nothing is sent; the phone's own key frames
+// have to do.
+func (l *leg) askForKey(now time.Time) {
+	r := &l.rx
+	if r.needSince.IsZero() || !r.known || !l.stream.feedback {
+		return
+	}
+	if r.needTries >= len(askAfter) {
+		if now.Sub(r.needSince) > 8*time.Second { // whatever is wrong now is news again
+			r.needSince = time.Time{}
+		}
+		return
+	}
+	if now.Sub(r.needSince) < askAfter[r.needTries] || now.Sub(r.lastAsk) < 500*time.Millisecond {
+		return
+	}
+	r.needTries++
+	r.lastAsk = now
+	r.asked++
+	// FIR where there is no picture at all yet, PLI where one is damaged (RFC 5104
+	// §3.5.1); each where the other was not negotiated.
+	var p rtcp.Packet = &rtcp.PictureLossIndication{SenderSSRC: l.tx.ssrc, MediaSSRC: r.ssrc}
+	if l.stream.pb.FbFir && (!r.flowing || !l.stream.pb.FbPli) {
+		if r.needTries == 1 {
+			l.ctl.firSeq++
+		}
+		p = &rtcp.FullIntraRequest{SenderSSRC: l.tx.ssrc, MediaSSRC: r.ssrc, FIR: []rtcp.FIREntry{{SSRC: r.ssrc, SequenceNumber: l.ctl.firSeq}}}
+	}
+	l.writeRTCP(append(l.compound(now), p))
+}
+
+// sendReport sends a compound report and sets when the next is due: 2.5 to 5 s, and
+// later only if the peer's b=RS and b=RR allow less.
+func (l *leg) sendReport(now time.Time) {
+	n := l.writeRTCP(l.compound(now))
+	wait := rtcpInterval/2 + rand.N(rtcpInterval/2)
+	if bps := l.stream.pb.RtcpRsBps + l.stream.pb.RtcpRrBps; bps > 0 {
+		wait = min(max(wait, time.Duration(n*8)*time.Second/time.Duration(bps)), time.Minute)
+	}
+	l.ctl.due = now.Add(wait)
+}
+
+// compound is SR or RR with SDES (RFC 3550 §6.1).
+func (l *leg) compound(now time.Time) []rtcp.Packet {
+	var reports []rtcp.ReceptionReport
+	if l.rx.known {
+		r := rtcp.ReceptionReport{SSRC: l.rx.ssrc, FractionLost: l.rx.meter.fraction(), TotalLost: uint32(min(l.rx.meter.lost(), 1<<23-1)),
+			LastSequenceNumber: l.rx.meter.highest(), Jitter: uint32(l.rx.meter.jitter), LastSenderReport: l.ctl.lastSR}
+		if l.ctl.lastSR != 0 {
+			r.Delay = uint32(now.Sub(l.ctl.lastSRAt).Seconds() * 65536)
+		}
+		reports = append(reports, r)
+	}
+	var head rtcp.Packet = &rtcp.ReceiverReport{SSRC: l.tx.ssrc, Reports: reports}
+	if l.tx.packets > 0 {
+		head = &rtcp.SenderReport{SSRC: l.tx.ssrc, NTPTime: ntp(now), RTPTime: l.tx.timestamp(now),
+			PacketCount: uint32(l.tx.packets), OctetCount: uint32(l.tx.octets), Reports: reports}
+	}
+	return []rtcp.Packet{head, &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{Source: l.tx.ssrc,
+		Items: []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: l.ctl.cname}}}}}}
+}
+
+func (l *leg) goodbye() {
+	l.writeRTCP(append(l.compound(time.Now()), &rtcp.Goodbye{Sources: []uint32{l.tx.ssrc}}))
+}
+
+// writeRTCP sends packets as one datagram and says how large it was.
+func (l *leg) writeRTCP(ps []rtcp.Packet) int {
+	b, err := rtcp.Marshal(ps)
+	if err != nil {
+		panic("video: our own RTCP does not marshal: " + err.Error())
+	}
+	if _, err := l.sock.RTCP.WriteToUDPAddrPort(b, l.stream.rtcp); err != nil {
+		l.tx.refused++
+	}
+	return len(b)
+}
+
+// statistics reads the leg's counters.
+func (l *leg) statistics(now time.Time) *mediapb.StreamStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, t := &l.rx, &l.tx
+	s := &mediapb.StreamStats{
+		RxPackets: r.meter.received, RxBytes: r.bytes, RxLost: r.meter.lost(), RxLate: r.reorder.Late,
+		RxDropped: r.dropped + r.depay.Stats.Refused, RxStranger: r.stranger,
+		RxJitterMs: float32(r.meter.jitter / (videoClock / 1000)), RxLoss: r.meter.recent(now),
+		TxPackets: t.packets, TxBytes: t.bytes, TxLoss: l.ctl.txLoss, RttMs: float32(l.ctl.rtt.Seconds() * 1000), TxRefused: t.refused,
+		KeyframesSent: t.keys, KeyframeRequestsRx: t.askedBy, KeyframeRequestsTx: r.asked,
+		Width: uint32(r.width), Height: uint32(r.height),
+	}
+	if r.started {
+		s.LastRx = r.lastAny.UnixNano()
+	}
+	return s
+}

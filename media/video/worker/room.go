@@ -1,0 +1,382 @@
+package worker
+
+import (
+	"bytes"
+	"image/jpeg"
+	"sync/atomic"
+	"time"
+
+	"sparkle/media/codec/h264"
+	"sparkle/media/codec/yuv"
+	"sparkle/media/video/mosaic"
+	"sparkle/media/video/wire"
+)
+
+const (
+	// holdLast is how long the last good picture of a source stays before its avatar.
+	holdLast = 2 * time.Second
+	// keyGap is the least time between two key frames of a tier: requests of many
+	// legs within it are one.
+	keyGap = 500 * time.Millisecond
+	// keyPeriod is the time between key frames for legs that cannot ask for one.
+	keyPeriod = 2 * time.Second
+	// askGap is the least time between two reports that a source needs a key frame.
+	askGap = 500 * time.Millisecond
+	// maxSources bounds the decoders of one conference.
+	maxSources = 64
+	// previewWidth and previewHeight are the canvas of a preview nobody else watches.
+	previewWidth, previewHeight = 640, 480
+)
+
+// message is one thing to do; exactly one field is set.
+type message struct {
+	set     *wire.Conference
+	unit    *wire.Unit
+	key     uint32
+	preview *wire.Preview
+}
+
+// source is one member's camera.
+type source struct {
+	dec      *h264.Decoder
+	upright  *yuv.Image // a rotated copy, when CVO says so
+	turned   *yuv.Image // scratch for mirror
+	shown    *yuv.Image // what the tile shows: dec's picture or upright
+	gen      uint64
+	at       time.Time // of the last picture
+	w, h     int       // as reported
+	asked    time.Time
+	reported bool
+}
+
+// tier is one encoding.
+type tier struct {
+	want    wire.Tier
+	enc     *h264.Encoder
+	due     time.Time // of the next picture
+	lastKey time.Time
+	wantKey bool
+	broken  bool // the encoder refused: said once
+}
+
+// room is one conference. Only run touches it, but for the atomics and the inbox.
+type room struct {
+	w     *worker
+	id    string
+	inbox chan message
+	free  chan []byte // buffers of decoded units, to be used again
+	gone  chan struct{}
+	done  chan struct{}
+	alive atomic.Int64 // UnixNano of the last sign of progress
+	stats atomic.Pointer[wire.Room]
+
+	conf     wire.Conference
+	sources  map[uint32]*source
+	tiers    map[uint32]*tier
+	canvases map[[2]int]*mosaic.Canvas
+	tiles    []mosaic.Tile
+	count    wire.Room
+}
+
+func newRoom(w *worker, id string) *room {
+	r := &room{w: w, id: id, inbox: make(chan message, 256), free: make(chan []byte, 64), gone: make(chan struct{}), done: make(chan struct{}),
+		sources: map[uint32]*source{}, tiers: map[uint32]*tier{}, canvases: map[[2]int]*mosaic.Canvas{}}
+	r.alive.Store(time.Now().UnixNano())
+	r.stats.Store(&wire.Room{})
+	return r
+}
+
+// post hands a message over; it waits while the inbox is full.
+func (r *room) post(m message) {
+	select {
+	case r.inbox <- m:
+	case <-r.done:
+	}
+}
+
+// buffer is an empty buffer for n octets.
+func (r *room) buffer(n int) []byte {
+	select {
+	case b := <-r.free:
+		if cap(b) >= n {
+			return b[:0]
+		}
+	default:
+	}
+	return make([]byte, 0, n+n/2)
+}
+
+func (r *room) run() {
+	defer close(r.done)
+	defer r.release()
+	period := time.Second / time.Duration(r.w.opt.FPS)
+	next := time.Now().Add(period)
+	timer := time.NewTimer(period)
+	defer timer.Stop()
+	for {
+		select {
+		case m := <-r.inbox:
+			r.take(m)
+		case <-timer.C:
+			now := time.Now()
+			r.tick(now)
+			if next = next.Add(period); next.Before(now) { // late: skip, do not catch up
+				next = now.Add(period)
+			}
+			timer.Reset(time.Until(next))
+		case <-r.gone:
+			return
+		case <-r.w.ctx.Done():
+			return
+		}
+		r.alive.Store(time.Now().UnixNano())
+	}
+}
+
+func (r *room) release() {
+	for _, s := range r.sources {
+		s.dec.Close()
+	}
+	for _, t := range r.tiers {
+		t.close()
+	}
+}
+
+func (t *tier) close() {
+	if t.enc != nil {
+		t.enc.Close()
+		t.enc = nil
+	}
+}
+
+func (r *room) take(m message) {
+	switch {
+	case m.set != nil:
+		r.set(*m.set)
+	case m.unit != nil:
+		r.decode(m.unit, time.Now())
+		select {
+		case r.free <- m.unit.Data:
+		default:
+		}
+	case m.preview != nil:
+		r.preview(m.preview)
+	default:
+		if t := r.tiers[m.key]; t != nil {
+			t.wantKey = true
+		}
+	}
+}
+
+// set takes the wanted state: decoders and encoders that nobody wants any more go.
+func (r *room) set(c wire.Conference) {
+	r.conf = c
+	live := map[uint32]bool{}
+	for _, t := range c.Tiles {
+		live[t.Source] = true
+	}
+	for id, s := range r.sources {
+		if !live[id] {
+			s.dec.Close()
+			delete(r.sources, id)
+		}
+	}
+	tiers, sizes := map[uint32]*tier{}, map[[2]int]bool{{previewWidth, previewHeight}: true}
+	for _, want := range c.Tiers {
+		t := r.tiers[want.ID]
+		if t == nil {
+			t = &tier{want: want}
+		}
+		delete(r.tiers, want.ID)
+		t.want = want // an id's encoding never changes, only Periodic may
+		tiers[want.ID] = t
+		sizes[[2]int{want.Width, want.Height}] = true
+	}
+	for _, t := range r.tiers {
+		t.close()
+	}
+	r.tiers = tiers
+	for size := range r.canvases {
+		if !sizes[size] {
+			delete(r.canvases, size)
+		}
+	}
+	r.publish()
+}
+
+// decode shows one access unit to its decoder.
+func (r *room) decode(u *wire.Unit, now time.Time) {
+	s := r.sources[u.ID]
+	if s == nil {
+		if len(r.sources) >= maxSources {
+			return
+		}
+		dec, err := h264.NewDecoder()
+		if err != nil {
+			r.w.opt.Log.Error("no decoder", "conference", r.id, "err", err)
+			return
+		}
+		s = &source{dec: dec}
+		r.sources[u.ID] = s
+	}
+	img, err := s.dec.Decode(u.Data)
+	if err != nil || img == nil {
+		if err != nil {
+			r.count.DecodeErrors++
+		}
+		r.ask(u.ID, s, now)
+		return
+	}
+	if s.dec.Damaged() {
+		r.ask(u.ID, s, now)
+	}
+	if img, err = s.orient(img, int(u.Rotate)*90, u.Mirror); err != nil {
+		r.count.DecodeErrors++
+		return
+	}
+	s.shown, s.at = img, now
+	s.gen++
+	if !s.reported || s.w != img.Width || s.h != img.Height {
+		s.reported, s.w, s.h = true, img.Width, img.Height
+		r.w.send(wire.AppendJSON(nil, wire.TypeSource, wire.Source{ID: u.ID, Width: s.w, Height: s.h}))
+	}
+}
+
+// ask reports that a source needs a key frame, now and then.
+func (r *room) ask(id uint32, s *source, now time.Time) {
+	if now.Sub(s.asked) < askGap {
+		return
+	}
+	s.asked = now
+	r.w.send(wire.AppendJSON(nil, wire.TypeSource, wire.Source{ID: id, Width: s.w, Height: s.h, NeedKey: true}))
+}
+
+// orient turns a picture upright (CVO, 3GPP TS 26.114 §7.4.5).
+func (s *source) orient(img *yuv.Image, degrees int, flip bool) (*yuv.Image, error) {
+	if flip {
+		s.turned = yuv.Resized(s.turned, img.Width, img.Height)
+		if err := yuv.Mirror(s.turned, img); err != nil {
+			return nil, err
+		}
+		img = s.turned
+	}
+	if degrees == 0 {
+		return img, nil
+	}
+	w, h := img.Width, img.Height
+	if degrees != 180 {
+		w, h = h, w
+	}
+	s.upright = yuv.Resized(s.upright, w, h)
+	return s.upright, yuv.Rotate(s.upright, img, degrees)
+}
+
+// tick composes every canvas that somebody watches and encodes every tier once.
+func (r *room) tick(now time.Time) {
+	defer r.publish()
+	if len(r.tiers) == 0 {
+		return
+	}
+	r.gather(now)
+	composed := map[[2]int]*yuv.Image{}
+	for _, t := range r.tiers {
+		if now.Before(t.due) || t.broken {
+			continue
+		}
+		if t.due = t.due.Add(time.Second / time.Duration(t.want.FPS)); t.due.Before(now) {
+			t.due = now.Add(time.Second/time.Duration(t.want.FPS) - time.Second/time.Duration(2*r.w.opt.FPS))
+		}
+		size := [2]int{t.want.Width, t.want.Height}
+		img := composed[size]
+		if img == nil {
+			img = r.compose(size)
+			composed[size] = img
+		}
+		r.encode(t, img, now)
+	}
+}
+
+// gather makes the tiles of this moment.
+func (r *room) gather(now time.Time) {
+	r.tiles = r.tiles[:0]
+	for _, t := range r.conf.Tiles {
+		tile := mosaic.Tile{Leg: t.Leg, Name: t.Name, Talking: t.Talking, Muted: t.Muted}
+		if s := r.sources[t.Source]; s != nil && s.shown != nil && now.Sub(s.at) < holdLast {
+			tile.Picture, tile.Gen = s.shown, s.gen
+		}
+		r.tiles = append(r.tiles, tile)
+	}
+}
+
+func (r *room) compose(size [2]int) *yuv.Image {
+	c := r.canvases[size]
+	if c == nil {
+		c = mosaic.NewCanvas(size[0], size[1], r.w.opt.Fonts)
+		r.canvases[size] = c
+	}
+	r.count.Composed++
+	return c.Compose(r.tiles)
+}
+
+func (r *room) encode(t *tier, img *yuv.Image, now time.Time) {
+	if t.enc == nil {
+		enc, err := h264.NewEncoder(h264.Params{Width: t.want.Width, Height: t.want.Height, FPS: t.want.FPS,
+			BitrateBps: t.want.BitrateBps, ProfileLevelID: t.want.Profile, MaxSlice: t.want.MaxSlice})
+		if err != nil {
+			t.broken = true
+			r.w.opt.Log.Error("no encoder", "conference", r.id, "tier", t.want, "err", err)
+			return
+		}
+		t.enc = enc
+	}
+	since := now.Sub(t.lastKey)
+	if t.wantKey && since >= keyGap || t.want.Periodic && since >= keyPeriod {
+		t.enc.ForceKeyFrame()
+	}
+	au, key, err := t.enc.Encode(img, now.UnixMilli())
+	if err != nil {
+		r.w.opt.Log.Error("encoding failed: starting the encoder anew", "conference", r.id, "err", err)
+		t.close()
+		t.due = now.Add(time.Second)
+		return
+	}
+	if len(au) == 0 {
+		return
+	}
+	r.count.Encoded++
+	if key {
+		t.lastKey, t.wantKey = now, false
+		r.count.Keys++
+	}
+	r.w.send(wire.AppendUnit(nil, wire.TypeEncoded, &wire.Unit{ID: t.want.ID, Key: key, At: now.UnixNano(), Data: au}))
+}
+
+// preview answers with the largest canvas that somebody watches, composed anew.
+func (r *room) preview(p *wire.Preview) {
+	r.gather(time.Now())
+	size := [2]int{}
+	for _, t := range r.tiers {
+		if t.want.Width*t.want.Height > size[0]*size[1] {
+			size = [2]int{t.want.Width, t.want.Height}
+		}
+	}
+	if size[0] == 0 {
+		size = [2]int{previewWidth, previewHeight}
+	}
+	quality := p.Quality
+	if quality < 1 || quality > 100 {
+		quality = 75
+	}
+	var b bytes.Buffer
+	if err := jpeg.Encode(&b, r.compose(size).Full(), &jpeg.Options{Quality: quality}); err != nil {
+		r.w.opt.Log.Error("preview", "conference", r.id, "err", err)
+		b.Reset()
+	}
+	r.w.send(wire.AppendID(nil, wire.TypeJPEG, p.ID, b.Bytes()))
+}
+
+func (r *room) publish() {
+	c := r.count
+	c.Tiles, c.Tiers = uint32(len(r.conf.Tiles)), uint32(len(r.tiers))
+	r.stats.Store(&c)
+}

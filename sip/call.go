@@ -1,0 +1,303 @@
+package sip
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	sipgo "github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/dialog"
+)
+
+// call runs one dialog.Call: its goroutine feeds the machine from a mailbox and does
+// what it says. The mailbox is a list beside a wake-up channel, for nothing in it may
+// be lost and nobody who posts may wait; its length is bounded by what the peer's
+// transactions and one bridge can have outstanding.
+type call struct {
+	a    *attachment
+	id   string // Call-ID
+	tag  string // our tag: From of what we send, To of what comes
+	icid string
+	on   func(Event)
+	d    *dialog.Call // the goroutine's
+
+	tried bool   // Trying was told
+	told  bool   // Ended was told
+	hop   string // where the last INVITE went: its CANCEL goes there too
+
+	mu    sync.Mutex
+	inbox []any // dialog.Input, or kill
+	dead  bool  // run has returned: nobody reads inbox
+	wake  chan struct{}
+	done  chan struct{} // closed when run has returned
+	ended chan struct{} // closed once Ended was told and no BYE is out
+}
+
+// kill ends a call's goroutine whatever its state: the UA is closing.
+type kill struct{}
+
+// resend is a request whose connection broke before it was answered.
+type resend struct{ req *sipgo.Request }
+
+func newCall(a *attachment, inv Invite) *call {
+	c := &call{a: a, on: inv.OnEvent, icid: token(),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	o := a.dialogOptions(inv, c.icid)
+	o.Rand = rand.Float64
+	c.id, c.tag, c.d = o.CallID, o.FromTag, dialog.New(o)
+	return c
+}
+
+func (c *call) post(in any) { c.postIfLive(in) }
+
+// postIfLive posts unless the call is over, for what somebody else must answer then.
+func (c *call) postIfLive(in any) bool {
+	c.mu.Lock()
+	live := !c.dead
+	if live {
+		c.inbox = append(c.inbox, in)
+	}
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return live
+}
+
+// bury marks the call as over and answers the requests that came too late.
+func (c *call) bury() {
+	c.mu.Lock()
+	c.dead = true
+	rest := c.inbox
+	c.inbox = nil
+	c.mu.Unlock()
+	for _, in := range rest {
+		if r, ok := in.(dialog.Request); ok && r.Tx != nil {
+			c.a.answer(r.Req, r.Tx.(*sipgo.ServerTx), verdict{status: 481})
+		}
+	}
+	c.settled()
+	close(c.done)
+}
+
+// settled says that nobody needs to wait for this call any more.
+func (c *call) settled() {
+	select {
+	case <-c.ended:
+	default:
+		close(c.ended)
+	}
+}
+
+// Hangup implements Call.
+func (c *call) Hangup(why, reason string) { c.post(dialog.Hangup{Why: why, Reason: reason}) }
+
+// Reply implements Call.
+func (c *call) Reply(id uint64, sdp []byte, status int) {
+	c.post(dialog.Reply{ID: id, SDP: sdp, Status: status})
+}
+
+// Offer implements Call.
+func (c *call) Offer(sdp []byte) { c.post(dialog.Propose{SDP: sdp}) }
+
+// run is the call's goroutine. startAt is when the pacer lets the INVITE go; until
+// then the call can be hung up without a trace in the network.
+func (c *call) run(startAt time.Time) {
+	defer c.bury()
+	defer c.a.forget(c)
+	defer func() {
+		// A fault in one call must not end the others.
+		if p := recover(); p != nil {
+			c.a.log.Error("call failed", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			c.tellEnded(dialog.Ended{By: "network", Why: "internal"})
+		}
+	}()
+	started := false
+	timer := time.NewTimer(time.Until(startAt))
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			if !started {
+				started = true
+				c.step(dialog.Start{})
+			} else {
+				c.step(dialog.Tick{})
+			}
+		case <-c.wake:
+		}
+		if c.drain() || c.d.Done() {
+			return
+		}
+		next := c.d.Next()
+		if !started {
+			next = startAt
+		}
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(time.Until(next), 0))
+		}
+	}
+}
+
+// drain takes everything from the mailbox; it reports whether the call was killed.
+func (c *call) drain() bool {
+	c.mu.Lock()
+	inputs := c.inbox
+	c.inbox = nil
+	c.mu.Unlock()
+	for _, in := range inputs {
+		switch in := in.(type) {
+		case kill:
+			if !c.d.HasEnded() {
+				c.tellEnded(dialog.Ended{By: "local", Why: "shutdown"})
+			}
+			return true
+		case resend:
+			c.send(in.req, false)
+		case dialog.Request:
+			c.tell(Message{At: time.Now(), Summary: summary(in.Req)})
+			c.step(in)
+		case dialog.Response:
+			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
+			c.step(in)
+		case dialog.Input:
+			c.step(in)
+		}
+	}
+	return false
+}
+
+func (c *call) step(in dialog.Input) {
+	for _, act := range c.d.Step(time.Now(), in) {
+		c.perform(act)
+	}
+	if c.d.Settled() {
+		c.settled()
+	}
+}
+
+func (c *call) perform(act dialog.Action) {
+	switch act := act.(type) {
+	case dialog.Send:
+		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Req)})
+		if !c.tried {
+			c.tried = true
+			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+		}
+		c.send(act.Req, true)
+	case dialog.Ack:
+		c.tell(Message{At: time.Now(), Sent: true, Summary: "ACK"})
+		if err := c.a.write(act.Req); err != nil {
+			c.a.log.Warn("ACK not sent", "err", err) // the 2xx comes again, and so does it
+		}
+	case dialog.Respond:
+		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Res)})
+		if tx, ok := act.Tx.(*sipgo.ServerTx); ok {
+			if err := tx.Respond(act.Res); err != nil && !errors.Is(err, sipgo.ErrTransactionTerminated) {
+				c.a.log.Debug("response not sent", "err", err)
+			}
+		}
+	case dialog.Emit:
+		if e, ok := act.Event.(dialog.Ended); ok {
+			c.tellEnded(e)
+			return
+		}
+		c.tell(event(act.Event))
+	}
+}
+
+// send starts a client transaction. A request that cannot even be written is tried
+// at the next target if it is the INVITE: nobody has seen it yet.
+func (c *call) send(req *sipgo.Request, again bool) {
+	dest := c.a.nextHop(req)
+	if req.IsCancel() {
+		dest = c.hop
+	}
+	tx, err := c.a.transact(req, dest)
+	if req.IsInvite() {
+		c.hop = req.Destination()
+	}
+	if err != nil {
+		if again && c.a.ctx.Err() == nil {
+			// The connection had just died: nobody has seen the request, a new one may do.
+			c.post(resend{req})
+			return
+		}
+		c.a.log.Warn("request not sent", "method", req.Method, "err", err)
+		c.post(dialog.Failed{Req: req})
+		return
+	}
+	// Every further 2xx of the INVITE comes here (RFC 6026), those of other forks too.
+	tx.OnRetransmission(func(res *sipgo.Response) { c.post(dialog.Response{Res: res}) })
+	c.a.wg.Go(func() { c.follow(req, tx, again) })
+}
+
+// follow reads a transaction to its end: not reading it would stop its timers.
+func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
+	final := false
+	for {
+		select {
+		case res := <-tx.Responses():
+			final = final || res.StatusCode >= 200
+			c.post(dialog.Response{Res: res})
+		case <-tx.Done():
+			if final {
+				return
+			}
+			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
+			// Its connection was closed under it, or died unnoticed as it was written: a new
+			// one may do. A BYE is worth a second try after silence too, since without it
+			// a phone stays connected.
+			if again && !req.IsInvite() && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
+				c.post(resend{req})
+				return
+			}
+			c.post(dialog.Failed{Req: req, Timeout: timeout})
+			return
+		}
+	}
+}
+
+// tell keeps the promise that nothing follows Ended.
+func (c *call) tell(e Event) {
+	if !c.told {
+		c.on(e)
+	}
+}
+
+func (c *call) tellEnded(e dialog.Ended) {
+	if c.told {
+		return
+	}
+	defer func() { c.told = true }()
+	c.a.callEnded()
+	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
+		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
+		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Why: e.Why})
+}
+
+func event(e dialog.Event) Event {
+	now := time.Now()
+	switch e := e.(type) {
+	case dialog.Ringing:
+		return Ringing{At: now}
+	case dialog.Answer:
+		return Answer{At: now, SDP: e.SDP, Final: e.Final}
+	case dialog.Connected:
+		return Connected{At: now}
+	case dialog.Offer:
+		return Offer{At: now, ID: e.ID, SDP: e.SDP}
+	case dialog.Reoffered:
+		return Reoffered{At: now, SDP: e.SDP, Status: e.Status}
+	case dialog.Info:
+		return Info{At: now, Digit: e.Digit}
+	}
+	panic(fmt.Sprintf("sip: dialog event %T has no counterpart", e))
+}

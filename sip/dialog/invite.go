@@ -1,0 +1,433 @@
+package dialog
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// fork is one dialog the INVITE made: early from its first 18x with a tag, confirmed
+// by its 2xx. Each has its own route set, target, CSeq and RSeq spaces (RFC 3261 12.1.2).
+type fork struct {
+	tag    string
+	remote string   // To of every request in it, tag included
+	target string   // remote target, refreshed by Contact
+	route  []string // frozen at 2xx
+
+	localSeq  uint32
+	remoteSeq uint32 // 0: none seen yet
+	rseq      uint32 // last reliable 18x acknowledged
+	answer    []byte // binding since it came in a reliable 18x
+	owes      bool   // it waits to hear that our side is ready
+	qosSeq    uint32 // CSeq of the UPDATE that says so
+	preview   []byte // last description told as early media
+	updates   bool   // the peer allows UPDATE
+	ack       *sip.Request
+	gone      bool // the peer said BYE, or we ended it
+}
+
+func (c *Call) sendInvite(retry *sip.Request) {
+	var routes []string
+	routes = append(routes, c.o.Routes...)
+	req := c.newRequest(sip.INVITE, c.o.Target, routes, c.o.To, c.seq)
+	add(req, "Contact", c.o.Contact)
+	for _, h := range c.o.Headers {
+		add(req, h.Name, h.Value)
+	}
+	add(req, "Supported", strings.Join(c.o.Supported, ", "))
+	if c.o.SessionExpires > 0 && slices.Contains(c.o.Supported, "timer") {
+		add(req, "Session-Expires", deltaSeconds(c.o.SessionExpires))
+		add(req, "Min-SE", deltaSeconds(c.o.MinSE))
+	}
+	add(req, "Allow", c.o.Allow)
+	add(req, "Accept", "application/sdp, application/3gpp-ims+xml")
+	add(req, "User-Agent", c.o.UserAgent)
+	if retry != nil {
+		for _, name := range []string{"Authorization", "Proxy-Authorization"} {
+			for _, h := range retry.GetHeaders(name) {
+				req.AppendHeader(sip.NewHeader(name, h.Value()))
+			}
+		}
+	}
+	setSDP(req, c.o.Offer)
+	c.invite, c.proceeding = req, false
+	clear(c.forks) // answers to the refused INVITE made no dialog that lives
+	c.do(Send{req})
+}
+
+func deltaSeconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+
+func (c *Call) onResponse(res *sip.Response) {
+	seq := res.CSeq()
+	if seq == nil {
+		return
+	}
+	switch seq.MethodName {
+	case sip.INVITE:
+		if seq.SeqNo == c.seq {
+			c.onInviteResponse(res)
+		} else if seq.SeqNo > c.seq {
+			c.onReofferResponse(res)
+		} // an INVITE we have repeated with credentials: its answer has been dealt with
+	case sip.PRACK:
+		switch f := c.forks[toTag(res)]; {
+		case f == nil || f == c.winner || c.hang != nil || c.ended:
+		case res.StatusCode == 481:
+			delete(c.forks, f.tag) // the peer knows no such dialog
+		case res.StatusCode >= 200 && f.owes:
+			c.sendQoS(f)
+		}
+	case sip.UPDATE:
+		if f := c.forks[toTag(res)]; f != nil && f.qosSeq != 0 && f.qosSeq == seq.SeqNo {
+			c.onQoSResponse(f, res)
+			return
+		}
+		c.onRefreshResponse(seq.SeqNo, res.StatusCode, res)
+	case sip.BYE:
+		if res.StatusCode >= 200 {
+			c.byeDone()
+		}
+	case sip.CANCEL: // 200 or 481: the INVITE's own answer decides
+	}
+}
+
+// onInviteResponse is the figure of RFC 3261 5 and 17.1.1 as the TU sees it.
+func (c *Call) onInviteResponse(res *sip.Response) {
+	switch code := res.StatusCode; {
+	case code < 200:
+		c.onProvisional(res)
+	case code < 300:
+		c.onSuccess(res)
+	default:
+		c.onFailure(res)
+	}
+}
+
+func (c *Call) onProvisional(res *sip.Response) {
+	if c.winner != nil || c.cancelSent {
+		return // late; the 2xx or the CANCEL has settled it
+	}
+	first := !c.proceeding
+	c.proceeding = true
+	if c.hang != nil {
+		if first {
+			c.sendCancel()
+		}
+		return
+	}
+	if res.StatusCode == 100 || c.ended {
+		return
+	}
+	f := c.fork(res)
+	if res.StatusCode == 199 { // RFC 6228: this fork is over
+		if f != nil {
+			delete(c.forks, f.tag)
+		}
+		return
+	}
+	reliable := false
+	if f != nil && lists(res, "Require", "100rel") {
+		if reliable = c.prack(f, res); !reliable {
+			return // a retransmission or a gap: not to be processed (RFC 3262 4)
+		}
+	}
+	if c.at[timerRing].IsZero() {
+		c.stop(timerSetup)
+		c.arm(timerRing, c.o.Ring)
+	}
+	if sdp := SDP(res); sdp != nil && f != nil && f.answer == nil {
+		if reliable {
+			f.answer = sdp // binding: a description in the 2xx is then ignored
+			f.owes = c.owesQoS(sdp)
+		}
+		if !bytes.Equal(sdp, f.preview) { // an unreliable 18x is repeated for ever
+			f.preview = sdp
+			c.emit(Answer{SDP: sdp})
+		}
+	}
+	if res.StatusCode == 180 && !c.rang {
+		c.rang = true
+		c.arm(timerRing, c.o.Ring)
+		c.emit(Ringing{})
+	}
+}
+
+// fork finds or makes the dialog of a response. A 1xx without tag makes none. The
+// number of forks is bounded: a peer that invents tags gets no memory for them.
+func (c *Call) fork(res *sip.Response) *fork {
+	const maxForks = 32
+	tag := toTag(res)
+	f := c.forks[tag]
+	if f == nil {
+		if res.StatusCode < 200 && (tag == "" || len(c.forks) >= maxForks) {
+			return nil
+		}
+		f = &fork{tag: tag, localSeq: c.seq, target: c.o.Target, remote: value(res, "To")}
+		c.forks[tag] = f
+		c.setRoute(f, res)
+	}
+	if t := addrSpec(value(res, "Contact")); t != "" {
+		f.target = t
+	}
+	if hs := res.GetHeaders("Allow"); len(hs) > 0 {
+		f.updates = lists(res, "Allow", "UPDATE")
+	}
+	return f
+}
+
+// setRoute takes the route set from Record-Route in reverse (RFC 3261 12.1.2).
+func (c *Call) setRoute(f *fork, res *sip.Response) {
+	f.route = Values(res, "Record-Route")
+	slices.Reverse(f.route)
+}
+
+// prack acknowledges a reliable provisional response (RFC 3262 4). It reports whether
+// the response is new: a retransmission is left to the PRACK transaction, a gap is
+// ignored until what is missing comes.
+func (c *Call) prack(f *fork, res *sip.Response) bool {
+	n, err := strconv.ParseUint(value(res, "RSeq"), 10, 32)
+	if err != nil || n == 0 || (f.rseq != 0 && uint32(n) != f.rseq+1) {
+		return false
+	}
+	f.rseq = uint32(n)
+	f.localSeq++
+	req := c.inDialog(f, sip.PRACK, f.localSeq)
+	add(req, "RAck", strconv.FormatUint(n, 10)+" "+strconv.FormatUint(uint64(c.seq), 10)+" INVITE")
+	req.SetBody(nil)
+	c.do(Send{req})
+	return true
+}
+
+// onSuccess treats every 2xx: the first makes the call, a retransmission gets its ACK
+// again, and that of any other fork, or one too late, an ACK and a BYE.
+func (c *Call) onSuccess(res *sip.Response) {
+	c.proceeding = true
+	f := c.fork(res)
+	if f.ack != nil {
+		c.do(Ack{f.ack})
+		return
+	}
+	c.setRoute(f, res) // recomputed, then frozen (RFC 3261 13.2.2.4)
+	f.ack = c.inDialog(f, sip.ACK, c.seq)
+	f.ack.SetBody(nil)
+	c.do(Ack{f.ack})
+	c.linger()
+	sdp := f.answer
+	if sdp == nil {
+		sdp = SDP(res)
+	}
+	switch {
+	case c.hang != nil && !c.ended: // the 200 crossed our CANCEL
+		c.bye(f, c.hang.reason)
+		c.endHung(Ended{})
+	case c.ended || c.winner != nil:
+		if !f.gone {
+			reason := `SIP;cause=487;text="answered elsewhere"`
+			if c.hang != nil {
+				reason = c.hang.reason
+			}
+			c.bye(f, reason)
+		}
+	case f.gone: // its BYE overtook its 200
+		c.winner = f
+		c.end(Ended{By: "remote"})
+	case sdp == nil:
+		c.winner = f
+		c.byeAndEnd(f, hang{"remote", "no_sdp", `SIP;cause=488;text="no session description"`})
+	default:
+		c.winner = f
+		c.connected = true
+		c.stop(timerSetup, timerRing)
+		c.emit(Answer{SDP: sdp, Final: true})
+		c.emit(Connected{})
+		c.agreeSession(res, true)
+	}
+}
+
+// onFailure treats a final answer other than 2xx; the transaction has sent its ACK.
+func (c *Call) onFailure(res *sip.Response) {
+	if c.ended || c.winner != nil {
+		return
+	}
+	if c.hang == nil && c.tryAgain(res) {
+		return
+	}
+	e := Ended{By: "remote", Status: res.StatusCode, Phrase: res.Reason}
+	e.readReasons(res)
+	c.stop(timerLinger) // a final failure ends every fork
+	if c.hang != nil {
+		c.endHung(e)
+		return
+	}
+	c.end(e)
+}
+
+// tryAgain repeats the INVITE where the answer says how, each way once.
+func (c *Call) tryAgain(res *sip.Response) bool {
+	var withAuth *sip.Request
+	switch res.StatusCode {
+	case 401, 407:
+		if c.triedAuth || c.o.Authorize == nil {
+			return false
+		}
+		c.triedAuth = true
+		withAuth = c.invite.Clone()
+		withAuth.CSeq().SeqNo = c.seq + 1
+		if err := c.o.Authorize(withAuth, res); err != nil {
+			return false
+		}
+	case 420:
+		refused := Values(res, "Unsupported")
+		kept := slices.DeleteFunc(slices.Clone(c.o.Supported), func(tag string) bool {
+			return slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, tag) })
+		})
+		if c.tried420 || len(kept) == len(c.o.Supported) {
+			return false
+		}
+		c.tried420, c.o.Supported = true, kept
+	case 422:
+		least, ok := seconds(value(res, "Min-SE"))
+		if c.tried422 || !ok || least <= c.o.MinSE || c.o.SessionExpires == 0 {
+			return false
+		}
+		c.tried422, c.o.MinSE = true, least
+		c.o.SessionExpires = max(c.o.SessionExpires, least)
+	default:
+		return false
+	}
+	if withAuth == nil && c.triedAuth {
+		withAuth = c.invite // credentials given once stay on the repeated INVITE
+	}
+	c.seq++
+	c.sendInvite(withAuth)
+	return true
+}
+
+// hangUp ends the call in the way its state needs.
+func (c *Call) hangUp(h hang) {
+	switch {
+	case c.ended || c.hang != nil:
+	case c.invite == nil: // nothing was sent
+		c.end(Ended{By: h.by, Why: h.why})
+	case c.winner != nil:
+		c.byeAndEnd(c.winner, h)
+	default:
+		c.hang = &h
+		c.stop(timerSetup, timerRing)
+		c.arm(timerGrace, c.o.Grace)
+		if c.proceeding {
+			c.sendCancel()
+		} // otherwise on the first 1xx (RFC 3261 9.1)
+	}
+}
+
+func (c *Call) sendCancel() {
+	c.cancelSent = true
+	c.linger()
+	c.do(Send{c.cancelOf(c.invite, c.hang.reason)})
+}
+
+// cancelOf cancels an INVITE: its branch, its Route, its CSeq number, its To.
+func (c *Call) cancelOf(inv *sip.Request, reason string) *sip.Request {
+	req := sip.NewRequest(sip.CANCEL, *inv.Recipient.Clone())
+	req.AppendHeader(inv.Via().Clone())
+	hops := sip.MaxForwardsHeader(70)
+	req.AppendHeader(&hops)
+	for _, h := range inv.GetHeaders("Route") {
+		req.AppendHeader(sip.NewHeader("Route", h.Value()))
+	}
+	for _, name := range []string{"From", "To", "Call-ID"} {
+		req.AppendHeader(sip.HeaderClone(inv.GetHeader(name)))
+	}
+	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
+	add(req, "Reason", reason)
+	add(req, "User-Agent", c.o.UserAgent)
+	req.SetBody(nil)
+	return req
+}
+
+func (c *Call) bye(f *fork, reason string) {
+	f.gone = true
+	f.localSeq++
+	c.byes++
+	req := c.inDialog(f, sip.BYE, f.localSeq)
+	add(req, "Reason", reason)
+	req.SetBody(nil)
+	c.do(Send{req})
+}
+
+func (c *Call) byeDone() {
+	if c.byes > 0 {
+		c.byes--
+	}
+}
+
+// byeAndEnd ends the dialog that was answered.
+func (c *Call) byeAndEnd(f *fork, h hang) {
+	if f == nil || c.ended {
+		return
+	}
+	if !f.gone {
+		c.bye(f, h.reason)
+	}
+	c.end(Ended{By: h.by, Why: h.why})
+}
+
+// endHung ends a call that we had given up, with what the far end said about it.
+func (c *Call) endHung(e Ended) {
+	h := c.hang
+	if h == nil {
+		return
+	}
+	e.By, e.Why = h.by, h.why
+	c.end(e)
+}
+
+func (c *Call) onFailed(in Failed) {
+	seq := in.Req.CSeq()
+	switch {
+	case seq == nil:
+	case seq.MethodName == sip.BYE:
+		c.byeDone()
+	case seq.MethodName == sip.UPDATE:
+		if in.Timeout {
+			c.onRefreshResponse(seq.SeqNo, 408, nil)
+		} else {
+			c.onRefreshResponse(seq.SeqNo, 503, nil)
+		}
+	case seq.MethodName == sip.PRACK && in.Timeout:
+		if f := c.forks[toTag(in.Req)]; f != nil && f != c.winner {
+			delete(c.forks, f.tag)
+		}
+	case seq.MethodName == sip.INVITE && seq.SeqNo > c.seq:
+		switch {
+		case c.reoffer == nil || c.reoffer.seq != seq.SeqNo:
+		case in.Timeout:
+			c.reofferDead()
+		default: // no connection is no reason to end a call that talks
+			c.reofferDone(nil, 503)
+		}
+	case seq.MethodName == sip.INVITE && seq.SeqNo == c.seq:
+		c.onInviteLost(in.Timeout)
+	}
+}
+
+// onInviteLost: the INVITE's transaction is gone without a final answer. Once it was
+// proceeding the answer may still come over another connection (RFC 3261 18.2.2), so
+// only the call's own timers end it then.
+func (c *Call) onInviteLost(timeout bool) {
+	switch {
+	case c.winner != nil || c.ended:
+	case c.proceeding && !timeout:
+	case c.hang != nil:
+		c.endHung(Ended{})
+	case timeout:
+		c.end(Ended{By: "network", Why: "no_response"})
+	default:
+		c.end(Ended{By: "network", Why: "transport"})
+	}
+}

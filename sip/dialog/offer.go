@@ -1,0 +1,276 @@
+package dialog
+
+import (
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// reoffer is a re-INVITE of ours.
+type reoffer struct {
+	sdp       []byte
+	refresh   bool // it only keeps the session alive: nobody is told
+	seq       uint32
+	req       *sip.Request
+	sent      bool // false while it waits after 491
+	cancelled bool
+}
+
+func (c *Call) onPropose(in Propose) {
+	if c.ended || c.winner == nil || len(in.SDP) == 0 {
+		return
+	}
+	if c.reoffer != nil || c.peer != nil || c.refresh != 0 {
+		c.queued = &in
+		return
+	}
+	c.reoffer = &reoffer{sdp: c.version(in.SDP)}
+	c.sendReoffer()
+}
+
+func (c *Call) proposeQueued() {
+	if q := c.queued; q != nil && c.reoffer == nil && c.peer == nil && c.refresh == 0 {
+		c.queued = nil
+		c.onPropose(*q)
+	}
+}
+
+func (c *Call) sendReoffer() {
+	r, f := c.reoffer, c.winner
+	if r == nil || f == nil {
+		return
+	}
+	if c.peer != nil { // the peer's turn now; try when it is through
+		c.arm(timerGlare, c.o.T1)
+		return
+	}
+	f.localSeq++
+	r.seq, r.sent = f.localSeq, true
+	r.req = c.inDialog(f, sip.INVITE, r.seq)
+	c.refreshHeaders(r.req)
+	setSDP(r.req, r.sdp)
+	c.do(Send{r.req})
+	c.arm(timerReoffer, reofferLimit)
+}
+
+// refreshHeaders are those of every request that refreshes target and session.
+func (c *Call) refreshHeaders(req *sip.Request) {
+	add(req, "Contact", c.o.Contact)
+	add(req, "Supported", strings.Join(c.o.Supported, ", "))
+	add(req, "Allow", c.o.Allow)
+	if c.session > 0 {
+		who := "uas"
+		if c.weRefresh {
+			who = "uac"
+		}
+		add(req, "Session-Expires", deltaSeconds(c.session)+";refresher="+who)
+		add(req, "Min-SE", deltaSeconds(c.o.MinSE))
+	}
+}
+
+func (c *Call) onReofferResponse(res *sip.Response) {
+	f := c.forks[toTag(res)]
+	code := res.StatusCode
+	if f == nil || f != c.winner || code < 200 {
+		return
+	}
+	seq := res.CSeq().SeqNo
+	if c.reAck != nil && c.reAck.CSeq().SeqNo == seq {
+		if code < 300 {
+			c.do(Ack{c.reAck})
+		}
+		return
+	}
+	r := c.reoffer
+	if code < 300 { // whatever became of the call, a 2xx is acknowledged
+		if t := addrSpec(value(res, "Contact")); t != "" {
+			f.target = t
+		}
+		c.reAck = c.inDialog(f, sip.ACK, seq)
+		c.reAck.SetBody(nil)
+		c.do(Ack{c.reAck})
+	}
+	if r == nil || r.seq != seq || c.ended {
+		return
+	}
+	switch {
+	case code < 300:
+		c.localSDP = r.sdp
+		c.agreeSession(res, false)
+		c.reofferDone(SDP(res), code)
+	case code == 491:
+		// RFC 3261 14.1: the owner of the Call-ID waits 2.1 to 4 s.
+		r.sent = false
+		c.stop(timerReoffer)
+		c.arm(timerGlare, 2100*time.Millisecond+time.Duration(c.o.Rand()*190)*10*time.Millisecond)
+	case code == 481 || code == 408:
+		c.reofferDead()
+	case code == 422 && c.raiseMinSE(res):
+		r.sent = false
+		c.sendReoffer()
+	default:
+		c.reofferDone(nil, code)
+	}
+}
+
+func (c *Call) reofferDone(sdp []byte, status int) {
+	r := c.reoffer
+	c.reoffer = nil
+	c.stop(timerReoffer, timerGlare)
+	switch {
+	case !r.refresh:
+		c.emit(Reoffered{SDP: sdp, Status: status})
+	case status >= 300:
+		c.refreshLater()
+	}
+	c.proposeQueued()
+}
+
+// giveUpReoffer: nobody answers our re-INVITE. It is cancelled; the session stays.
+func (c *Call) giveUpReoffer() {
+	r := c.reoffer
+	if r == nil {
+		return
+	}
+	if !r.cancelled && r.sent {
+		r.cancelled = true
+		c.do(Send{c.cancelOf(r.req, `SIP;cause=408;text="re-INVITE timeout"`)})
+		c.arm(timerReoffer, 64*c.o.T1)
+		return
+	}
+	c.reofferDone(nil, 408)
+}
+
+// reofferDead: 481, 408 or no answer in a dialog means that it is gone there.
+func (c *Call) reofferDead() {
+	c.reoffer = nil
+	c.byeAndEnd(c.winner, hang{"network", "dialog_lost", `SIP;cause=481;text="dialog lost"`})
+}
+
+// Session timers, RFC 4028. We ask for Session-Expires; what the 2xx grants counts.
+// The refresher refreshes at half of it, the other side ends the call a little before
+// the end: min(32 s, a third).
+
+// agreeSession reads the 2xx to a request of ours.
+func (c *Call) agreeSession(res *sip.Response, initial bool) {
+	v := value(res, "Session-Expires")
+	d, ok := seconds(v)
+	if !ok || d <= 0 {
+		if initial { // the peer does not do session timers: none runs
+			c.session = 0
+			c.stop(timerRefresh, timerExpire)
+			return
+		}
+		c.armSession() // a refresh answered without: as before
+		return
+	}
+	c.session = d
+	c.weRefresh = !strings.EqualFold(params(v)["refresher"], "uas")
+	c.armSession()
+}
+
+func (c *Call) armSession() {
+	if c.session == 0 {
+		return
+	}
+	c.arm(timerExpire, c.session-min(32*time.Second, c.session/3))
+	c.stop(timerRefresh)
+	if c.weRefresh {
+		c.arm(timerRefresh, c.session/2)
+	}
+}
+
+// tooShort says whether a request of the peer wants a session interval below ours.
+func (c *Call) tooShort(req *sip.Request) bool {
+	d, ok := seconds(value(req, "Session-Expires"))
+	return ok && d < c.o.MinSE
+}
+
+// agreeRefresh answers the Session-Expires of a peer's request in our 2xx.
+func (c *Call) agreeRefresh(req *sip.Request, res *sip.Response) {
+	v := value(req, "Session-Expires")
+	d, ok := seconds(v)
+	if !ok {
+		c.armSession() // any refresh request restarts what is running
+		return
+	}
+	c.session = d
+	// In its request uac is the peer. Where it leaves the choice, it stays with him.
+	c.weRefresh = strings.EqualFold(params(v)["refresher"], "uas")
+	who := "uac"
+	if c.weRefresh {
+		who = "uas"
+	} else if lists(req, "Supported", "timer") {
+		add(res, "Require", "timer")
+	}
+	add(res, "Session-Expires", deltaSeconds(d)+";refresher="+who)
+	c.armSession()
+}
+
+// refreshSession sends UPDATE without description where the peer allows it, otherwise
+// a re-INVITE with the description that stands.
+func (c *Call) refreshSession() {
+	f := c.winner
+	switch {
+	case f == nil || c.refresh != 0:
+		return
+	case c.reoffer != nil || c.peer != nil: // that exchange refreshes as well
+		c.refreshLater()
+		return
+	case !f.updates:
+		c.reoffer = &reoffer{sdp: c.localSDP, refresh: true}
+		c.sendReoffer()
+		return
+	}
+	f.localSeq++
+	c.refresh = f.localSeq
+	req := c.inDialog(f, sip.UPDATE, f.localSeq)
+	c.refreshHeaders(req)
+	req.SetBody(nil)
+	c.do(Send{req})
+}
+
+// refreshLater tries again soon; timerExpire has the last word.
+func (c *Call) refreshLater() {
+	if c.session > 0 && c.weRefresh {
+		c.arm(timerRefresh, min(10*time.Second, c.session/10))
+	}
+}
+
+func (c *Call) onRefreshResponse(seq uint32, code int, res *sip.Response) {
+	if c.refresh == 0 || c.refresh != seq || code < 200 {
+		return
+	}
+	c.refresh = 0
+	switch {
+	case code < 300:
+		if t := addrSpec(value(res, "Contact")); t != "" {
+			c.winner.target = t
+		}
+		c.agreeSession(res, false)
+	case code == 481 || code == 408:
+		c.byeAndEnd(c.winner, hang{"network", "dialog_lost", `SIP;cause=481;text="dialog lost"`})
+		return
+	case code == 422 && c.raiseMinSE(res):
+		c.refreshSession()
+		return
+	case code == 405 || code == 501:
+		c.winner.updates = false
+		c.refreshSession()
+		return
+	default:
+		c.refreshLater()
+	}
+	c.proposeQueued()
+}
+
+// raiseMinSE takes a 422 inside the dialog: once we raise, it cannot come again.
+func (c *Call) raiseMinSE(res *sip.Response) bool {
+	least, ok := seconds(value(res, "Min-SE"))
+	if !ok || least <= c.o.MinSE || least <= c.session {
+		return false
+	}
+	c.o.MinSE, c.session = least, least
+	return true
+}

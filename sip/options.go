@@ -1,0 +1,201 @@
+package sip
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Modes of an attachment.
+const (
+	ModeUE    = "ue"    // registers with a P-CSCF
+	ModeTrunk = "trunk" // static peering, watched with OPTIONS
+)
+
+// Options are the room's.
+type Options struct {
+	Attachments []AttachmentOptions
+	UserAgent   string // product name in User-Agent; "Sparkle"
+
+	// T1 and T2 are those of RFC 3261 for what dialogs repeat themselves: 2xx and ACK.
+	// 0: 500 ms and 4 s. (sipgo's transactions have process-wide timers.)
+	T1, T2 time.Duration
+}
+
+// AttachmentOptions describe one connection to a carrier.
+type AttachmentOptions struct {
+	Name      string
+	Mode      string   // ue | trunk
+	Transport string   // tcp (default) | udp
+	LocalAddr string   // IP to bind; "": the one that routes to the first target
+	LocalPort int      // 0: any
+	Domain    string   // home domain
+	IMPI      string   // private identity: the digest's username; ue only
+	IMPU      string   // public identity, sip: or tel:; on a trunk the number asserted
+	Auth      Auth     // ue; on a trunk only where the peer challenges
+	Targets   []string // host:port of P-CSCFs or trunk peers, best first
+
+	TrustPeers []netip.Prefix // who may send to us besides the targets
+
+	Expires         time.Duration // of the registration asked for; 600 000 s
+	OptionsInterval time.Duration // trunk keep-alive; 30 s, negative: never ask, always up
+
+	Preconditions string // off | passive (default)
+	VideoAVPF     string // capneg | plain_avpf | avp; carried for the bridge
+	OfferG711     bool   // carried for the bridge
+	NumberForm    string // tel (default on ue) | sip (default on trunk)
+	PANI          string // P-Access-Network-Info; "" leaves it out on a trunk, ue: IEEE-802.3
+	IsFocus       bool   // tell phones that they are in a conference (Contact ;isfocus)
+
+	SessionExpires time.Duration // RFC 4028; 1800 s, negative: no session timer
+	MinSE          time.Duration // 90 s
+
+	MaxCalls int     // live calls at once; 1000
+	CPS      float64 // new calls a second, the others wait their turn; 20
+}
+
+// Auth is how an attachment proves who it is. K, OP, OPc and AMF are hexadecimal.
+type Auth struct {
+	Algorithms []string // MD5, SHA-256, AKAv1-MD5, AKAv2-MD5; empty: what the secrets allow
+	Password   string
+	K, OP, OPc string
+	AMF        string
+	SQNFile    string // where the AKA sequence number is kept over restarts
+}
+
+// Validate names everything that is wrong, not only the first.
+func (o Options) Validate() error {
+	var errs []error
+	seen := map[string]bool{}
+	for i, a := range o.Attachments {
+		if a.Name != "" && seen[a.Name] {
+			errs = append(errs, fmt.Errorf("attachments[%d]: name %q is taken", i, a.Name))
+		}
+		seen[a.Name] = true
+		if err := a.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("attachments[%d]: %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Validate names everything that is wrong with one attachment.
+func (a AttachmentOptions) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	oneOf := func(key, v string, words ...string) {
+		if v != "" && !slices.Contains(words, v) {
+			bad("%s: %q is none of %s", key, v, strings.Join(words, ", "))
+		}
+	}
+	if a.Name == "" {
+		bad("name: missing")
+	}
+	if a.Mode != ModeUE && a.Mode != ModeTrunk {
+		bad("mode: %q is neither ue nor trunk", a.Mode)
+	}
+	oneOf("transport", a.Transport, "tcp", "udp")
+	oneOf("preconditions", a.Preconditions, "off", "passive")
+	oneOf("video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
+	oneOf("number_form", a.NumberForm, "tel", "sip")
+	if a.LocalAddr != "" {
+		ip, err := netip.ParseAddr(a.LocalAddr)
+		switch {
+		case err != nil:
+			bad("local_addr: %q is not an IP address", a.LocalAddr)
+		case ip.IsUnspecified():
+			bad("local_addr: name one address: peers are told it in Via and Contact")
+		}
+	}
+	if a.LocalPort < 0 || a.LocalPort > 65535 {
+		bad("local_port: %d is no port", a.LocalPort)
+	}
+	if a.Domain == "" || strings.ContainsAny(a.Domain, " <>\"@;,\r\n") {
+		bad("domain: %q is no domain", a.Domain)
+	}
+	if len(a.Targets) == 0 {
+		bad("targets: none")
+	}
+	for _, t := range a.Targets {
+		host, port, err := net.SplitHostPort(t)
+		if n, e := strconv.Atoi(port); err != nil || host == "" || e != nil || n < 1 || n > 65535 {
+			bad("targets: %q is not host:port", t)
+		}
+	}
+	if a.IMPU != "" && !validIdentity(a.IMPU) {
+		bad("impu: %q is neither sip:user@domain nor tel:+number", a.IMPU)
+	}
+	if a.Mode == ModeUE {
+		if a.IMPI == "" {
+			bad("impi: missing")
+		}
+		if a.IMPU == "" {
+			bad("impu: missing")
+		}
+		if a.Auth.Password == "" && a.Auth.K == "" {
+			bad("auth: neither password nor k")
+		}
+	}
+	if a.Auth.K != "" && a.Auth.OP == "" && a.Auth.OPc == "" {
+		bad("auth: k needs op or opc")
+	}
+	if a.MaxCalls < 0 {
+		bad("max_calls: %d is negative", a.MaxCalls)
+	}
+	if a.CPS < 0 {
+		bad("cps: %v is negative", a.CPS)
+	}
+	return errors.Join(errs...)
+}
+
+func validIdentity(s string) bool {
+	if strings.ContainsAny(s, " <>\"\r\n,") {
+		return false
+	}
+	if rest, ok := strings.CutPrefix(s, "tel:"); ok {
+		return rest != ""
+	}
+	rest, ok := strings.CutPrefix(s, "sip:")
+	user, host, at := strings.Cut(rest, "@")
+	return ok && at && user != "" && host != ""
+}
+
+// withDefaults fills in what was left out.
+func (a AttachmentOptions) withDefaults() AttachmentOptions {
+	set := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	dur := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&a.Transport, "tcp")
+	set(&a.Preconditions, "passive")
+	set(&a.VideoAVPF, "capneg")
+	if a.Mode == ModeTrunk {
+		set(&a.NumberForm, "sip")
+	} else {
+		set(&a.NumberForm, "tel")
+		set(&a.PANI, "IEEE-802.3")
+	}
+	dur(&a.Expires, 600000*time.Second)
+	dur(&a.OptionsInterval, 30*time.Second)
+	dur(&a.SessionExpires, 1800*time.Second)
+	dur(&a.MinSE, 90*time.Second)
+	if a.MaxCalls == 0 {
+		a.MaxCalls = 1000
+	}
+	if a.CPS == 0 {
+		a.CPS = 20
+	}
+	set(&a.IMPU, "sip:sparkle@"+a.Domain)
+	return a
+}

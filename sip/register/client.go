@@ -1,0 +1,302 @@
+// Package register keeps one public identity registered with an IMS core the way a
+// phone does (TS 24.229 §5.1.1, IMS.md §1a; without IPsec). The behaviour is a pure step
+// function (machine.go); Client drives it with a clock and a transport.
+package register
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/aka"
+	"sparkle/sip/digest"
+)
+
+// FeatureTags are the Contact parameters of an MMTEL client with video.
+const FeatureTags = `+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel";audio;video`
+
+// deregisterCap is how long de-registration may hold up an exit; answerCap is timer F.
+const (
+	deregisterCap = 5 * time.Second
+	answerCap     = 32 * time.Second
+)
+
+// Options says who registers where.
+type Options struct {
+	Domain        string   // home domain: the Request-URI
+	IMPI          string   // private identity: the digest user name
+	IMPU          string   // public identity, a SIP URI
+	Contact       string   // our SIP URI, with address, port and transport
+	ContactParams string   // "": FeatureTags
+	Targets       []string // P-CSCFs, host:port; empty: the send function finds its way
+	Algorithms    []string // allowed (digest constants); empty: AKA if there is a K, else SHA-256 and MD5
+	Realm         string   // a challenge's must be this; "": Domain; "*": any
+	Password      string   // digest
+	K, OP, OPc    string   // AKA: 32 hex digits each, OP or OPc
+	SQN           uint64   // AKA: the highest accepted so far
+	// SaveSQN keeps an accepted sequence number; it is called before the number is used.
+	// An error is logged and does not stop the registration.
+	SaveSQN func(uint64) error
+	Expires time.Duration // to ask for; 0: 600000 s
+	// BareFirst leaves Authorization out of the first REGISTER: some trunks want that.
+	BareFirst     bool
+	AccessNetwork string // P-Access-Network-Info, "": none
+	UserAgent     string
+}
+
+// Validate names the first thing that is wrong.
+func (o Options) Validate() error {
+	for _, f := range []struct{ name, v string }{
+		{"domain", o.Domain}, {"impi", o.IMPI}, {"impu", o.IMPU}, {"contact", o.Contact}} {
+		if f.v == "" {
+			return fmt.Errorf("register: %s is empty", f.name)
+		}
+		if strings.ContainsAny(f.v, "\r\n\"<> ") {
+			return fmt.Errorf("register: %s has a character that cannot stand there", f.name)
+		}
+	}
+	for _, f := range []struct{ name, v string }{{"impu", o.IMPU}, {"contact", o.Contact}, {"domain", "sip:" + o.Domain}} {
+		var u sip.Uri
+		if err := sip.ParseUri(f.v, &u); err != nil || u.Scheme != "sip" && u.Scheme != "sips" || u.Host == "" {
+			return fmt.Errorf("register: %s is not a SIP URI", f.name)
+		}
+	}
+	if o.Expires < 0 || o.Expires > 0 && o.Expires < time.Second {
+		return errors.New("register: expires is below 1 s")
+	}
+	if o.K == "" && o.Password == "" {
+		return errors.New("register: neither a password nor K is given")
+	}
+	if o.SQN > aka.SQNMask {
+		return errors.New("register: SQN has more than 48 bits")
+	}
+	for _, a := range o.Algorithms {
+		switch a {
+		case digest.MD5, digest.SHA256, digest.SHA512256:
+			if o.Password == "" {
+				return fmt.Errorf("register: %s needs a password", a)
+			}
+		case digest.AKAv1MD5, digest.AKAv2MD5:
+			if o.K == "" {
+				return fmt.Errorf("register: %s needs K", a)
+			}
+		default:
+			return fmt.Errorf("register: unknown algorithm %q", a)
+		}
+	}
+	if o.K != "" {
+		if _, err := aka.NewHex(o.K, o.OP, o.OPc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SendFunc sends one REGISTER and returns its final response. It may complete headers
+// that only the transport knows (Via). A retransmission is its business.
+type SendFunc func(ctx context.Context, req *sip.Request) (*sip.Response, error)
+
+// Snapshot is what others may know of a registration.
+type Snapshot struct {
+	State          State
+	Since          time.Time
+	Expires        time.Time // zero unless registered
+	LastError      string
+	ServiceRoutes  []string // Route values for requests outside dialogs, in order, as raw name-addr
+	AssociatedURIs []string // identities we may use, the default first
+	Identity       string   // the default: first associated URI, else the IMPU
+	Target         string   // P-CSCF in use, "" without Options.Targets
+}
+
+// Client is one registration. Run drives it; the other methods may be called from
+// anywhere.
+type Client struct {
+	opt     Options
+	cfg     *settings
+	send    SendFunc
+	log     *slog.Logger
+	via     sip.Uri // the Contact's, for Via
+	callID  string
+	fromTag string
+	changed chan struct{}
+	kick    chan struct{}
+
+	mu   sync.Mutex
+	m    machine
+	cseq uint32
+}
+
+// New checks the options; nothing is sent before Run. log nil: no log.
+func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
+	if err := opt.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Expires == 0 {
+		opt.Expires = 600000 * time.Second
+	}
+	if opt.ContactParams == "" {
+		opt.ContactParams = FeatureTags
+	}
+	cfg := &settings{domain: opt.Domain, realm: opt.Realm, impi: opt.IMPI, algorithms: opt.Algorithms,
+		password: []byte(opt.Password), targets: max(1, len(opt.Targets)), expires: opt.Expires, chance: rand.Float64}
+	switch opt.Realm {
+	case "":
+		cfg.realm = opt.Domain
+	case "*":
+		cfg.realm = ""
+	}
+	if opt.K != "" {
+		sim, err := aka.NewHex(opt.K, opt.OP, opt.OPc)
+		if err != nil {
+			return nil, err
+		}
+		cfg.sim = sim
+	}
+	if len(cfg.algorithms) == 0 {
+		cfg.algorithms = []string{digest.SHA512256, digest.SHA256, digest.MD5}
+		if opt.K != "" { // never down from AKA to a password
+			cfg.algorithms = []string{digest.AKAv1MD5, digest.AKAv2MD5}
+		}
+	}
+	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		callID: sip.GenerateTagN(24), fromTag: sip.GenerateTagN(12),
+		m: machine{cfg: cfg, state: Unregistered, since: time.Now(), sqn: opt.SQN}}
+	if err := sip.ParseUri(opt.Contact, &c.via); err != nil {
+		return nil, fmt.Errorf("register: contact: %w", err)
+	}
+	return c, nil
+}
+
+// Run registers, keeps registered, and when ctx ends de-registers, which takes at most
+// 5 s. It returns nil then. Call it once.
+func (c *Client) Run(ctx context.Context) error {
+	c.input(ctx, start{})
+	for ctx.Err() == nil {
+		if at := c.wakeAt(); !at.IsZero() {
+			t := time.NewTimer(time.Until(at))
+			select {
+			case <-t.C:
+				c.input(ctx, wake{})
+			case <-c.kick:
+				c.input(ctx, start{})
+			case <-ctx.Done():
+			}
+			t.Stop()
+			continue
+		}
+		select {
+		case <-c.kick:
+			c.input(ctx, start{})
+		case <-ctx.Done():
+		}
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), deregisterCap)
+	defer cancel()
+	c.input(end, stop{})
+	return nil
+}
+
+// Refresh registers again at once: after a lost connection, when an operator has mended
+// something, or when the network says so (reg event).
+func (c *Client) Refresh() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Changed has a value after the state or anything else of the Snapshot has changed.
+// Several changes may come as one.
+func (c *Client) Changed() <-chan struct{} { return c.changed }
+
+// State is the registration now.
+func (c *Client) State() Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Snapshot{State: c.m.state, Since: c.m.since, Expires: c.m.expiresAt, LastError: c.m.lastErr,
+		ServiceRoutes: slices.Clone(c.m.routes), AssociatedURIs: slices.Clone(c.m.uris), Identity: c.opt.IMPU}
+	if len(s.AssociatedURIs) > 0 {
+		s.Identity = s.AssociatedURIs[0]
+	}
+	if len(c.opt.Targets) > 0 {
+		s.Target = c.opt.Targets[c.m.target]
+	}
+	return s
+}
+
+func (c *Client) wakeAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m.wakeAt
+}
+
+// input steps the machine and carries out what it wants, until it waits. A send blocks;
+// its answer is the next input.
+func (c *Client) input(ctx context.Context, in any) {
+	for in != nil {
+		c.mu.Lock()
+		before := c.m
+		next, acts := c.m.step(time.Now(), in)
+		c.m = next
+		c.mu.Unlock()
+		c.report(before, next)
+		in = nil
+		for _, a := range acts {
+			switch a := a.(type) {
+			case saveSQN:
+				c.save(a.sqn)
+			case send:
+				in = c.exchange(ctx, a)
+			case done:
+			}
+		}
+	}
+}
+
+func (c *Client) save(sqn uint64) {
+	if c.opt.SaveSQN == nil {
+		return
+	}
+	if err := c.opt.SaveSQN(sqn); err != nil {
+		c.log.Error("cannot keep the AKA sequence number", "err", err)
+	}
+}
+
+// report tells watchers and the log what changed.
+func (c *Client) report(a, b machine) {
+	if a.state == b.state && a.lastErr == b.lastErr && a.expiresAt.Equal(b.expiresAt) && a.target == b.target &&
+		slices.Equal(a.routes, b.routes) && slices.Equal(a.uris, b.uris) {
+		return
+	}
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+	if a.state == b.state {
+		if b.lastErr != "" && a.lastErr != b.lastErr {
+			c.log.Warn("registration cannot be refreshed", "why", b.lastErr)
+		}
+		return
+	}
+	level := slog.LevelInfo
+	switch b.state {
+	case AuthFailed, Rejected:
+		level = slog.LevelError
+	case Unregistered:
+		if b.lastErr != "" {
+			level = slog.LevelWarn
+		}
+	}
+	c.log.Log(context.Background(), level, "registration "+string(b.state), "why", b.lastErr, "expires", b.expiresAt)
+}

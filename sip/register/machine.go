@@ -1,0 +1,436 @@
+package register
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"sparkle/sip/aka"
+	"sparkle/sip/digest"
+)
+
+// State is what a registration is in.
+type State string
+
+// The states of a registration (sip.AttachmentState).
+const (
+	Unregistered State = "unregistered" // not yet, no longer, or given up by the network
+	Registering  State = "registering"  // the first REGISTER is on its way
+	Registered   State = "registered"   // calls can be placed; a refresh may be under way
+	AuthFailed   State = "auth_failed"  // our credentials are wrong: somebody must act
+	Rejected     State = "rejected"     // the network does not want us: somebody must act
+)
+
+// Waits of IMS.md §1a and RFC 5626 §4.5.
+const (
+	longWait    = 30 * time.Minute // after 403, and after wrong credentials
+	backoffBase = 30 * time.Second
+	backoffMax  = 30 * time.Minute
+
+	maxRounds  = 2 // challenges answered in one attempt
+	maxResyncs = 2 // AUTS sent in one attempt
+	maxForged  = 2 // challenges with a wrong MAC in a row
+	maxRaises  = 2 // 423 obeyed in one attempt
+)
+
+// machine is one registration as a pure step function:
+//
+//	            start            2xx
+//	unregistered ──▶ registering ──▶ registered ⟲ refresh
+//	      ▲   ▲ 401 ⟲    │ 401 twice  ──▶ auth_failed ─┐ 30 min
+//	      │   │          │ 403        ──▶ rejected  ───┤
+//	      │   └ back-off ┴ 5xx, silence                │
+//	      └────────────────────────────────────────────┘ registering
+//
+// It is a value: step returns the next one and what to do. Time and chance come in.
+type machine struct {
+	cfg *settings
+
+	state     State
+	since     time.Time
+	expiresAt time.Time // of the registration, if registered
+	lastErr   string
+	routes    []string // Service-Route
+	uris      []string // P-Associated-URI
+
+	waiting  bool      // for an answer
+	sent     bool      // a REGISTER left since the network last told us we are not registered
+	stopping bool      // what is under way is the de-registration
+	wakeAt   time.Time // zero: no timer
+	session  *digest.Session
+	sqn      uint64        // highest accepted
+	expires  time.Duration // to ask for; 423 raises it
+	noPath   bool          // 420 took "path" away
+	target   int           // index of the P-CSCF
+	tried    int           // further P-CSCFs tried in this attempt
+	rounds   int
+	resyncs  int
+	forged   int
+	raises   int
+	failures int
+	otherTry bool // 403 already made us try another P-CSCF
+}
+
+// settings is what does not change while a machine lives.
+type settings struct {
+	domain     string
+	realm      string // "": any
+	impi       string
+	algorithms []string
+	password   []byte
+	sim        *aka.Milenage // nil: no AKA
+	targets    int           // at least 1
+	expires    time.Duration
+	chance     func() float64 // [0,1)
+}
+
+// The inputs.
+type (
+	start    struct{}
+	wake     struct{}
+	stop     struct{}
+	failure  struct{ err error } // no answer, or it could not be sent
+	response struct {
+		status     int
+		challenges []digest.Challenge
+		badAuth    error         // challenges that did not parse, or a wrong rspauth
+		granted    time.Duration // of our Contact in a 2xx
+		found      bool          // our Contact is in the 2xx
+		routes     []string
+		uris       []string
+		minExpires time.Duration
+		retryAfter time.Duration
+		phrase     string
+		noPath     bool // 420 lists "path"
+	}
+)
+
+// The actions.
+type (
+	// send a REGISTER. proof nil: an empty Authorization; fixed: that one as it is.
+	send struct {
+		expires time.Duration
+		proof   *digest.Session
+		fixed   *digest.Authorization
+		auts    string
+		target  int
+	}
+	saveSQN struct{ sqn uint64 }
+	done    struct{} // de-registered, or nothing to de-register
+)
+
+// step is the whole behaviour.
+func (m machine) step(now time.Time, in any) (machine, []any) {
+	switch in := in.(type) {
+	case start:
+		return m.begin(now)
+	case wake:
+		return m.timer(now)
+	case stop:
+		return m.leave(now)
+	case failure:
+		if !m.waiting {
+			return m, nil
+		}
+		m.waiting = false
+		if m.stopping {
+			return m.left(now)
+		}
+		return m.unreachable(now, in.err.Error(), 0)
+	case response:
+		if !m.waiting {
+			return m, nil
+		}
+		m.waiting = false
+		return m.answered(now, in)
+	}
+	panic(fmt.Sprintf("register: unknown input %T", in))
+}
+
+func (m machine) to(now time.Time, s State, why string) machine {
+	if m.state != s {
+		m.state, m.since = s, now
+	}
+	m.lastErr = why
+	if s != Registered {
+		m.expiresAt = time.Time{}
+		m.routes, m.uris = nil, nil
+	}
+	return m
+}
+
+// begin starts an attempt: first registration or refresh.
+func (m machine) begin(now time.Time) (machine, []any) {
+	if m.waiting || m.stopping {
+		return m, nil
+	}
+	if m.state != Registered {
+		m = m.to(now, Registering, m.lastErr)
+	}
+	if m.expires == 0 {
+		m.expires = m.cfg.expires
+	}
+	m.rounds, m.resyncs, m.forged, m.raises, m.tried = 0, 0, 0, 0, 0
+	return m.transmit(send{proof: m.session})
+}
+
+// transmit sends with the current lifetime and target.
+func (m machine) transmit(s send) (machine, []any) {
+	s.expires, s.target = m.expires, m.target
+	if m.stopping {
+		s.expires = 0
+	}
+	m.waiting, m.sent, m.wakeAt = true, true, time.Time{}
+	return m, []any{s}
+}
+
+// timer: a registration that could not be refreshed ends at its expiry; otherwise it
+// is time for the next attempt.
+func (m machine) timer(now time.Time) (machine, []any) {
+	if m.waiting || m.stopping || m.wakeAt.IsZero() || now.Before(m.wakeAt) {
+		return m, nil
+	}
+	return m.expire(now).begin(now)
+}
+
+func (m machine) expire(now time.Time) machine {
+	if m.state == Registered && !now.Before(m.expiresAt) {
+		m = m.to(now, Unregistered, m.lastErr)
+	}
+	return m
+}
+
+// leave begins the de-registration, if the network may know us.
+func (m machine) leave(now time.Time) (machine, []any) {
+	if m.stopping {
+		return m, nil
+	}
+	m.stopping, m.waiting = true, false
+	if !m.sent {
+		return m.left(now)
+	}
+	m.rounds, m.resyncs, m.forged, m.raises = 0, 0, 0, 0
+	return m.transmit(send{proof: m.session})
+}
+
+func (m machine) left(now time.Time) (machine, []any) {
+	m.wakeAt, m.sent = time.Time{}, false
+	return m.to(now, Unregistered, ""), []any{done{}}
+}
+
+func (m machine) answered(now time.Time, r response) (machine, []any) {
+	if r.status == 401 || r.status == 407 {
+		return m.challenged(now, r)
+	}
+	if m.stopping {
+		return m.left(now)
+	}
+	why := fmt.Sprintf("%d %s", r.status, r.phrase)
+	switch {
+	case r.status >= 200 && r.status < 300:
+		return m.accepted(now, r)
+	case r.status == 403:
+		m.session = nil
+		if !m.otherTry && m.cfg.targets > 1 {
+			m.otherTry = true
+			m.target = (m.target + 1) % m.cfg.targets
+			return m.again(now)
+		}
+		m.sent = false
+		return m.to(now, Rejected, why).pause(now, max(longWait, r.retryAfter)), nil
+	case r.status == 404 || r.status == 480:
+		m.sent = false
+		m.failures++
+		return m.to(now, Rejected, why).pause(now, max(m.backoff(), r.retryAfter)), nil
+	case r.status == 420 && r.noPath && !m.noPath:
+		m.noPath = true
+		return m.transmit(send{proof: m.session})
+	case r.status == 423 && r.minExpires > m.expires && m.raises < maxRaises:
+		m.raises++
+		m.expires = r.minExpires
+		return m.transmit(send{proof: m.session})
+	case r.status == 421 || r.status == 494:
+		return m.to(now, Rejected, why+": the network wants security agreement (IPsec), which is not configured").
+			pause(now, longWait), nil
+	case r.status == 305 || r.status == 408 || r.status >= 500 && r.status < 600:
+		return m.unreachable(now, why, r.retryAfter)
+	}
+	return m.failed(now, why, r.retryAfter), nil
+}
+
+// again repeats the attempt at another P-CSCF from its beginning.
+func (m machine) again(now time.Time) (machine, []any) {
+	m.rounds, m.resyncs, m.forged, m.raises = 0, 0, 0, 0
+	if m.state != Registered {
+		m = m.to(now, Registering, m.lastErr)
+	}
+	return m.transmit(send{proof: m.session})
+}
+
+func (m machine) accepted(now time.Time, r response) (machine, []any) {
+	switch {
+	case r.badAuth != nil:
+		return m.failed(now, r.badAuth.Error(), 0), nil
+	case !r.found || r.granted <= 0:
+		m.sent = false
+		if m.state == Registered {
+			m = m.to(now, Unregistered, "")
+		}
+		return m.failed(now, "200 without our Contact", 0), nil
+	}
+	m = m.to(now, Registered, "")
+	m.expiresAt = now.Add(r.granted)
+	m.routes, m.uris = r.routes, r.uris
+	m.failures, m.otherTry = 0, false
+	m.wakeAt = now.Add(refreshAfter(r.granted, m.cfg.chance()))
+	return m, nil
+}
+
+// refreshAfter is TS 24.229 §5.1.1.4: 600 s before the end, or at half of what is short;
+// up to a tenth earlier, so that a thousand bridges do not come at once.
+func refreshAfter(granted time.Duration, chance float64) time.Duration {
+	d := granted / 2
+	if granted > 1200*time.Second {
+		d = granted - 600*time.Second
+	}
+	return max(d-time.Duration(float64(d)*0.1*chance), time.Second)
+}
+
+// challenged answers a 401 or decides that it cannot be answered.
+func (m machine) challenged(now time.Time, r response) (machine, []any) {
+	if r.badAuth != nil {
+		return m.giveUp(now, r.badAuth.Error())
+	}
+	c, err := digest.Choose(r.challenges, m.cfg.algorithms, m.cfg.realm)
+	if err != nil {
+		return m.credentialsFailed(now, err.Error())
+	}
+	if digest.IsAKA(c.Algorithm) {
+		return m.challengedAKA(now, c)
+	}
+	if m.rounds >= maxRounds || m.rounds > 0 && !c.Stale {
+		return m.credentialsFailed(now, "the network did not accept our password")
+	}
+	m.rounds++
+	m.session = digest.NewSession(c, m.cfg.impi, m.cfg.password)
+	return m.transmit(send{proof: m.session})
+}
+
+// challengedAKA is TS 24.229 §5.1.1.5.1 and .3: a SIM answers what is genuine and fresh,
+// says nothing to what is forged, and helps a network that has lost count.
+func (m machine) challengedAKA(now time.Time, c digest.Challenge) (machine, []any) {
+	if m.rounds >= maxRounds {
+		return m.credentialsFailed(now, "the network did not accept our AKA response")
+	}
+	p, auts, err := akaPassword(m.cfg.sim, c, m.sqn)
+	switch {
+	case errors.Is(err, aka.ErrSync):
+		if m.resyncs++; m.resyncs > maxResyncs {
+			return m.giveUp(now, err.Error())
+		}
+		return m.transmit(send{proof: digest.NewSession(c, m.cfg.impi, nil),
+			auts: base64.StdEncoding.EncodeToString(auts[:])})
+	case err != nil:
+		if m.forged++; m.forged >= maxForged {
+			return m.giveUp(now, err.Error())
+		}
+		empty := digest.Empty(m.cfg.impi, c.Realm, "sip:"+m.cfg.domain)
+		empty.Nonce, empty.Algorithm = c.Nonce, c.Algorithm
+		return m.transmit(send{fixed: &empty})
+	}
+	m.rounds++
+	m.forged = 0
+	m.sqn = p.sqn
+	m.session = digest.NewSession(c, m.cfg.impi, p.password)
+	m, acts := m.transmit(send{proof: m.session})
+	return m, slices.Insert(acts, 0, any(saveSQN{p.sqn})) // kept before it is used
+}
+
+type akaProof struct {
+	password []byte
+	sqn      uint64
+}
+
+// akaPassword is what a SIM makes of a challenge. auts is for aka.ErrSync.
+func akaPassword(sim *aka.Milenage, c digest.Challenge, sqnMS uint64) (p akaProof, auts [14]byte, err error) {
+	if sim == nil {
+		return p, auts, errors.New("AKA challenge, but no key is configured")
+	}
+	rand, autn, err := aka.ParseNonce(c.Nonce)
+	if err != nil {
+		return p, auts, err
+	}
+	r, auts, err := sim.Check(rand, autn, sqnMS)
+	if err != nil {
+		return p, auts, err
+	}
+	p = akaProof{aka.PasswordV1(r.RES), r.SQN}
+	if c.Algorithm == digest.AKAv2MD5 {
+		p.password = aka.PasswordV2(r.RES, r.IK, r.CK)
+	}
+	return p, auts, nil
+}
+
+func (m machine) credentialsFailed(now time.Time, why string) (machine, []any) {
+	m.session = nil
+	if m.stopping {
+		return m.left(now)
+	}
+	m.sent = false
+	return m.to(now, AuthFailed, why).pause(now, longWait), nil
+}
+
+// giveUp ends an attempt that another try may cure.
+func (m machine) giveUp(now time.Time, why string) (machine, []any) {
+	m.session = nil
+	if m.stopping {
+		return m.left(now)
+	}
+	return m.failed(now, why, 0), nil
+}
+
+// unreachable: the next P-CSCF at once, unless all were tried or this one named a time.
+func (m machine) unreachable(now time.Time, why string, retryAfter time.Duration) (machine, []any) {
+	if m.tried++; m.tried < m.cfg.targets && retryAfter == 0 {
+		m.target = (m.target + 1) % m.cfg.targets
+		m.lastErr = why
+		return m.again(now)
+	}
+	m.target = (m.target + 1) % m.cfg.targets
+	return m.failed(now, why, retryAfter), nil
+}
+
+// failed waits and tries again. A registration that stands is kept to its expiry.
+func (m machine) failed(now time.Time, why string, retryAfter time.Duration) machine {
+	m.failures++
+	if m.state == Registered {
+		m.lastErr = why
+		m = m.expire(now)
+	} else {
+		m = m.to(now, Unregistered, why)
+	}
+	wait := m.backoff()
+	if retryAfter > 0 {
+		wait = retryAfter
+	}
+	return m.pause(now, wait)
+}
+
+// pause arms the timer; while registered it also goes off at the expiry, so that calls
+// are refused from then on.
+func (m machine) pause(now time.Time, wait time.Duration) machine {
+	m.wakeAt = now.Add(wait)
+	if m.state == Registered && m.expiresAt.Before(m.wakeAt) {
+		m.wakeAt = m.expiresAt
+	}
+	return m
+}
+
+// backoff is RFC 5626 §4.5: min(1800 s, 30 s · 2^failures), of which 50 to 100 %.
+func (m machine) backoff() time.Duration {
+	w := min(float64(backoffMax), float64(backoffBase)*math.Pow(2, float64(min(m.failures, 16))))
+	return time.Duration(w * (0.5 + 0.5*m.cfg.chance()))
+}

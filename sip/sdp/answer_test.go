@@ -1,0 +1,279 @@
+package sdp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	pion "github.com/pion/sdp/v3"
+)
+
+func describe(r Result) string {
+	way := func(s, r bool) string {
+		b := []byte("--")
+		if s {
+			b[0] = 's'
+		}
+		if r {
+			b[1] = 'r'
+		}
+		return string(b)
+	}
+	var parts []string
+	if a := r.Audio; a != nil {
+		name := a.Codec
+		if a.OctetAlign {
+			name += "/oa"
+		}
+		parts = append(parts, name+" "+way(a.Send, a.Recv))
+	}
+	if v := r.Video; v != nil {
+		parts = append(parts, fmt.Sprintf("%d %s %dx%d", v.PT, way(v.Send, v.Recv), v.Width, v.Height))
+	}
+	if r.WhyNoVideo != "" {
+		parts = append(parts, r.WhyNoVideo)
+	}
+	if r.Held {
+		parts = append(parts, "held")
+	}
+	return strings.Join(parts, "; ")
+}
+
+func phone() AnswerOptions {
+	return AnswerOptions{Origin: Origin{SessionID: 1, Version: 1}, Addr: netip.MustParseAddr("198.51.100.7"), AudioPort: 40000,
+		Codecs: []Codec{{Name: "AMR-WB"}}, Video: true, VideoPort: 40002, H264: "42c00c", Sizes: []Size{{240, 320}}}
+}
+
+// The bridge and a phone come to the same view of what the phone answered.
+func TestBridgeAndPhoneAgree(t *testing.T) {
+	for _, tt := range []struct {
+		name              string
+		offer             func(*OfferOptions)
+		phone             func(*AnswerOptions)
+		bridge, phoneSees string
+	}{
+		{"video phone", nil, nil, "AMR-WB sr; 115 sr 240x320", "AMR-WB sr; 115 sr 240x320"},
+		{"voice phone", nil, func(o *AnswerOptions) { o.Video = false }, "AMR-WB sr; refused", "AMR-WB sr; refused"},
+		{"AMR phone", nil, func(o *AnswerOptions) { o.Codecs, o.Video = []Codec{{Name: "AMR", ModeSet: []int{0, 2, 4, 7}}}, false }, "AMR sr; refused", "AMR sr; refused"},
+		{"octet-aligned phone", nil, func(o *AnswerOptions) { o.Codecs[0].Packing, o.Video = OctetAligned, false }, "AMR-WB/oa sr; refused", "AMR-WB/oa sr; refused"},
+		{"landline", func(o *OfferOptions) { o.G711 = true }, func(o *AnswerOptions) { o.Codecs, o.Video = []Codec{{Name: "PCMA"}}, false }, "PCMA sr; refused", "PCMA sr; refused"},
+		{"VGA phone", nil, func(o *AnswerOptions) { o.H264, o.Sizes = "42c01e", []Size{{480, 640}} }, "AMR-WB sr; 114 sr 480x640", "AMR-WB sr; 114 sr 480x640"},
+		{"camera off", nil, func(o *AnswerOptions) { o.VideoDirection = RecvOnly }, "AMR-WB sr; 115 s- 240x320", "AMR-WB sr; 115 -r 240x320"},
+		{"plain AVPF", func(o *OfferOptions) { o.AVPF = PlainAVPF }, nil, "AMR-WB sr; 115 sr 240x320", "AMR-WB sr; 115 sr 240x320"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o, p := videoOffer(), phone()
+			if tt.offer != nil {
+				tt.offer(&o)
+			}
+			if tt.phone != nil {
+				tt.phone(&p)
+			}
+			offer := parse(t, Offer(o))
+			b, theirs, err := Answer(offer, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, err := Negotiate(offer, parse(t, b))
+			if err != nil {
+				t.Fatalf("%v in\n%s", err, b)
+			}
+			if describe(ours) != tt.bridge || describe(theirs) != tt.phoneSees {
+				t.Errorf("bridge: %s\nphone:  %s\nwant:   %s\n        %s\n%s", describe(ours), describe(theirs), tt.bridge, tt.phoneSees, b)
+			}
+			if v := ours.Video; v != nil && (!v.AVPF || !v.PLI || v.CVO != 4 || theirs.Video.PLI != v.PLI || theirs.Video.CVO != 4) {
+				t.Errorf("feedback: bridge %+v, phone %+v\n%s", v, theirs.Video, b)
+			}
+			if a, p := ours.Audio, theirs.Audio; a.DTMFPT != p.DTMFPT || a.DTMFPT == 0 && a.Codec != "PCMA" || fmt.Sprint(a.ModeSet) != fmt.Sprint(p.ModeSet) {
+				t.Errorf("audio: bridge %+v, phone %+v", a, p)
+			}
+			if err := new(pion.SessionDescription).Unmarshal(b); err != nil {
+				t.Errorf("a second parser refuses it: %v\n%s", err, b)
+			}
+		})
+	}
+}
+
+// We answer what phones re-offer (IMS.md §3 rows 6, 7, 15, 16).
+func TestAnswerReoffer(t *testing.T) {
+	prev := parse(t, Offer(videoOffer()))
+	moved := strings.ReplaceAll(goodAudio, "40000", "50000") + "|c=IN IP4 203.0.113.5"
+	for _, tt := range []struct {
+		name, offer, want string
+		has               []string
+		err               error
+	}{
+		{"hold", goodAudio + "|a=sendonly|" + goodVideo + "|a=sendonly", "AMR-WB -r; 115 -r 240x320; held", []string{"a=recvonly"}, nil},
+		{"hold inactive", goodAudio + "|a=inactive|" + goodVideo + "|a=inactive", "AMR-WB --; 115 -- 240x320; inactive; held", []string{"a=inactive"}, nil},
+		{"old hold", goodAudio + "|c=IN IP4 0.0.0.0|" + goodVideo + "|c=IN IP4 0.0.0.0", "AMR-WB --; 115 -- 240x320; inactive; held", []string{"a=inactive", "c=IN IP4 192.0.2.10"}, nil},
+		{"resume", goodAudio + "|" + goodVideo, "AMR-WB sr; 115 sr 240x320", []string{"a=sendrecv"}, nil},
+		{"voice only", goodAudio + "|m=video 0 RTP/AVP 115", "AMR-WB sr; not_offered", []string{"m=video 0 RTP/AVP 115"}, nil},
+		{"new address", moved + "|m=video 0 RTP/AVP 115", "AMR-WB sr; not_offered", nil, nil},
+		{"more m-lines", goodAudio + "|" + goodVideo + "|m=image 5000 udptl t38|m=foo 9 X y", "AMR-WB sr; 115 sr 240x320", []string{"m=image 0 udptl t38\r\nm=foo 0 X y\r\n"}, nil},
+		{"EVS first", "m=audio 40000 RTP/AVP 96 97|a=rtpmap:96 EVS/16000|a=rtpmap:97 AMR-WB/16000|m=video 0 RTP/AVP 1", "AMR-WB sr; not_offered", []string{"RTP/AVP 97\r\n"}, nil},
+		{"audio dropped", "m=audio 0 RTP/AVP 97|" + goodVideo, "115 sr 240x320", nil, nil},
+		{"preconditions", goodAudio + "|a=curr:qos local none|a=curr:qos remote none|a=des:qos mandatory local sendrecv|m=video 0 RTP/AVP 1", "AMR-WB sr; not_offered", []string{"a=curr:qos local sendrecv", "a=curr:qos remote none", "a=conf:qos remote sendrecv"}, nil},
+		{"all dropped", "m=audio 0 RTP/AVP 97|m=video 0 RTP/AVP 1", "", nil, ErrNoMedia},
+		{"no codec", "m=audio 40000 RTP/AVP 18|m=video 0 RTP/AVP 1", "", nil, ErrNoCommonCodec},
+		{"fewer m-lines", goodAudio, "", nil, ErrBadOffer},
+		{"loopback", goodAudio + "|c=IN IP4 127.0.0.1|m=video 0 RTP/AVP 1", "", nil, ErrBadOffer},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, r, err := Answer(parse(t, answer(tt.offer)), AnswerOptions{Previous: prev, Addr: us, AudioPort: 49152, Video: true, VideoPort: 49154})
+			if !errors.Is(err, tt.err) || tt.err == nil && err != nil {
+				t.Fatalf("error %v, want %v", err, tt.err)
+			}
+			if err != nil {
+				if s, _ := StatusOf(err); s != 488 {
+					t.Errorf("status %d", s)
+				}
+				return
+			}
+			if got := describe(r); got != tt.want {
+				t.Errorf("%s\nwant %s\n%s", got, tt.want, b)
+			}
+			ours := parse(t, b)
+			if ours.Origin.SessionID != prev.Origin.SessionID || ours.Origin.Version != prev.Origin.Version+1 {
+				t.Errorf("origin %+v", ours.Origin)
+			}
+			for _, s := range tt.has {
+				if !strings.Contains(string(b), s) {
+					t.Errorf("lacks %q:\n%s", s, b)
+				}
+			}
+		})
+	}
+}
+
+// TestTorture: every case parses, or does not, or its bad part is passed over.
+func TestTorture(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.sdp")
+	if err != nil || len(files) < 30 {
+		t.Fatalf("%d cases, %v", len(files), err)
+	}
+	// what a bad case comes to when our bridge answers it as an offer; others do not parse
+	survive := map[string]string{
+		"bad-crypto-null": "no common", "bad-crypto-short": "no common", "bad-c-loopback": "loopback", "bad-m-port-22": "port 22",
+		"bad-m-count": "65535 ports", "bad-m-proto-junk": "transport", "bad-rtpmap-noname": "PCMU", "bad-rtpmap-noslash": "PCMU",
+		"bad-fmtp-empty": "AMR-WB", "bad-fmtp-modeset-junk": "PCMU", "bad-ptime-huge": "AMR-WB/oa", "bad-ptime-neg": "AMR-WB/oa",
+		"bad-h264-pli-short": "codec_mismatch", "bad-rtpmap-dup": "AMR-WB/oa", "bad-t-garbage": "AMR-WB/oa",
+	}
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".sdp")
+		t.Run(name, func(t *testing.T) {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := Parse(b)
+			want, survives := survive[name]
+			if strings.HasPrefix(name, "bad-") && !survives {
+				if !errors.Is(err, ErrSyntax) {
+					t.Fatalf("parsed: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			addr := us
+			if name == "ok-ip6" {
+				addr = netip.MustParseAddr("2001:db8::10")
+			}
+			a, r, err := Answer(s, AnswerOptions{Addr: addr, AudioPort: 49152, Video: true, VideoPort: 49154})
+			got := describe(r)
+			if err != nil {
+				got = err.Error()
+			} else if n := len(parse(t, a).Media); n != len(s.Media) {
+				t.Errorf("%d m-lines for %d", n, len(s.Media))
+			}
+			if strings.HasPrefix(name, "ok-") && err != nil || !strings.Contains(got, want) {
+				t.Errorf("%s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	head := "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n"
+	for name, s := range map[string]string{
+		"size": head + strings.Repeat("a=x\r\n", 20000), "line": head + "a=" + strings.Repeat("x", MaxLine),
+		"attributes": head + strings.Repeat("a=x\r\n", MaxAttributes+1), "m-lines": head + strings.Repeat("m=x 0 y z\r\n", MaxMedia),
+	} {
+		if _, err := Parse([]byte(s)); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	parse(t, []byte(head+strings.Repeat("a=x\r\n", MaxAttributes)+strings.Repeat("m=x 0 y z\r\n", MaxMedia-1)))
+}
+
+func TestProfileLevel(t *testing.T) {
+	for _, tt := range []struct {
+		s            string
+		cbp, decodes bool
+		level        int
+	}{
+		{"42c00c", true, true, 120}, {"42E01F", true, true, 310}, {"42000d", false, true, 130}, {"4d801e", true, true, 300},
+		{"4d001e", false, false, 300}, {"58c00a", true, true, 100}, {"64001f", false, false, 310}, {"42d00b", true, true, 105},
+	} {
+		p, err := ParseProfileLevel(tt.s)
+		if err != nil || p.Constrained() != tt.cbp || p.Decodable() != tt.decodes || p.Level() != tt.level {
+			t.Errorf("%s: %v %v %d, %v", tt.s, p.Constrained(), p.Decodable(), p.Level(), err)
+		}
+	}
+	for _, s := range []string{"", "42", "42c00c0", "42c00g"} {
+		if _, err := ParseProfileLevel(s); err == nil {
+			t.Errorf("%q taken", s)
+		}
+	}
+}
+
+// What parses can be answered or refused, and our answer parses; nothing panics.
+func FuzzParse(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.sdp")
+	for _, name := range files {
+		if b, err := os.ReadFile(name); err == nil {
+			f.Add(b)
+		}
+	}
+	offer, err := Parse(Offer(videoOffer()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := Parse(b)
+		if err != nil {
+			if !errors.Is(err, ErrSyntax) && !errors.Is(err, ErrTooLarge) {
+				t.Fatalf("unnamed error %v", err)
+			}
+			return
+		}
+		if r, err := Negotiate(offer, s); err == nil && r.Audio == nil && r.Video == nil {
+			t.Fatal("agreed on nothing")
+		}
+		a, r, err := Answer(s, AnswerOptions{Addr: us, AudioPort: 49152, Video: true, VideoPort: 49154})
+		if err != nil {
+			return
+		}
+		back, err := Parse(a)
+		if err != nil || len(back.Media) != len(s.Media) {
+			t.Fatalf("own answer: %v\n%s", err, a)
+		}
+		if v := r.Video; v != nil && (v.Width < 16 || v.Height < 16 || v.FPS < 1 || v.BitrateBps < 0) {
+			t.Fatalf("video %+v", v)
+		}
+	})
+}
+
+func BenchmarkParse(b *testing.B) {
+	o := Offer(videoOffer())
+	for b.Loop() {
+		if _, err := Parse(o); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package sip
+
+import (
+	"context"
+	"net"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// SIPp's own UAS answers our calls: a stack that shares nothing with ours.
+func TestSIPpAnswers(t *testing.T) {
+	sipp, err := exec.LookPath("sipp")
+	if err != nil {
+		t.Skip("SKIPPED: sipp is not installed (Debian: sip-tester)")
+	}
+	l, err := net.ListenPacket("udp", "127.0.0.1:0") // SIPp cannot tell which port it took
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.LocalAddr().(*net.UDPAddr)
+	l.Close()
+	const calls = 5
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, sipp, "-sn", "uas", "-i", "127.0.0.1", "-p", strconv.Itoa(addr.Port),
+		"-m", strconv.Itoa(calls), "-nostdin", "-timeout", "25s")
+	cmd.Dir = t.TempDir()
+	done := make(chan error, 1)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- cmd.Wait() }()
+	ua := newUA(t, Options{Attachments: []AttachmentOptions{{Name: "sipp", Mode: ModeTrunk, Transport: "udp",
+		LocalAddr: "127.0.0.1", Domain: "sipp.example", Targets: []string{addr.String()}, OptionsInterval: -1}}})
+	for range calls { // the INVITE is repeated until SIPp listens
+		call, ev := place(t, ua)
+		next[Ringing](ev)
+		next[Answer](ev)
+		next[Connected](ev)
+		call.Hangup("hung_up", "")
+		if e := next[Ended](ev); e.By != ByLocal || !e.Connected {
+			t.Errorf("ended %+v", e)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Errorf("SIPp is not content: %v", err)
+	}
+}

@@ -1,0 +1,171 @@
+package sip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	sipgo "github.com/emiago/sipgo/sip"
+)
+
+// ErrBusy says that an attachment has as many live calls as it may.
+var ErrBusy = errors.New("sip: attachment has no call left")
+
+// tuneSipgo sets what sipgo has process-wide, once, before the first socket opens: it
+// may send what IMS makes, an INVITE of 3 kB over UDP in fragments, and its own log,
+// which prints whole messages with their numbers, is off.
+var tuneSipgo = sync.OnceFunc(func() {
+	sipgo.UDPMTUSize = 65535
+	sipgo.SetDefaultLogger(slog.New(slog.DiscardHandler))
+})
+
+// UA is the user agent: attachments and the calls on them. It owns every socket and
+// goroutine of this room; Close ends them all. Its methods may be called from anywhere.
+type UA struct {
+	o    Options
+	log  *slog.Logger
+	atts []*attachment
+
+	mu       sync.Mutex
+	closed   bool
+	watchers []func(AttachmentState)
+}
+
+// New binds the ports of all attachments and starts to register or to watch. An error
+// names the attachment and what is wrong; then nothing is left open.
+func New(o Options, log *slog.Logger) (*UA, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("sip: %w", err)
+	}
+	tuneSipgo()
+	if o.UserAgent == "" {
+		o.UserAgent = "Sparkle"
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	ua := &UA{o: o, log: log}
+	for _, ao := range o.Attachments {
+		a, err := newAttachment(ua, ao.withDefaults())
+		if err != nil {
+			for _, open := range ua.atts {
+				open.shut()
+			}
+			return nil, fmt.Errorf("sip: attachment %s: %w", ao.Name, err)
+		}
+		ua.atts = append(ua.atts, a)
+	}
+	for _, a := range ua.atts {
+		a.start()
+	}
+	return ua, nil
+}
+
+// Invite begins a call. It returns at once; what happens comes through inv.OnEvent.
+// Errors: ErrClosed, ErrUnknownAttachment, ErrAttachmentDown, ErrBadNumber, ErrBusy.
+func (ua *UA) Invite(inv Invite) (Call, error) {
+	if !validNumber(inv.Number) {
+		return nil, ErrBadNumber
+	}
+	if inv.OnEvent == nil {
+		inv.OnEvent = func(Event) {}
+	}
+	a, err := ua.pick(inv.Attachment)
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.invite(inv)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// pick finds the attachment asked for, or the first that is up.
+func (ua *UA) pick(name string) (*attachment, error) {
+	ua.mu.Lock()
+	closed := ua.closed
+	ua.mu.Unlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	known := false
+	for _, a := range ua.atts {
+		if name != "" && a.o.Name != name {
+			continue
+		}
+		known = true
+		if a.snapshot().Up {
+			return a, nil
+		}
+	}
+	if !known && name != "" {
+		return nil, ErrUnknownAttachment
+	}
+	return nil, ErrAttachmentDown
+}
+
+// Attachments is what there is, in the order of the options.
+func (ua *UA) Attachments() []AttachmentState {
+	states := make([]AttachmentState, len(ua.atts))
+	for i, a := range ua.atts {
+		states[i] = a.snapshot()
+	}
+	return states
+}
+
+// AttachmentOptions returns an attachment's profile with its defaults filled in, and
+// the address it is bound to: media belongs on the same one. "" is the attachment an
+// Invite without a name would take now.
+func (ua *UA) AttachmentOptions(name string) (AttachmentOptions, bool) {
+	for _, a := range ua.atts {
+		if a.o.Name == name || (name == "" && a.snapshot().Up) {
+			return a.profile(), true
+		}
+	}
+	if name == "" && len(ua.atts) > 0 {
+		return ua.atts[0].profile(), true
+	}
+	return AttachmentOptions{}, false
+}
+
+// OnAttachment calls f for every change of an attachment's state, until Close. f must
+// not block.
+func (ua *UA) OnAttachment(f func(AttachmentState)) {
+	ua.mu.Lock()
+	defer ua.mu.Unlock()
+	ua.watchers = append(ua.watchers, f)
+}
+
+func (ua *UA) changed(s AttachmentState) {
+	ua.mu.Lock()
+	fs := ua.watchers
+	ua.mu.Unlock()
+	for _, f := range fs {
+		f(s)
+	}
+}
+
+// closeCap is how long calls may take to end by themselves in Close.
+const closeCap = 5 * time.Second
+
+// Close refuses new calls, hangs up all, de-registers and closes every socket. ctx
+// cuts the waiting short; nothing is left running either way.
+func (ua *UA) Close(ctx context.Context) error {
+	ua.mu.Lock()
+	again := ua.closed
+	ua.closed = true
+	ua.mu.Unlock()
+	if again {
+		return nil
+	}
+	var wg sync.WaitGroup
+	for _, a := range ua.atts {
+		wg.Go(func() { a.close(ctx) })
+	}
+	wg.Wait()
+	return ctx.Err()
+}

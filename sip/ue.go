@@ -1,0 +1,99 @@
+package sip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	sipgo "github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/register"
+)
+
+// newRegistrar makes the registration of a ue attachment; nothing is sent yet.
+func newRegistrar(a *attachment) (*register.Client, error) {
+	o := a.o
+	ro := register.Options{
+		Domain: o.Domain, IMPI: o.IMPI, IMPU: o.IMPU, Contact: a.contactURI(), Targets: a.targets,
+		Algorithms: o.Auth.Algorithms, Password: o.Auth.Password,
+		K: o.Auth.K, OP: o.Auth.OP, OPc: o.Auth.OPc,
+		Expires: o.Expires, AccessNetwork: o.PANI, UserAgent: a.ua.o.UserAgent,
+	}
+	if path := o.Auth.SQNFile; path != "" {
+		sqn, err := loadSQN(path)
+		if err != nil {
+			return nil, err
+		}
+		ro.SQN, ro.SaveSQN = sqn, func(n uint64) error { return saveSQN(path, n) }
+	}
+	return register.New(ro, a.sendRegister, a.log)
+}
+
+// loadSQN reads the highest AKA sequence number accepted so far; no file is 0.
+func loadSQN(path string) (uint64, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("sqn_file: %w", err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 48)
+	if err != nil {
+		return 0, fmt.Errorf("sqn_file %s: not a sequence number", path)
+	}
+	return n, nil
+}
+
+// saveSQN replaces the file whole, so that a crash leaves the old number or the new.
+func saveSQN(path string, n uint64) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".sqn-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already when the rename worked
+	_, err = f.WriteString(strconv.FormatUint(n, 10) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// register keeps the attachment registered until ctx ends, and de-registers then.
+func (a *attachment) register(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = a.reg.Run(ctx) // nil: it ends with ctx only
+	}()
+	for {
+		select {
+		case <-a.reg.Changed():
+			a.update(a.report)
+		case <-done:
+			a.update(a.report)
+			return
+		}
+	}
+}
+
+// report copies the registration's state into the attachment's.
+func (a *attachment) report(s *AttachmentState) {
+	r := a.reg.State()
+	s.State, s.LastError, s.Identity, s.Expires = string(r.State), r.LastError, r.Identity, r.Expires
+	for i, t := range a.targets {
+		if t == r.Target {
+			a.current.Store(int32(i))
+		}
+	}
+}
+
+// sendRegister is how REGISTER leaves: to the P-CSCF it names. The response timer of
+// the transaction, 64·T1, says when nobody answers.
+func (a *attachment) sendRegister(ctx context.Context, req *sipgo.Request) (*sipgo.Response, error) {
+	return a.exchange(ctx, req, req.Destination())
+}
