@@ -196,3 +196,23 @@ func TestSlowReaderLosesOldLevelsOnly(t *testing.T) {
 		t.Errorf("subscribed after close: %v", err)
 	}
 }
+
+// c=0.0.0.0 (RFC 2543's hold) is a leg without a peer: not even RTCP goes anywhere.
+func TestOldHoldSendsNothing(t *testing.T) {
+	a := newAir(t, Options{})
+	x, y, z := a.three()
+	was := x.leg.Audio.Remote
+	x.leg.Audio.Remote, x.leg.Audio.Send, x.leg.Audio.Recv = &mediapb.Remote{Ip: "0.0.0.0"}, false, false
+	x.update()
+	x.reports, x.packets = nil, nil
+	before := a.stats("x").Audio
+	a.run(10 * time.Second)
+	if after := a.stats("x").Audio; len(x.reports) != 0 || len(x.packets) != 0 || after.TxPackets != before.TxPackets || after.TxRefused != 0 {
+		t.Errorf("%d reports, %d packets, %v", len(x.reports), len(x.packets), after)
+	}
+	x.leg.Audio.Remote, x.leg.Audio.Send, x.leg.Audio.Recv = was, true, true
+	x.update()
+	a.run(time.Second)
+	x.hears(y, z)
+	y.hears(x, z)
+}
