@@ -234,29 +234,29 @@ func TestSilenceIsDTX(t *testing.T) {
 		t.Errorf("%d packets in 1.6 s of silence, want 10 SIDs", n)
 	}
 	for i, ft := range y.fts {
-		if ft != 9 || y.packets[i].marker {
-			t.Errorf("frame type %d, marker %v in silence; want SID, none", ft, y.packets[i].marker)
+		if ft != 9 || y.packets[i].Marker {
+			t.Errorf("frame type %d, marker %v in silence; want SID, none", ft, y.packets[i].Marker)
 		}
 	}
-	ts := y.packets[len(y.packets)-1].ts
-	seq := y.packets[len(y.packets)-1].seq
+	ts := y.packets[len(y.packets)-1].Timestamp
+	seq := y.packets[len(y.packets)-1].Seq
 	x.toneHz = 500
 	at := a.now
 	a.run(time.Second)
 	y.hears(x)
 	marked := false
 	for i, h := range y.packets {
-		if h.marker {
+		if h.Marker {
 			marked = true
-			if y.fts[i] == 9 || int32(h.ts-ts) <= 0 || int32(h.ts-ts) > int32((a.now-at)*16/1e6)+16000 {
-				t.Errorf("talk spurt starts with frame type %d at timestamp +%d", y.fts[i], h.ts-ts)
+			if y.fts[i] == 9 || int32(h.Timestamp-ts) <= 0 || int32(h.Timestamp-ts) > int32((a.now-at)*16/1e6)+16000 {
+				t.Errorf("talk spurt starts with frame type %d at timestamp +%d", y.fts[i], h.Timestamp-ts)
 			}
 		}
 	}
 	if !marked {
 		t.Error("no marker at the start of the talk spurt")
 	}
-	if last := y.packets[len(y.packets)-1].seq; last-seq > 60 {
+	if last := y.packets[len(y.packets)-1].Seq; last-seq > 60 {
 		t.Errorf("sequence numbers ran on by %d: they count packets sent", last-seq)
 	}
 }
@@ -402,14 +402,14 @@ func TestChangeOfALiveLeg(t *testing.T) {
 	a := newAir(t, Options{})
 	x, y, z := a.three()
 	// Another address after a re-INVITE, same codec: the stream goes on.
-	ssrc, seq := x.packets[len(x.packets)-1].ssrc, x.packets[len(x.packets)-1].seq
+	ssrc, seq := x.packets[len(x.packets)-1].SSRC, x.packets[len(x.packets)-1].Seq
 	x.rtp.Close()
 	x.rtp = listenUDP(t)
 	x.leg.Audio.Remote.Port = uint32(addrOf(x.rtp).Port())
 	x.packets = nil
 	x.update()
 	a.run(time.Second)
-	if h := x.packets[0]; h.ssrc != ssrc || h.seq-seq > 2 {
+	if h := x.packets[0]; h.SSRC != ssrc || h.Seq-seq > 2 {
 		t.Errorf("stream broke: %+v after seq %d", h, seq)
 	}
 	x.hears(y, z)
@@ -420,7 +420,7 @@ func TestChangeOfALiveLeg(t *testing.T) {
 	x.packets = nil
 	x.update()
 	a.run(time.Second)
-	if h := x.packets[len(x.packets)-1]; h.ssrc == ssrc || h.pt != 8 {
+	if h := x.packets[len(x.packets)-1]; h.SSRC == ssrc || h.Type != 8 {
 		t.Errorf("new clock, old source: %+v", h)
 	}
 	x.hears(y, z)

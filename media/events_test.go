@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sparkle/media/mediapb"
+	"sparkle/media/rtp"
 )
 
 func (a *air) count(match func(*mediapb.Event) bool) int {
@@ -120,7 +121,7 @@ func TestReportsToThePeerAndFromIt(t *testing.T) {
 		t.Fatalf("%d reports in 10 s, want one every 2 to 4 s", n)
 	}
 	r := x.reports[len(x.reports)-1]
-	if !validRTCP(r) || r[1] != rtcpSR {
+	if !validRTCP(r) || r[1] != rtp.TypeSR {
 		t.Fatalf("not a valid SR: %x", r)
 	}
 	if fraction := float64(r[28+4]) / 256; fraction < 0.15 || fraction > 0.25 {
@@ -131,7 +132,7 @@ func TestReportsToThePeerAndFromIt(t *testing.T) {
 	}
 	// The peer's RR: half lost, answered at once.
 	rr := make([]byte, 32)
-	rr[0], rr[1], rr[3] = 0x81, rtcpRR, 7
+	rr[0], rr[1], rr[3] = 0x81, rtp.TypeRR, 7
 	copy(rr[8:], r[4:8])
 	rr[12] = 128
 	binary.BigEndian.PutUint32(rr[24:], binary.BigEndian.Uint32(r[10:]))
@@ -153,7 +154,7 @@ func TestReportsToThePeerAndFromIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.listen()
-	if n := len(x.reports); n != 1 || x.reports[0][len(x.reports[0])-7] != rtcpBYE {
+	if n := len(x.reports); n != 1 || x.reports[0][len(x.reports[0])-7] != rtp.TypeBYE {
 		t.Errorf("no BYE at the end: %x", x.reports)
 	}
 }
@@ -194,4 +195,24 @@ func TestSlowReaderLosesOldLevelsOnly(t *testing.T) {
 	if err := h.subscribe().run(context.Background(), nil); status.Code(err) != codes.Unavailable {
 		t.Errorf("subscribed after close: %v", err)
 	}
+}
+
+// c=0.0.0.0 (RFC 2543's hold) is a leg without a peer: not even RTCP goes anywhere.
+func TestOldHoldSendsNothing(t *testing.T) {
+	a := newAir(t, Options{})
+	x, y, z := a.three()
+	was := x.leg.Audio.Remote
+	x.leg.Audio.Remote, x.leg.Audio.Send, x.leg.Audio.Recv = &mediapb.Remote{Ip: "0.0.0.0"}, false, false
+	x.update()
+	x.reports, x.packets = nil, nil
+	before := a.stats("x").Audio
+	a.run(10 * time.Second)
+	if after := a.stats("x").Audio; len(x.reports) != 0 || len(x.packets) != 0 || after.TxPackets != before.TxPackets || after.TxRefused != 0 {
+		t.Errorf("%d reports, %d packets, %v", len(x.reports), len(x.packets), after)
+	}
+	x.leg.Audio.Remote, x.leg.Audio.Send, x.leg.Audio.Recv = was, true, true
+	x.update()
+	a.run(time.Second)
+	x.hears(y, z)
+	y.hears(x, z)
 }

@@ -23,7 +23,6 @@ func crowd(t testing.TB, legs, talkers int) (a *air, tick func()) {
 	w := a.e.workers[0]
 	type feed struct {
 		l     *leg
-		seq   uint16
 		ts    uint32
 		frame []byte
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"sparkle/media/codec/amr"
 	"sparkle/media/mediapb"
 	"sparkle/media/port"
 )
@@ -102,6 +103,9 @@ func TestEngineRunsAndLeavesNothing(t *testing.T) {
 }
 
 func TestErrorsNameTheFault(t *testing.T) {
+	if !amr.Available {
+		t.Skip("this build has no AMR")
+	}
 	a := newAir(t, Options{})
 	a.set(confC())
 	ctx := t.Context()
@@ -157,6 +161,20 @@ func TestErrorsNameTheFault(t *testing.T) {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v accepted", o)
 		}
+	}
+}
+
+// Without cgo there is G.711; AMR is refused by name.
+func TestBuildWithoutAMR(t *testing.T) {
+	if amr.Available {
+		t.Skip("this build has AMR")
+	}
+	a := newAir(t, Options{})
+	a.set(confC())
+	a.join("c", "l", pcma, 500)
+	err := a.e.SetLeg(t.Context(), &mediapb.Leg{Id: "l", Audio: &mediapb.AudioStream{Codec: wb, PayloadType: 96}})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("AMR-WB without its library: %v", err)
 	}
 }
 
