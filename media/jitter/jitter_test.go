@@ -7,10 +7,9 @@ import (
 )
 
 type packet struct {
-	ts     uint32
-	at     time.Duration
-	n      int
-	silent bool
+	ts uint32
+	at time.Duration
+	n  int
 }
 
 // link sends frames through loss and jitter, and counts what comes out.
