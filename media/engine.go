@@ -60,7 +60,6 @@ type roomEntry struct {
 
 	// The reporter's:
 	talking []string
-	talked  bool
 }
 
 // legEntry is what the API side knows of a leg.
@@ -346,23 +345,35 @@ func (e *Engine) openLeg(le *legEntry, ip netip.Addr, video bool) (*mediapb.Open
 		le.vid = vid
 		reply.VideoPort, reply.Sprop = uint32(vid.Port), e.pictures.Sprop()
 	}
+	if e.pictures != nil {
+		if err := e.pictures.OpenLeg(le.re.id, le.id, rtp, rtcp); err != nil {
+			le.closePorts(pair)
+			return nil, status.Errorf(codes.Unavailable, "media: video: %v", err)
+		}
+	}
 	l := newLeg(le.id, pair, e.clock())
 	var addErr error
 	if err := le.re.w.do(func() { addErr = le.re.w.addLeg(le.re.room, l) }); err != nil || addErr != nil {
-		pair.Close()
-		if le.vid != nil {
-			rtp.Close()
-			rtcp.Close()
-			le.vid.Close()
+		if e.pictures != nil {
+			e.pictures.CloseLeg(le.id)
 		}
-		return nil, errors.Join(err, addErr)
+		le.closePorts(pair)
+		if err == nil {
+			err = status.Errorf(codes.Internal, "media: epoll: %v", addErr)
+		}
+		return nil, err
 	}
 	l.entry = le
 	le.leg.Store(l)
-	if e.pictures != nil {
-		e.pictures.OpenLeg(le.re.id, le.id, rtp, rtcp)
-	}
 	return reply, nil
+}
+
+// closePorts gives back the ports of a leg that could not be opened.
+func (le *legEntry) closePorts(audio *port.Pair) {
+	audio.Close()
+	if le.vid != nil {
+		le.vid.Close()
+	}
 }
 
 func portError(err error) error {
@@ -405,6 +416,12 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 			return invalid("audio.dscp", err.Error())
 		}
 	}
+	if e.pictures != nil { // first: what it refuses must not change the audio either
+		if err := e.pictures.SetLeg(m.Id, proto.Clone(m).(*mediapb.Leg)); err != nil {
+			p.free()
+			return invalid("video", err.Error())
+		}
+	}
 	now := e.clock()
 	if err := le.re.w.do(func() { le.re.room.apply(le.leg.Load(), p, now) }); err != nil {
 		p.free()
@@ -419,9 +436,6 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	}
 	le.watch = watch
 	e.mu.Unlock()
-	if e.pictures != nil {
-		e.pictures.SetLeg(m.Id, proto.Clone(m).(*mediapb.Leg))
-	}
 	return nil
 }
 

@@ -15,10 +15,11 @@ type Pictures interface {
 	SetConference(id string, on bool)
 	CloseConference(id string)
 	// OpenLeg announces a leg; rtp and rtcp are nil for a voice leg, which is drawn as
-	// an avatar. The callee owns and closes them.
-	OpenLeg(conference, leg string, rtp, rtcp *net.UDPConn)
-	// SetLeg gives the whole wanted state.
-	SetLeg(leg string, l *mediapb.Leg)
+	// an avatar. The callee owns and closes them, also when it returns an error.
+	OpenLeg(conference, leg string, rtp, rtcp *net.UDPConn) error
+	// SetLeg gives the whole wanted state. An error names what cannot be used; then
+	// nothing has changed.
+	SetLeg(leg string, l *mediapb.Leg) error
 	// CloseLeg answers with the last statistics; nil for a voice leg.
 	CloseLeg(leg string) *mediapb.StreamStats
 	// Talking says who talks now.

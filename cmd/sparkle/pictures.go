@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"net"
-	"time"
 
 	"sparkle/media"
-	"sparkle/media/mediapb"
 	"sparkle/media/video"
 )
 
@@ -27,14 +24,4 @@ type plane struct{ *video.Plane }
 
 func (p plane) OpenLeg(conference, leg string, rtp, rtcp *net.UDPConn) error {
 	return p.Plane.OpenLeg(conference, leg, video.Sockets{RTP: rtp, RTCP: rtcp})
-}
-
-func (p plane) LegStats(leg string) *mediapb.StreamStats { return p.Snapshot().Legs[leg] }
-
-func (p plane) RoomStats(conference string) *mediapb.VideoRoomStats {
-	return p.Snapshot().Rooms[conference]
-}
-
-func (p plane) Preview(ctx context.Context, conference string, quality int) ([]byte, time.Time, error) {
-	return p.Plane.Preview(ctx, conference, quality)
 }

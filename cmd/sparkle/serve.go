@@ -123,13 +123,13 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	core.Bridge = b
 	core.Unlock()
 
-	pages, err := console.Handler("/")
+	pages, err := console.Handler("/console/")
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.New(b), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler, err := api.Handler(api.Deps{
+	handler, err := api.NewHandler(api.Deps{
 		Service: b, Accounts: people, Console: pages, Log: log, Hosts: cfg.HTTP.Hosts,
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 	})

@@ -22,13 +22,13 @@ import (
 
 // Options of Run.
 type Options struct {
-	Program string    // the sparkle binary
-	Listen  string    // of the API and console; "" is 127.0.0.1:0
-	Dir     string    // for the daemon's data, logs and what handsets recorded; "" is a new one, removed after
-	Once    bool      // end when all is judged
-	JSON    bool      // a row a line, as JSON objects; nothing else on Out
-	Table   bool      // redraw a live table in place: Out is a terminal
-	Out     io.Writer // rows and table
+	Program string        // the sparkle binary
+	Listen  string        // of the API and console; "" is 127.0.0.1:0
+	Dir     string        // for the daemon's data, logs and what handsets recorded; "" is a new one, removed after
+	Once    bool          // end when all is judged
+	JSON    bool          // a row a line, as JSON objects; nothing else on Out
+	Table   bool          // redraw a live table in place: Out is a terminal
+	Out     io.Writer     // rows and table
 	Talk    time.Duration // how long the conference is listened to; 0: 14 s
 }
 
@@ -50,6 +50,7 @@ type Demo struct {
 	password string
 	conf     bridge.Conference
 	members  map[string]bridge.Member // by number, the newest known
+	drawn    string                   // the table as last printed
 }
 
 // Run does the whole and reports whether everything held.
@@ -98,6 +99,8 @@ func (d *Demo) start(ctx context.Context) error {
 			return err
 		}
 		d.dir = dir
+	} else if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
 	}
 	var err error
 	if d.core, err = lab.StartCore(lab.CoreOptions{}); err != nil {
@@ -110,11 +113,7 @@ func (d *Demo) start(ctx context.Context) error {
 		return err
 	}
 	roster := lab.DemoRoster()
-	speakers := make([]string, len(roster))
-	for i, h := range roster {
-		speakers[i] = h.Name
-	}
-	if d.phones, err = d.core.AddRoster(roster, phone.Factory(speakers)); err != nil {
+	if d.phones, err = d.core.AddRoster(roster, Phones(roster, phone.Options{})); err != nil {
 		return err
 	}
 	d.password = rand.Text()[:12]
@@ -246,4 +245,3 @@ func (d *Demo) expected() []*lab.Handset {
 		return h.Profile() == lab.Busy || h.Profile() == lab.NoAnswer
 	})
 }
-

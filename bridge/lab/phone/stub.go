@@ -1,0 +1,3 @@
+package phone
+
+type Options struct{}
