@@ -16,7 +16,7 @@ type Heard struct {
 
 const (
 	memory   = 60 * time.Second // that a Listener remembers
-	minHeard = 4               // windows of 40 ms in which somebody is recognised before he counts
+	minHeard = 4                // windows of 40 ms in which somebody is recognised before he counts
 	minRun   = 3                // of which in one go: tones last, harmonics glide
 )
 

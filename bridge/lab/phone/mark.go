@@ -47,7 +47,7 @@ const (
 )
 
 func lowBin(s int) int  { return 80 + 11*s }               // 625 to 1227 Hz
-func highBin(s int) int { return 190 + 22*(3*s%Speakers) } // 1484 to 2688 Hz
+func highBin(s int) int { return 171 + 22*(3*s%Speakers) } // 1336 to 2539 Hz
 
 // tones adds the mark to pcm; n counts samples since the stream began.
 func tones(speaker int, n int64, pcm []int16, chime bool) {
