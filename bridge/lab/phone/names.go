@@ -1,6 +1,7 @@
 package phone
 
 import (
+	"cmp"
 	"image"
 	"image/color"
 	"math"
@@ -19,6 +20,7 @@ type stencil struct {
 	name string
 	w, h int
 	dots []dot // every pixel, less the mean, scaled to a sum of squares of 1
+	few  int   // so many come first that are spread over all of it
 	lit  float64
 }
 
@@ -61,6 +63,17 @@ func newStencil(name string, px int) stencil {
 		s.dots[i].v /= math.Sqrt(square)
 	}
 	s.lit = mean / 255
+	const every = 7
+	spread := make([]dot, 0, len(s.dots))
+	for first := range every {
+		for i := first; i < len(s.dots); i += every {
+			spread = append(spread, s.dots[i])
+		}
+		if first == 0 {
+			s.few = len(spread)
+		}
+	}
+	s.dots = spread
 	return s
 }
 
@@ -72,28 +85,25 @@ type reading struct {
 }
 
 // readNames is which of the names can be read in at least one of the pictures. Where two
-// look alike at one place, the better one is what is written there.
+// look alike at one place, the better one is what is written there; that is why all are
+// sought even if one was found before.
 func readNames(kept []look, names []string) []string {
 	found := map[string]bool{}
+	var stencils []stencil
+	for _, name := range names {
+		for px := minText; px <= maxText && name != ""; px++ {
+			stencils = append(stencils, newStencil(name, px))
+		}
+	}
 	for _, l := range kept {
 		var all []reading
 		tables := newTables(l)
-		for _, name := range names {
-			if name == "" || found[name] {
-				continue
-			}
-			for px := minText; px <= maxText; px++ {
-				if r, ok := tables.find(newStencil(name, px)); ok {
-					all = append(all, r)
-				}
+		for _, s := range stencils {
+			if r, ok := tables.find(s); ok {
+				all = append(all, r)
 			}
 		}
-		slices.SortFunc(all, func(a, b reading) int {
-			if a.like > b.like {
-				return -1
-			}
-			return 1
-		})
+		slices.SortStableFunc(all, func(a, b reading) int { return cmp.Compare(b.like, a.like) })
 		for i, r := range all {
 			if !slices.ContainsFunc(all[:i], func(o reading) bool { return o.name != r.name && o.overlaps(r) }) {
 				found[r.name] = true
@@ -138,6 +148,15 @@ func (t *tables) box(s []float64, x, y, w, h int) float64 {
 	return s[(y+h)*k+x+w] - s[y*k+x+w] - s[(y+h)*k+x] + s[y*k+x]
 }
 
+// lay sums what the dots, laid at x, y, have in common with the picture.
+func (t *tables) lay(dots []dot, x, y int, mean float64) (c float64) {
+	at := t.l.y[y*t.l.w+x:]
+	for _, d := range dots {
+		c += d.v * (float64(at[d.y*t.l.w+d.x]) - mean)
+	}
+	return c
+}
+
 // find looks for the place most like the stencil. Only where light is on dark, in the
 // right amount, is it laid on.
 func (t *tables) find(s stencil) (best reading, ok bool) {
@@ -159,11 +178,13 @@ func (t *tables) find(s stencil) (best reading, ok bool) {
 			if t.box(t.sum, x, y, 2, s.h)/float64(2*s.h) > 60 || t.box(t.sum, x+s.w-2, y, 2, s.h)/float64(2*s.h) > 60 {
 				continue
 			}
-			var c float64
-			for _, d := range s.dots {
-				c += d.v * float64(t.l.y[(y+d.y)*t.l.w+x+d.x])
+			norm := math.Sqrt(dev * n)
+			c := t.lay(s.dots[:s.few], x, y, mean)
+			if c*float64(len(s.dots)) < 0.4*norm*float64(s.few) {
+				continue // far off already
 			}
-			if c /= math.Sqrt(dev * n); c > best.like {
+			c += t.lay(s.dots[s.few:], x, y, mean)
+			if c /= norm; c > best.like {
 				best = reading{s.name, c, x, y, s.w, s.h}
 			}
 		}

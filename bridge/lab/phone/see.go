@@ -86,7 +86,7 @@ const (
 	minSights   = 3 // pictures in which a speaker's mark is found at one place
 	minCounts   = 3 // different counters in them
 	maxWatched  = 24
-	namesLooked = 3 // pictures that are read for names
+	namesLooked = 2 // pictures that are read for names
 )
 
 func (w *watcher) seen(since time.Time, speakers, names []string) Seen {
