@@ -12,6 +12,7 @@ import (
 
 	"sparkle/bridge/lab"
 	"sparkle/bridge/lab/demo"
+	"sparkle/bridge/lab/phone"
 )
 
 func labCommand() *cobra.Command {
@@ -50,7 +51,7 @@ func labCommand() *cobra.Command {
 			if roster == nil {
 				roster = lab.DemoRoster()
 			}
-			o.Media = demo.Phones(roster)
+			o.Media = demo.Phones(roster, phone.Options{})
 			return lab.Serve(cmd.Context(), o)
 		},
 	}

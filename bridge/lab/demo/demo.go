@@ -17,6 +17,7 @@ import (
 	"sparkle/bridge"
 	"sparkle/bridge/api/client"
 	"sparkle/bridge/lab"
+	"sparkle/bridge/lab/phone"
 )
 
 // Options of Run.
@@ -117,7 +118,7 @@ func (d *Demo) start(ctx context.Context) error {
 		return err
 	}
 	roster := lab.DemoRoster()
-	if d.phones, err = d.core.AddRoster(roster, Phones(roster)); err != nil {
+	if d.phones, err = d.core.AddRoster(roster, Phones(roster, phone.Options{})); err != nil {
 		return err
 	}
 	d.password = rand.Text()[:12]
