@@ -53,7 +53,7 @@ func startSIPp(t *testing.T, scenario, transport string) *sippPhone {
 		}
 		s.end()
 	}
-	t.Fatal("SIPp found no free port")
+	t.Fatal("SIPp does not start: no free port, or a scenario it cannot read")
 	return nil
 }
 
@@ -190,5 +190,74 @@ func TestSIPpTakesVoiceOnly(t *testing.T) {
 		t.Errorf("media is %+v (%v), want voice, video refused", media, media.WhyNoVideo)
 	}
 	x.hangUp(bridge.HungUp)
+	x.sipp.finish()
+}
+
+// An offer with video is refused as a whole; the same phone takes the voice retry
+// (IMS.md §3 row 9).
+func TestSIPpTakesTheVoiceRetry(t *testing.T) {
+	t.Parallel()
+	x := dialSIPp(t, "uas-488.xml", "tcp", bridge.CallRequest{})
+	m := x.await(x.conference, x.member, "the conference", in)
+	media := m.Leg.Media
+	if media.Audio == nil || media.Video != nil || media.WhyNoVideo == nil || *media.WhyNoVideo != "rejected_488" {
+		t.Errorf("media is %+v (%v), want voice after a 488", media, media.WhyNoVideo)
+	}
+	legs, err := x.api.Legs(t.Context(), x.conference, x.member)
+	if err != nil || len(legs) != 1 {
+		t.Errorf("%d legs, %v: one call is one leg, however many INVITEs it took", len(legs), err)
+	}
+	x.hangUp(bridge.HungUp)
+	x.sipp.finish()
+}
+
+// The answer comes in a reliable 183; the 200 has none.
+func TestSIPpAnswersReliably(t *testing.T) {
+	t.Parallel()
+	x := dialSIPp(t, "uas-prack.xml", "tcp", bridge.CallRequest{})
+	m := x.await(x.conference, x.member, "the conference", in)
+	if a, v := m.Leg.Media.Audio, m.Leg.Media.Video; a == nil || a.Codec != "AMR-WB" || v == nil || v.Codec != "H264" {
+		t.Errorf("media is %+v", m.Leg.Media)
+	}
+	x.hangUp(bridge.HungUp)
+	x.sipp.finish()
+}
+
+func TestSIPpRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name, scenario string
+		want           bridge.Outcome
+		status, q850   int
+	}{
+		{"busy", "uas-busy.xml", bridge.Busy, 486, 17},
+		{"declined", "uas-declines.xml", bridge.Declined, 603, 0},
+		{"no such number", "uas-unknown.xml", bridge.NotFound, 404, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			x := dialSIPp(t, tt.scenario, "tcp", bridge.CallRequest{})
+			o := x.ended(x.conference, x.member, tt.want)
+			if o.SIP == nil || o.SIP.Status != tt.status || o.SIP.Q850 != tt.q850 {
+				t.Errorf("SIP %+v, want %d and Q.850 %d", o.SIP, tt.status, tt.q850)
+			}
+			x.sipp.finish()
+		})
+	}
+}
+
+// The organiser gives up while it rings: CANCEL, 487.
+func TestSIPpIsCancelled(t *testing.T) {
+	t.Parallel()
+	x := dialSIPp(t, "uas-cancel.xml", "tcp", bridge.CallRequest{})
+	x.await(x.conference, x.member, "ringing", ringing)
+	x.hangUp(bridge.Cancelled)
+	x.sipp.finish()
+}
+
+// Nobody answers in the time the organiser gave.
+func TestSIPpIsNotAnswered(t *testing.T) {
+	t.Parallel()
+	x := dialSIPp(t, "uas-cancel.xml", "tcp", bridge.CallRequest{RingTimeout: time.Second})
+	x.ended(x.conference, x.member, bridge.NoAnswer)
 	x.sipp.finish()
 }
