@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 
@@ -76,10 +78,12 @@ func demoCommand() *cobra.Command {
 				o.Table = err == nil && info.Mode()&os.ModeCharDevice != 0
 			}
 			ok, err := demo.Run(cmd.Context(), o)
-			if err != nil {
+			switch {
+			case errors.Is(err, context.Canceled) && !o.Once: // Ctrl-C is how a demo ends
+				return nil
+			case err != nil:
 				return err
-			}
-			if !ok {
+			case !ok:
 				return exitError(1)
 			}
 			return nil

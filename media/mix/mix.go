@@ -24,7 +24,10 @@ func AddGain(sum []int32, pcm []int16, gain int32) {
 func Out(out []int16, sum []int32) {
 	out = out[:len(sum)]
 	for i, v := range sum {
-		out[i] = Limit(v)
+		if uint32(v+knee) > 2*knee {
+			v = int32(Limit(v))
+		}
+		out[i] = int16(v)
 	}
 }
 
@@ -33,7 +36,10 @@ func Out(out []int16, sum []int32) {
 func Minus(out []int16, sum []int32, own []int16) {
 	out, own = out[:len(sum)], own[:len(sum)]
 	for i, v := range sum {
-		out[i] = Limit(v - int32(own[i]))
+		if v -= int32(own[i]); uint32(v+knee) > 2*knee { // the call is for the loud ones only
+			v = int32(Limit(v))
+		}
+		out[i] = int16(v)
 	}
 }
 
@@ -52,7 +58,7 @@ func Limit(v int32) int16 {
 		x := int64(v - knee)
 		return int16(knee + room*x/(x+room))
 	}
-	x := int64(-v - knee)
+	x := -int64(v) - knee
 	return int16(-knee - room*x/(x+room))
 }
 

@@ -21,6 +21,21 @@ func TestLimitIsMonotonicAndTransparentBelowTheKnee(t *testing.T) {
 	}
 }
 
+// Out and Minus limit as Limit does, to the last value int32 has.
+func TestKernelsLimit(t *testing.T) {
+	sum := []int32{math.MinInt32, math.MinInt32 + 1, -40000, -knee - 1, -knee, -1, 0, 1, knee, knee + 1, 40000, math.MaxInt32}
+	out := make([]int16, len(sum))
+	for name, kernel := range map[string]func(){"Out": func() { Out(out, sum) }, "Minus": func() { Minus(out, sum, make([]int16, len(sum))) }} {
+		clear(out)
+		kernel()
+		for i, v := range sum {
+			if out[i] != Limit(v) || v < 0 && out[i] > 0 || v > 0 && out[i] < 0 {
+				t.Errorf("%s: %d became %d, Limit says %d", name, v, out[i], Limit(v))
+			}
+		}
+	}
+}
+
 func tone(f, amp float64) []int16 {
 	x := make([]int16, 320)
 	for i := range x {
@@ -137,7 +152,27 @@ func BenchmarkMinus(b *testing.B) {
 	sum, x, out := make([]int32, 320), tone(300, 9000), make([]int16, 320)
 	b.ReportAllocs()
 	for b.Loop() {
+		clear(sum)
 		Add(sum, x)
+		Minus(out, sum, x)
+	}
+}
+
+func BenchmarkLevel(b *testing.B) {
+	x := tone(300, 9000)
+	b.ReportAllocs()
+	for b.Loop() {
+		Level(x)
+	}
+}
+
+func BenchmarkLoudMinus(b *testing.B) { // all above the knee: the worst case
+	sum, x, out := make([]int32, 320), tone(300, 9000), make([]int16, 320)
+	for range 10 {
+		Add(sum, tone(310, 30000))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
 		Minus(out, sum, x)
 	}
 }

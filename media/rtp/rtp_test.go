@@ -97,8 +97,25 @@ func TestJumpsRestart(t *testing.T) {
 			t.Errorf("packet %d: %v, want %v", i, got[i], want[i])
 		}
 	}
-	if s.Add(&Packet{SSRC: 2, Seq: 9}, time.Second) != Restarted {
-		t.Error("a new SSRC is no restart")
+	if s.Add(&Packet{SSRC: 2, Seq: 9}, time.Second) != Rejected || s.Add(&Packet{SSRC: 2, Seq: 10}, time.Second) != Restarted {
+		t.Error("a new SSRC is no restart with its second packet")
+	}
+}
+
+// Of two sources that send at once the first goes on being heard.
+func TestTwoSourcesAtOnce(t *testing.T) {
+	s := Source{Clock: 8000}
+	for i := range uint16(100) {
+		at := time.Duration(i) * 20 * time.Millisecond
+		if v := s.Add(&Packet{SSRC: 1, Seq: i}, at); v != OK {
+			t.Fatalf("packet %d of the first source: %v", i, v)
+		}
+		if v := s.Add(&Packet{SSRC: 2, Seq: 500 + i}, at); v != Rejected {
+			t.Fatalf("packet %d of the second source: %v", i, v)
+		}
+	}
+	if s.Received != 100 || s.Lost() != 0 {
+		t.Errorf("%d received, %d lost", s.Received, s.Lost())
 	}
 }
 

@@ -1,3 +1,0 @@
-package phone
-
-type Options struct{}
