@@ -41,8 +41,10 @@ type attachment struct {
 	reg    *register.Client // ue only
 
 	pace *pacer
+	poke chan struct{} // cap 1: a peer was suspended, watchTrunk looks at its clock again
 
 	mu    sync.Mutex
+	peer  []health // of each target; trunk only
 	state AttachmentState
 	calls map[string]*call // by Call-ID
 	live  int              // calls not ended
@@ -57,7 +59,7 @@ type attachment struct {
 
 func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 	a := &attachment{ua: ua, o: o, log: ua.log.With("attachment", o.Name),
-		calls: map[string]*call{}, pace: newPacer(o.CPS), peers: &peers{prefixes: slices.Clone(o.TrustPeers)}}
+		calls: map[string]*call{}, poke: make(chan struct{}, 1), pace: newPacer(o.CPS), peers: &peers{prefixes: slices.Clone(o.TrustPeers)}}
 	if err := a.resolve(); err != nil {
 		return nil, err
 	}
@@ -101,6 +103,7 @@ func (a *attachment) resolve() error {
 		a.targets = append(a.targets, net.JoinHostPort(ip.String(), port))
 		a.peers.prefixes = append(a.peers.prefixes, netip.PrefixFrom(ip, ip.BitLen()))
 	}
+	a.peer = make([]health, len(a.targets))
 	a.host = a.o.LocalAddr
 	if a.host == "" {
 		// Connecting a UDP socket sends nothing; it only asks for the route.
@@ -285,7 +288,7 @@ func (a *attachment) identity() (uri string, routes []string) {
 
 func (a *attachment) authorize(req *sip.Request, res *sip.Response) error {
 	if a.reg == nil {
-		return errors.New("attachment has no credentials")
+		return a.authorizeTrunk(req, res)
 	}
 	return a.reg.Authorize(req, res)
 }
@@ -347,19 +350,19 @@ func (a *attachment) prepare(req *sip.Request, dest string) {
 }
 
 // nextHop is where a request goes: its first Route, else its Request-URI, if that is
-// one of the peers; anything else goes through the current target, which knows the way.
-func (a *attachment) nextHop(req *sip.Request) string {
+// one of the peers; anything else goes to fallback, a peer that knows the way.
+func (a *attachment) nextHop(req *sip.Request, fallback string) string {
 	uri := req.Recipient
 	if hs := req.GetHeaders("Route"); len(hs) > 0 {
 		var ps sip.HeaderParams
 		if _, err := sip.ParseAddressValue(hs[0].Value(), &uri, &ps); err != nil {
-			return a.target()
+			return fallback
 		}
 	}
 	host := strings.Trim(uri.Host, "[]")
 	ip, err := netip.ParseAddr(host)
 	if err != nil || !slices.ContainsFunc(a.peers.prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
-		return a.target()
+		return fallback
 	}
 	port := uri.Port
 	if port == 0 {
@@ -368,32 +371,15 @@ func (a *attachment) nextHop(req *sip.Request) string {
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// transact starts a client transaction for a request that is complete. An initial
-// INVITE on a trunk is tried at every peer before it is given up: none has seen it.
+// transact starts a client transaction for a request that is complete.
 func (a *attachment) transact(req *sip.Request, dest string) (sip.ClientTransaction, error) {
 	a.prepare(req, dest)
-	tx, err := a.client.TransactionRequest(a.ctx, req, asBuilt)
-	if err == nil || a.o.Mode != ModeTrunk || !req.IsInvite() || req.To().Params.Has("tag") {
-		return tx, err
-	}
-	for _, t := range a.targets {
-		if t == dest {
-			continue
-		}
-		branch := sip.RFC3261BranchMagicCookie + token()
-		req.Via().Params.Remove("branch")
-		req.Via().Params.Add("branch", branch)
-		a.prepare(req, t)
-		if tx, e := a.client.TransactionRequest(a.ctx, req, asBuilt); e == nil {
-			return tx, nil
-		}
-	}
-	return nil, err
+	return a.client.TransactionRequest(a.ctx, req, asBuilt)
 }
 
 // write sends an ACK to a 2xx, which has no transaction.
-func (a *attachment) write(req *sip.Request) error {
-	a.prepare(req, a.nextHop(req))
+func (a *attachment) write(req *sip.Request, fallback string) error {
+	a.prepare(req, a.nextHop(req, fallback))
 	return a.client.WriteRequest(req, asBuilt)
 }
 

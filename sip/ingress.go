@@ -237,19 +237,25 @@ func (a *attachment) onStray(res *sipgo.Response) {
 	if c := a.find(string(*id)); c != nil && c.postIfLive(dialog.Response{Res: res}) {
 		return
 	}
-	if !res.IsSuccess() {
+	if res.IsSuccess() {
+		a.dropAnswer(res, a.target())
+	}
+}
+
+// dropAnswer acknowledges a 2xx that nobody wants any more and ends its dialog.
+func (a *attachment) dropAnswer(res *sipgo.Response, fallback string) {
+	ack, bye := dialog.Stray(a.dialogOptions(Invite{}, ""), res)
+	if ack == nil || bye == nil {
 		return
 	}
-	o := a.dialogOptions(Invite{}, "")
-	ack, bye := dialog.Stray(o, res)
-	if err := a.write(ack); err != nil {
-		a.log.Warn("ACK of a stray answer not sent", "err", err)
+	if err := a.write(ack, fallback); err != nil {
+		a.log.Warn("ACK of an unwanted answer not sent", "err", err)
 		return
 	}
 	a.log.Info("answer to a forgotten call: ended it")
 	a.wg.Go(func() {
-		if _, err := a.exchange(a.ctx, bye, a.nextHop(bye)); err != nil {
-			a.log.Warn("BYE of a stray answer failed", "err", err)
+		if _, err := a.exchange(a.ctx, bye, a.nextHop(bye, fallback)); err != nil {
+			a.log.Warn("BYE of an unwanted answer failed", "err", err)
 		}
 	})
 }

@@ -141,6 +141,9 @@ func (a AttachmentOptions) Validate() error {
 			bad("auth: neither password nor k")
 		}
 	}
+	if a.Mode == ModeTrunk && a.Auth.K != "" {
+		bad("auth: k belongs to ue; a trunk peer's challenge is answered with password")
+	}
 	if a.Auth.K != "" && a.Auth.OP == "" && a.Auth.OPc == "" {
 		bad("auth: k needs op or opc")
 	}

@@ -327,11 +327,11 @@ func (c *Call) hangUp(h hang) {
 func (c *Call) sendCancel() {
 	c.cancelSent = true
 	c.linger()
-	c.do(Send{c.cancelOf(c.invite, c.hang.reason)})
+	c.do(Send{Cancel(c.invite, c.hang.reason, c.o.UserAgent)})
 }
 
-// cancelOf cancels an INVITE: its branch, its Route, its CSeq number, its To.
-func (c *Call) cancelOf(inv *sip.Request, reason string) *sip.Request {
+// Cancel is the CANCEL of an INVITE: its branch, its Route, its CSeq number, its To.
+func Cancel(inv *sip.Request, reason, userAgent string) *sip.Request {
 	req := sip.NewRequest(sip.CANCEL, *inv.Recipient.Clone())
 	req.AppendHeader(inv.Via().Clone())
 	hops := sip.MaxForwardsHeader(70)
@@ -344,7 +344,7 @@ func (c *Call) cancelOf(inv *sip.Request, reason string) *sip.Request {
 	}
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
 	add(req, "Reason", reason)
-	add(req, "User-Agent", c.o.UserAgent)
+	add(req, "User-Agent", userAgent)
 	req.SetBody(nil)
 	return req
 }
