@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -32,6 +33,7 @@ type attachment struct {
 	host    string // bound
 	port    int
 	peers   *peers
+	screen  *screen
 	targets []string // ip:port, as Options.Targets
 	current atomic.Int32
 
@@ -64,6 +66,7 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 		return nil, err
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err
@@ -125,7 +128,7 @@ func (a *attachment) open() error {
 		sipgo.WithUserAgent(a.ua.o.UserAgent),
 		sipgo.WithUserAgentTransportLayerOptions(
 			sip.WithTransportLayerLogger(quiet),
-			sip.WithTransportLayerReadFilter(a.peers.filter),
+			sip.WithTransportLayerReadFilter(a.screen.filter),
 			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: &sip.TransportTCP{
 				ReadTimeout: 300 * time.Second, WriteTimeout: 10 * time.Second,
 				DialerCreate: func(laddr net.Addr) net.Dialer {
@@ -160,8 +163,29 @@ func (a *attachment) open() error {
 		return bindError(bind, err)
 	}
 	a.socket, a.port = l, l.Addr().(*net.TCPAddr).Port
-	a.wg.Go(func() { _ = stack.TransportLayer().ServeTCP(&guardedListener{Listener: l, peers: a.peers}) })
+	a.wg.Go(func() {
+		_ = stack.TransportLayer().ServeTCP(&guardedListener{Listener: l, peers: a.peers, screen: a.screen})
+	})
 	return nil
+}
+
+// reply sends an answer that has no transaction back to where a request came from.
+func (a *attachment) reply(network string, to net.Addr, b []byte) error {
+	if udp, ok := a.socket.(net.PacketConn); ok {
+		_, err := udp.WriteTo(b, to)
+		return err
+	}
+	c, err := a.stack.TransportLayer().GetConnection(network, to.String())
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = c.TryClose() }()
+	w, ok := c.(io.Writer)
+	if !ok {
+		return errors.New("connection cannot be written to")
+	}
+	_, err = w.Write(b)
+	return err
 }
 
 // awaitUDP waits until sipgo knows its listener: a request sent before would open a

@@ -31,15 +31,6 @@ func (p *peers) trusts(addr net.Addr) bool {
 	return slices.ContainsFunc(p.prefixes, func(pre netip.Prefix) bool { return pre.Contains(ip) })
 }
 
-// filter is sipgo's read filter. It never returns an error: that would end the listener.
-func (p *peers) filter(info sipgo.TransportReadProps, data []byte) ([]byte, error) {
-	if !p.trusts(info.RemoteAddr) {
-		p.dropped.Add(1)
-		return nil, nil
-	}
-	return data, nil
-}
-
 // maxConns is how many connections peers may have open to one attachment at once.
 const maxConns = 256
 
@@ -47,8 +38,9 @@ const maxConns = 256
 // each would cost a goroutine and 32 KiB.
 type guardedListener struct {
 	net.Listener
-	peers *peers
-	open  atomic.Int32
+	peers  *peers
+	screen *screen
+	open   atomic.Int32
 }
 
 func (l *guardedListener) Accept() (net.Conn, error) {
@@ -76,6 +68,7 @@ type countedConn struct {
 func (c *countedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
 		c.l.open.Add(-1)
+		c.l.screen.forget(c.Conn)
 	}
 	return c.Conn.Close()
 }
@@ -117,11 +110,17 @@ func validate(req *sipgo.Request) verdict {
 	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
 		return verdict{status: 483}
 	}
+	if scheme := strings.ToLower(req.Recipient.Scheme); scheme != "sip" && scheme != "sips" && scheme != "tel" {
+		return verdict{status: 416}
+	}
 	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
 		return verdict{420, dialog.Header{Name: "Unsupported", Value: strings.Join(unknown, ", ")}}
 	}
 	if req.IsInvite() && len(req.Body()) > 0 && dialog.SDP(req) == nil {
 		return verdict{415, dialog.Header{Name: "Accept", Value: "application/sdp"}}
+	}
+	if req.IsInvite() && !acceptsSDP(dialog.Values(req, "Accept")) {
+		return verdict{status: 406}
 	}
 	return verdict{}
 }

@@ -57,6 +57,7 @@ type AttachmentOptions struct {
 
 	MaxCalls int     // live calls at once; 1000
 	CPS      float64 // new calls a second, the others wait their turn; 20
+	PeerRate float64 // messages a second taken from one peer address, twice that in a burst; 2000
 }
 
 // Auth is how an attachment proves who it is. K, OP, OPc and AMF are hexadecimal.
@@ -153,6 +154,9 @@ func (a AttachmentOptions) Validate() error {
 	if a.CPS < 0 {
 		bad("cps: %v is negative", a.CPS)
 	}
+	if a.PeerRate < 0 {
+		bad("peer_rate: %v is negative", a.PeerRate)
+	}
 	return errors.Join(errs...)
 }
 
@@ -198,6 +202,9 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	}
 	if a.CPS == 0 {
 		a.CPS = 20
+	}
+	if a.PeerRate == 0 {
+		a.PeerRate = 2000
 	}
 	set(&a.IMPU, "sip:sparkle@"+a.Domain)
 	return a
