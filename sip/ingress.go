@@ -103,7 +103,7 @@ func validate(req *sipgo.Request) verdict {
 		return verdict{status: 505}
 	case seq.MethodName != req.Method || seq.SeqNo >= 1<<31:
 		return verdict{status: 400}
-	case !slices.Contains(strings.Split(allow, ", "), string(req.Method)):
+	case !slices.Contains(methods, string(req.Method)):
 		return verdict{405, dialog.Header{Name: "Allow", Value: allow}}
 	case req.IsAck():
 		return verdict{} // nothing may answer it

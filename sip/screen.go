@@ -100,20 +100,20 @@ func isKeepAlive(data []byte) bool { return len(data) <= 4 && len(bytes.Trim(dat
 // pass says whether sipgo will take this message. If not, it has been answered where
 // that is possible.
 func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
-	if r := readRaw(data); r.request() {
-		switch {
-		case !strings.EqualFold(r.version, "SIP/2.0"):
-			s.refuse(info, r, 505, "Version Not Supported")
-			return false
-		case !slices.Contains(strings.Split(allow, ", "), r.method) && r.seqMethod() == r.method:
-			// Here and not in onRequest: sipgo folds the case of a method, in the answer too.
-			s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
-			return false
-		}
+	r := readRaw(data)
+	if r.request() && !strings.EqualFold(r.version, "SIP/2.0") {
+		s.refuse(info, r, 505, "Version Not Supported")
+		return false
 	}
-	if err := s.parse(data); err != nil {
+	// A CSeq of another method would find another request's transaction.
+	if err := s.parse(data); err != nil || r.request() && r.seqMethod() != r.method {
 		s.malformed.Add(1)
-		s.refuse(info, readRaw(data), 400, "Bad Request")
+		s.refuse(info, r, 400, "Bad Request")
+		return false
+	}
+	if r.request() && !slices.Contains(methods, r.method) {
+		// Here and not in onRequest: sipgo folds the case of a method, in the answer too.
+		s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
 		return false
 	}
 	return true
