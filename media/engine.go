@@ -60,7 +60,6 @@ type roomEntry struct {
 
 	// The reporter's:
 	talking []string
-	talked  bool
 }
 
 // legEntry is what the API side knows of a leg.
@@ -359,7 +358,10 @@ func (e *Engine) openLeg(le *legEntry, ip netip.Addr, video bool) (*mediapb.Open
 			e.pictures.CloseLeg(le.id)
 		}
 		le.closePorts(pair)
-		return nil, errors.Join(err, addErr)
+		if err == nil {
+			err = status.Errorf(codes.Internal, "media: epoll: %v", addErr)
+		}
+		return nil, err
 	}
 	l.entry = le
 	le.leg.Store(l)

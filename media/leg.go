@@ -1,7 +1,6 @@
 package media
 
 import (
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	"sparkle/media/mix"
 	"sparkle/media/payload"
 	"sparkle/media/port"
+	"sparkle/media/rtp"
 )
 
 // latchTime is how long any source port of the right address is taken, where
@@ -43,8 +43,10 @@ type leg struct {
 
 	// In.
 	rtpGate, rtcpGate gate
-	rx                receiver
-	started           bool // MediaStarted was told
+	rx                rtp.Source
+	rtpIn             rtp.Packet
+	rxPackets         uint64 // of all sources
+	started           bool   // MediaStarted was told
 	digits            dtmf.Receiver
 	frames            [payload.MaxFrames]amr.Frame
 	frameBuf          [payload.MaxFrames][amr.MaxBytes]byte
@@ -152,7 +154,7 @@ func (l *leg) apply(p *plan, now int64) {
 			l.txCount, l.txBytes = 0, 0
 		}
 		l.mode, l.limit, l.spurt = l.st.initialMode(), l.st.topMode(), false
-		l.rx.reset(l.st.clock)
+		l.rx.Clock = l.st.clock
 	case old.modes != l.st.modes:
 		l.mode, l.limit = l.st.initialMode(), l.st.topMode()
 	}
@@ -182,30 +184,35 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		l.stranger++
 		return
 	}
-	h, body, ok := parseRTP(b)
-	if !ok || !whole {
+	h := &l.rtpIn
+	if err := h.Parse(b); err != nil || !whole {
 		l.dropped++
 		return
 	}
 	s := l.st
-	if h.pt == s.dtmfPT && s.dtmfPT != 0 {
+	if h.Type == s.dtmfPT && s.dtmfPT != 0 {
 		l.lastRx.Store(now)
-		l.onDigit(w, h, body, now)
+		l.rx.AddEvent(h, l.since(now)) // not counted, each key press would look like ten losses
+		l.onDigit(w, h, now)
 		return
 	}
-	if h.pt != s.pt {
+	if h.Type != s.pt {
 		l.dropped++
 		return
 	}
-	n := l.unpack(body)
+	n := l.unpack(h.Payload)
 	if n == 0 {
 		l.dropped++
 		return
 	}
 	l.lastRx.Store(now)
 	l.rxBytes += uint64(len(b))
-	if l.rx.packet(h, l.since(now)) {
-		l.jb.Reset() // another source
+	l.rxPackets++
+	switch l.rx.Add(h, l.since(now)) {
+	case rtp.Restarted:
+		l.jb.Reset()
+	case rtp.Rejected:
+		return
 	}
 	if !s.recv {
 		return
@@ -216,10 +223,10 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 	}
 	for i := range n {
 		f := &l.frames[i]
-		ts := h.ts + uint32(i)*s.step
+		ts := h.Timestamp + uint32(i)*s.step
 		switch {
 		case !s.kind.amr():
-			l.jb.Push(ts, l.since(now), ftSpeech, false, false, body[i*narrowLen:(i+1)*narrowLen])
+			l.jb.Push(ts, l.since(now), ftSpeech, false, false, h.Payload[i*narrowLen:(i+1)*narrowLen])
 		case f.Type == amr.NoData:
 			// A hole in an aggregate: nothing to store; speech around it makes it a loss.
 		default:
@@ -255,8 +262,8 @@ func (l *leg) unpack(body []byte) int {
 	return n
 }
 
-func (l *leg) onDigit(w *worker, h rtpHeader, body []byte, now int64) {
-	d, first, err := l.digits.Take(h.ts, body)
+func (l *leg) onDigit(w *worker, h *rtp.Packet, now int64) {
+	d, first, err := l.digits.Take(h.Timestamp, h.Payload)
 	if err != nil {
 		l.dropped++
 		return
@@ -360,14 +367,8 @@ func (l *leg) send(c *coder, n uint64) {
 	}
 	speech := l.isSpeech(ft)
 	b := l.tx[:]
-	b[0], b[1] = 0x80, l.st.pt
-	if speech && !l.spurt {
-		b[1] |= 0x80
-	}
+	rtp.PutHeader(b, speech && !l.spurt, l.st.pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
-	binary.BigEndian.PutUint16(b[2:], l.seq)
-	binary.BigEndian.PutUint32(b[4:], ts)
-	binary.BigEndian.PutUint32(b[8:], l.ssrc)
 	size := l.st.pack(b[12:], l.cmr, ft, frame)
 	l.seq++
 	if sendTo(l.pair.RTP, b[:12+size], &l.st.to) {

@@ -172,6 +172,9 @@ func (s *stream) setRemote(r *mediapb.Remote, pair *port.Pair) error {
 	if ip == pair.IP && (uint16(r.Port) == pair.Port || uint16(r.Port) == pair.Port+1) {
 		return invalid("audio.remote.port", "is the leg's own port")
 	}
+	if ip.IsUnspecified() || r.Port == 0 {
+		return nil // on hold in the old way: nowhere to send, nobody to hear
+	}
 	rtcp := uint16(r.RtcpPort)
 	if rtcp == 0 && r.Port < 65535 {
 		rtcp = uint16(r.Port) + 1

@@ -2,42 +2,30 @@ package media
 
 import (
 	"encoding/binary"
-	"math"
 	"math/rand/v2"
 	"net/netip"
 	"time"
 
 	"sparkle/media/mediapb"
-)
-
-// ntpEpoch is 1900 counted from 1970, in seconds (RFC 3550 §4).
-const ntpEpoch = 2208988800
-
-// RTCP packet types (RFC 3550 §12.1).
-const (
-	rtcpSR   = 200
-	rtcpRR   = 201
-	rtcpSDES = 202
-	rtcpBYE  = 203
-	rtcpXR   = 207 // the highest we may meet in a compound
+	"sparkle/media/rtp"
 )
 
 // rtcpState is the RTCP of one leg: when to send, and what the peer's reports said.
 type rtcpState struct {
 	next   int64
-	cname  [16]byte
-	buf    [128]byte
-	lsr    uint32 // middle of the NTP time of the peer's last SR
-	lsrAt  int64
+	cname  string
+	buf    [rtp.ReportSize + 8]byte // and a BYE
 	txLoss float32
 	rtt    time.Duration
 }
 
 func (s *rtcpState) init(now int64) {
 	const letters = "abcdefghijklmnopqrstuvwxyz234567"
-	for i := range s.cname { // random per leg: a host name would tell who shares a server (RFC 7022)
-		s.cname[i] = letters[rand.IntN(len(letters))]
+	var name [16]byte
+	for i := range name { // random per leg: a host name would tell who shares a server (RFC 7022)
+		name[i] = letters[rand.IntN(len(letters))]
 	}
+	s.cname = string(name[:])
 	s.next = now + int64(time.Second)
 }
 
@@ -73,50 +61,10 @@ func (l *leg) bye(now int64) {
 // sendReport sends a compound packet: SR or RR, SDES with CNAME, BYE.
 func (l *leg) sendReport(now int64, bye bool) {
 	b := l.rtcp.buf[:]
-	wall := time.Now().UnixNano()
-	n := 8
-	b[0], b[1] = 0x80, rtcpRR
-	binary.BigEndian.PutUint32(b[4:], l.ssrc)
-	if l.txCount > 0 {
-		b[1] = rtcpSR
-		binary.BigEndian.PutUint32(b[8:], uint32(wall/1e9+ntpEpoch))
-		binary.BigEndian.PutUint32(b[12:], uint32(uint64(wall%1e9)<<32/1e9))
-		binary.BigEndian.PutUint32(b[16:], l.lastTS)
-		binary.BigEndian.PutUint32(b[20:], uint32(l.txCount))
-		binary.BigEndian.PutUint32(b[24:], uint32(l.txBytes))
-		n = 28
-	}
-	if l.rx.have {
-		b[0] |= 1
-		fraction, lost := l.rx.report()
-		binary.BigEndian.PutUint32(b[n:], l.rx.ssrc)
-		binary.BigEndian.PutUint32(b[n+4:], uint32(lost)&0xffffff|uint32(fraction)<<24)
-		binary.BigEndian.PutUint32(b[n+8:], l.rx.highest())
-		binary.BigEndian.PutUint32(b[n+12:], uint32(l.rx.jitter))
-		var lsr, dlsr uint32
-		if l.rtcp.lsrAt != 0 {
-			lsr, dlsr = l.rtcp.lsr, uint32((now-l.rtcp.lsrAt)*65536/1e9)
-		}
-		binary.BigEndian.PutUint32(b[n+16:], lsr)
-		binary.BigEndian.PutUint32(b[n+20:], dlsr)
-		n += 24
-	}
-	binary.BigEndian.PutUint16(b[2:], uint16(n/4-1))
-
-	d := b[n:]
-	clear(d[:28])
-	d[0], d[1] = 0x81, rtcpSDES
-	binary.BigEndian.PutUint16(d[2:], 28/4-1)
-	binary.BigEndian.PutUint32(d[4:], l.ssrc)
-	d[8], d[9] = 1, byte(len(l.rtcp.cname)) // CNAME
-	copy(d[10:], l.rtcp.cname[:])           // then at least one zero, to the next word
-	n += 28
+	me := rtp.Sender{SSRC: l.ssrc, Timestamp: l.lastTS, Packets: uint32(l.txCount), Octets: uint32(l.txBytes)}
+	n := rtp.PutReport(b, me, &l.rx, l.rtcp.cname, time.Now(), l.since(now))
 	if bye {
-		d := b[n:]
-		d[0], d[1] = 0x81, rtcpBYE
-		binary.BigEndian.PutUint16(d[2:], 1)
-		binary.BigEndian.PutUint32(d[4:], l.ssrc)
-		n += 8
+		n += rtp.PutBye(b[n:], l.ssrc)
 	}
 	if !sendTo(l.pair.RTCP, b[:n], &l.st.toRTCP) {
 		l.refused++
@@ -135,52 +83,42 @@ func (l *leg) onRTCP(_ *worker, b []byte, from netip.AddrPort, whole bool, now i
 		return
 	}
 	l.lastRx.Store(now)
-	for len(b) >= 4 {
-		size := 4 * (int(binary.BigEndian.Uint16(b[2:])) + 1)
-		p := b[:size]
-		b = b[size:]
-		count := int(p[0] & 0x1f)
-		blocks := p[8:]
-		switch p[1] {
-		case rtcpSR:
-			l.rtcp.lsr, l.rtcp.lsrAt = binary.BigEndian.Uint32(p[10:]), now
-			blocks = p[28:]
-		case rtcpRR:
-		default:
-			continue
+	for {
+		r, rest, ok := rtp.Next(b)
+		if !ok {
+			return
 		}
-		for i := 0; i < count; i++ {
-			if r := blocks[24*i:]; binary.BigEndian.Uint32(r) == l.ssrc {
-				l.heard(r, now)
+		b = rest
+		if r.Type == rtp.TypeSR {
+			l.rx.OnSR(r.SSRC, r.NTP, l.since(now))
+		}
+		for i := range len(r.Blocks) / 24 {
+			if block := r.Block(i); block.SSRC == l.ssrc {
+				l.heard(block)
 			}
 		}
 	}
 }
 
 // heard takes the peer's report on what we send.
-func (l *leg) heard(r []byte, now int64) {
-	l.rtcp.txLoss = float32(r[4]) / 256
-	lsr, dlsr := binary.BigEndian.Uint32(r[16:]), binary.BigEndian.Uint32(r[20:])
-	if lsr == 0 {
-		return
-	}
-	wall := time.Now().UnixNano()
-	ntp := uint32(uint64(wall/1e9+ntpEpoch)<<16 | uint64(wall%1e9)<<16/1e9)
-	// Wraps are harmless; a peer that claims to have held the report for longer than it
-	// was away is not believed.
-	if d := int32(ntp - lsr - dlsr); d >= 0 && d < 10*65536 {
-		l.rtcp.rtt = time.Duration(d) * time.Second / 65536
+func (l *leg) heard(r rtp.Block) {
+	l.rtcp.txLoss = float32(r.Fraction)
+	if rtt, ok := r.RTT(time.Now()); ok {
+		l.rtcp.rtt = rtt
 	}
 }
+
+// typeXR is the highest packet type that a compound may have (RFC 3611).
+const typeXR = 207
 
 // validRTCP checks a compound packet as a whole (RFC 3550 A.2), including that every
 // report block that is counted is there.
 func validRTCP(b []byte) bool {
-	if len(b) < 8 || b[1] != rtcpSR && b[1] != rtcpRR {
+	if len(b) < 8 || b[1] != rtp.TypeSR && b[1] != rtp.TypeRR {
 		return false
 	}
 	for len(b) > 0 {
-		if len(b) < 4 || b[0]>>6 != 2 || b[1] < rtcpSR || b[1] > rtcpXR {
+		if len(b) < 4 || b[0]>>6 != 2 || b[1] < rtp.TypeSR || b[1] > typeXR {
 			return false
 		}
 		size := 4 * (int(binary.BigEndian.Uint16(b[2:])) + 1)
@@ -189,7 +127,7 @@ func validRTCP(b []byte) bool {
 		}
 		blocks := 24 * int(b[0]&0x1f)
 		switch {
-		case b[1] == rtcpSR && size < 28+blocks, b[1] == rtcpRR && size < 8+blocks:
+		case b[1] == rtp.TypeSR && size < 28+blocks, b[1] == rtp.TypeRR && size < 8+blocks:
 			return false
 		}
 		b = b[size:]
@@ -209,10 +147,10 @@ type legStats struct {
 
 func (l *leg) stats(now int64) legStats {
 	s := legStats{
-		at: max(now, 1), packets: l.rx.total, bytes: l.rxBytes, lost: l.rx.lostNow(),
+		at: max(now, 1), packets: l.rxPackets, bytes: l.rxBytes, lost: l.rx.Lost(),
 		dropped: l.dropped, stranger: l.stranger, concealed: l.concealed,
 		txPackets: l.txCount, txBytes: l.txBytes, refused: l.refused, lastRx: uint64(l.lastRx.Load()),
-		jitter: l.rx.jitterTime(), rtt: l.rtcp.rtt, loss: l.rx.recentLoss(), txLoss: l.rtcp.txLoss,
+		jitter: l.rx.Jitter(), rtt: l.rtcp.rtt, loss: float32(l.rx.Loss()), txLoss: l.rtcp.txLoss,
 		level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: l.kind.wide(),
 	}
 	if l.jb != nil {
@@ -233,27 +171,7 @@ func (e *Engine) legStats(le *legEntry, s legStats, _ int64) *mediapb.LegStats {
 		a.LastRx = e.wall(int64(s.lastRx))
 	}
 	if s.packets > 0 {
-		a.Mos = mosOf(s.wide, s.loss, s.rtt/2+s.playout+40*time.Millisecond)
+		a.Mos = float32(rtp.MOS(s.wide, float64(s.loss), s.rtt/2+s.playout+40*time.Millisecond))
 	}
 	return &mediapb.LegStats{Id: le.id, Conference: le.re.id, Audio: a, Talking: s.talking, LevelDbov: s.level}
-}
-
-// mosOf estimates listening quality by the E-model (ITU-T G.107; G.107.1 for
-// wideband): loss and delay each take from the rating of a clean call.
-func mosOf(wide bool, loss float32, delay time.Duration) float32 {
-	r, bpl := 88.2, 10.0 // AMR 12.2: Ie 5
-	if wide {
-		r, bpl = 93.2, 7.0 // on the 0-100 scale: AMR-WB 12.65's Ie,wb is made up by its bandwidth
-	}
-	d := delay.Seconds() * 1000
-	id := 0.024 * d
-	if d > 177.3 {
-		id += 0.11 * (d - 177.3)
-	}
-	p := float64(loss) * 100
-	r -= id + (95-5)*p/(p+bpl)
-	if r <= 0 {
-		return 1
-	}
-	return float32(math.Max(1, 1+0.035*r+r*(r-60)*(100-r)*7e-6))
 }

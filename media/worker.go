@@ -38,9 +38,8 @@ type worker struct {
 }
 
 type workerStats struct {
-	ticks, lateTicks, skipped  uint64
-	encodes, saved, decodes    uint64
-	rxPackets, rxRTCP, noSlots uint64
+	ticks, lateTicks, skipped uint64
+	encodes, saved, decodes   uint64
 }
 
 func newWorker(e *Engine, index int) (*worker, error) {

@@ -3,9 +3,11 @@
 // allocates nothing after New.
 //
 // Frames are found by their RTP timestamp, so reordering and duplicates cost nothing. The
-// depth follows the jitter of the last seconds; it changes while nothing is said (a
-// talk spurt starts as late as the jitter asks; a silent frame is left out or added), so
-// that no click is heard, and in speech only when the buffer ran dry.
+// depth follows the jitter of the last seconds. It changes while nothing is said (a talk
+// spurt starts as late as the jitter asks; a silent frame is left out or added), so that
+// no click is heard. In speech it grows when the buffer ran dry, and shrinks, at most a
+// frame a second, only for a sender that never pauses: G.711 after a stall, or a clock
+// that runs fast. A frame that was lost anyway is the first to be left out.
 package jitter
 
 import "time"
@@ -19,6 +21,8 @@ const (
 	MaxDepth = 200 * time.Millisecond // of the adaptive depth
 	history  = 256                    // frames the jitter is judged by: 5 s
 	resync   = slots - 2              // a timestamp so far away is a new stream
+	patience = 50                     // frames of too much delay before speech is cut: 1 s
+	lateFor  = 200 * time.Millisecond // of nothing but late frames: the schedule is wrong
 )
 
 // Verdict says what a tick has to do.
@@ -48,8 +52,11 @@ type Buffer struct {
 	base    uint32 // timestamp of frame index 0
 	next    int64  // frame index that is due
 	newest  int64
-	quiet   bool // the last frame played was silence: a gap after it is no loss
-	missing int  // frames in a row that were concealed
+	quiet   bool          // the last frame played was silence: a gap after it is no loss
+	missing int           // frames in a row that were concealed
+	slack   int           // frames in a row that waited longer than they had to
+	lateRun int           // frames in a row that came too late
+	lateAt  time.Duration // arrival of the first of them
 	ring    [slots]slot
 
 	jitter  [history]int32 // arrival against schedule, µs
@@ -59,8 +66,16 @@ type Buffer struct {
 	since   int           // frames since anchor was renewed
 	minNext time.Duration
 
-	// Counters, for the owner to read.
-	Late, Duplicate, Resyncs, Stretched, Dropped uint64
+	Counters
+}
+
+// Counters are for the owner to read; Reset leaves them alone.
+type Counters struct {
+	Late      uint64 // frames that came after their time
+	Duplicate uint64
+	Resyncs   uint64 // jumps of the timestamp
+	Stretched uint64 // ticks that waited for a late frame: the delay grew
+	Dropped   uint64 // frames left out: the delay shrank
 }
 
 // New makes a buffer for frames of ticks RTP clock ticks and at most size octets.
@@ -79,6 +94,7 @@ func (b *Buffer) Reset() {
 		b.ring[i].used = false
 	}
 	b.started, b.playing, b.jn, b.missing, b.quiet, b.since = false, false, 0, 0, false, 0
+	b.slack, b.lateRun = 0, 0
 	b.depth = MinDepth
 }
 
@@ -90,17 +106,12 @@ func (b *Buffer) Depth() time.Duration { return b.depth }
 // whether the frame was of use; data longer than the buffer's size is cut.
 func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool, data []byte) bool {
 	if !b.started {
-		b.started, b.base, b.newest, b.next = true, ts, 0, 0
-		b.anchor, b.minNext = at, at
+		b.start(ts, at)
 	}
-	index := b.newest + int64(int32(ts-b.base-uint32(b.newest)*b.ticks))/int64(b.ticks)
+	index := b.index(ts)
 	if d := index - b.newest; d > resync && !silent && !b.quiet || d < -resync || b.playing && index-b.next >= slots {
-		b.Resyncs++
-		late, dup, re, st, dr := b.Late, b.Duplicate, b.Resyncs, b.Stretched, b.Dropped
-		b.Reset()
-		b.Late, b.Duplicate, b.Resyncs, b.Stretched, b.Dropped = late, dup, re, st, dr
-		b.started, b.base, b.newest, b.next, index = true, ts, 0, 0, 0
-		b.anchor, b.minNext = at, at
+		b.restart(ts, at)
+		index = 0
 	}
 	b.observe(index, at)
 	// The first words after a pause set the schedule anew.
@@ -110,8 +121,18 @@ func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool,
 	b.newest = max(b.newest, index)
 	if b.playing && index < b.next {
 		b.Late++
-		return false
+		if b.lateRun++; b.lateRun == 1 {
+			b.lateAt = at
+		}
+		if at-b.lateAt < lateFor {
+			return false
+		}
+		// Nothing but late frames, and not one burst after a stall: this phone's
+		// timestamps stood still in a pause, or the path got longer for good.
+		b.restart(ts, at)
+		index = 0
 	}
+	b.lateRun = 0
 	if !b.playing && index < b.next {
 		b.next = index // the first packets came in the wrong order
 	}
@@ -123,6 +144,28 @@ func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool,
 	s.used, s.index, s.kind, s.bad, s.silent = true, index, kind, bad, silent
 	s.n = copy(s.data, data)
 	return true
+}
+
+func (b *Buffer) start(ts uint32, at time.Duration) {
+	b.started, b.base, b.newest, b.next = true, ts, 0, 0
+	b.anchor, b.minNext = at, at
+}
+
+func (b *Buffer) restart(ts uint32, at time.Duration) {
+	b.Resyncs++
+	b.Reset()
+	b.start(ts, at)
+}
+
+// index is the number of the frame stamped ts, the nearest: gateways stamp a few ticks
+// off the grid.
+func (b *Buffer) index(ts uint32) int64 {
+	d := int64(int32(ts - b.base - uint32(b.newest)*b.ticks))
+	half := int64(b.ticks / 2)
+	if d < 0 {
+		return b.newest - (half-d)/int64(b.ticks)
+	}
+	return b.newest + (d+half)/int64(b.ticks)
 }
 
 // observe keeps the arrival's distance from an ideal link and derives the depth: what
@@ -140,7 +183,7 @@ func (b *Buffer) observe(index int64, at time.Duration) {
 	if b.since++; b.since >= history {
 		b.anchor, b.since = b.minNext, 0
 	}
-	b.jitter[b.jn%history] = int32((ideal - b.anchor) / time.Microsecond)
+	b.jitter[b.jn%history] = int32(min(ideal-b.anchor, 2*MaxDepth) / time.Microsecond)
 	b.jn++
 	n := min(b.jn, history)
 	// Two passes over at most 256 numbers is cheaper than keeping them sorted, and it
@@ -188,8 +231,8 @@ func (b *Buffer) Pop(now time.Duration) (v Verdict, kind uint8, bad bool, data [
 		}
 		b.playing = true
 	}
-	s := &b.ring[uint64(b.next)%slots]
-	if s.used && s.index == b.next {
+	b.catchUp(now)
+	if s := b.due(); s != nil {
 		s.used = false
 		b.next++
 		b.missing = 0
@@ -228,14 +271,52 @@ func (b *Buffer) behind(now time.Duration) bool {
 	return now >= b.anchor+time.Duration(b.next)*Frame+b.depth
 }
 
+// due is the frame to be played next, nil if it is not here.
+func (b *Buffer) due() *slot {
+	if s := &b.ring[uint64(b.next)%slots]; s.used && s.index == b.next {
+		return s
+	}
+	return nil
+}
+
+// excess is how much later than wanted the next frame plays.
+func (b *Buffer) excess(now time.Duration) time.Duration {
+	return now - (b.anchor + time.Duration(b.next)*Frame) - b.depth
+}
+
 // shrink leaves a silent frame out when playout is more than a frame later than wanted.
 func (b *Buffer) shrink(now time.Duration) {
-	if now-(b.anchor+time.Duration(b.next)*Frame) > b.depth+2*Frame {
-		s := &b.ring[uint64(b.next)%slots]
-		if s.used && s.index == b.next && s.silent {
-			s.used = false
-			b.next++
-			b.Dropped++
-		}
+	if b.excess(now) <= 2*Frame {
+		return
 	}
+	if s := b.due(); s != nil && s.silent {
+		s.used = false
+		b.next++
+		b.Dropped++
+	}
+}
+
+// catchUp leaves a frame of speech out when playout has been a frame too late for a
+// second, or one that was lost anyway as soon as it is too late. The frame after it has
+// to be here: a cut must not become a gap.
+func (b *Buffer) catchUp(now time.Duration) {
+	if b.quiet || b.excess(now) < Frame+Frame/4 {
+		b.slack = 0
+		return
+	}
+	b.slack++
+	s := b.due()
+	if s != nil && b.slack < patience || b.newest <= b.next {
+		return
+	}
+	b.next++
+	if b.due() == nil {
+		b.next--
+		return
+	}
+	if s != nil {
+		s.used = false
+	}
+	b.Dropped++
+	b.slack = 0
 }

@@ -12,12 +12,16 @@ import (
 // Why a payload is refused. Refused means whole: no frame of it is used.
 var (
 	ErrShort    = errors.New("payload: shorter than its table of contents says")
+	ErrLong     = errors.New("payload: longer than its table of contents says")
 	ErrFrames   = errors.New("payload: no frame, or too many")
 	ErrReserved = errors.New("payload: reserved frame type")
 )
 
 // MaxFrames in one packet: maxptime 240 ms.
 const MaxFrames = 12
+
+// maxPadding is one octet less than the smallest frame, SID, has.
+const maxPadding = 4
 
 // NoRequest is the CMR of somebody who takes any mode.
 const NoRequest = 15
@@ -60,7 +64,7 @@ func (f Format) Pack(dst []byte, cmr uint8, fr amr.Frame) int {
 
 // Unpack reads a payload: the peer's mode request, and its frames, oldest first, into
 // frames, whose Bits it fills in place (each needs capacity amr.MaxBytes). It returns how
-// many there are.
+// many there are. A CMR is as the peer wrote it: one outside the mode set is to be ignored.
 func (f Format) Unpack(p []byte, frames *[MaxFrames]amr.Frame) (cmr uint8, n int, err error) {
 	r := reader{p: p}
 	cmr = r.take(4)
@@ -96,6 +100,11 @@ func (f Format) Unpack(p []byte, frames *[MaxFrames]amr.Frame) (cmr uint8, n int
 	}
 	if r.over {
 		return 0, 0, ErrShort
+	}
+	// Octets left over are the mark of the other format (RFC 4867 §4.1), and what is in
+	// them was read as speech. Fewer than a frame can have are forgiven: padding.
+	if len(p)-(r.bit+7)/8 > maxPadding {
+		return 0, 0, ErrLong
 	}
 	return cmr, n, nil
 }

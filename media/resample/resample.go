@@ -1,5 +1,6 @@
 // Package resample moves 20 ms frames between 8 kHz (AMR, G.711) and the mix's 16 kHz with
-// one half-band low-pass. Delay is 23 samples at 16 kHz, 1.4 ms. It allocates nothing.
+// one half-band low-pass: flat to 3.4 kHz, images and folds of what is above 4.6 kHz more than
+// 55 dB down. Delay is 31 samples at 16 kHz, 1.9 ms. It allocates nothing.
 package resample
 
 import "math"
@@ -7,7 +8,7 @@ import "math"
 // taps of the half-band filter: every other one is zero but the middle, so one branch is
 // a delay and the other has half of them.
 const (
-	taps = 47
+	taps = 63
 	half = (taps + 1) / 2 // non-zero side taps: those at even distance from the ends
 )
 
@@ -57,12 +58,8 @@ func (u *Up) Frame(in, out []int16) {
 		x[half-1+i] = float32(v)
 	}
 	for i := range narrow {
-		var acc float32
-		w := x[i : i+half]
-		for k, c := range side {
-			acc += c * w[half-1-k]
-		}
-		out[2*i] = clip(2 * acc)
+		w := (*[half]float32)(x[i:])
+		out[2*i] = clip(2 * fold(w))
 		out[2*i+1] = int16(w[half/2]) // the middle tap: a delay
 	}
 }
@@ -84,13 +81,20 @@ func (d *Down) Frame(in, out []int16) {
 		o[half-1+i] = float32(in[2*i+1])
 	}
 	for i := range narrow {
-		var acc float32
-		w := e[i : i+half]
-		for k, c := range side {
-			acc += c * w[half-1-k]
-		}
-		out[i] = clip(acc + 0.5*o[i+half-1-half/2])
+		w := (*[half]float32)(e[i:])
+		out[i] = clip(fold(w) + 0.5*o[i+half-1-half/2])
 	}
+}
+
+// fold is the side branch over its window. The taps are symmetric, so each serves two
+// samples, and two sums keep the additions from waiting for each other.
+func fold(w *[half]float32) float32 {
+	var a, b float32
+	for k := 0; k < half/2; k += 2 {
+		a += side[k] * (w[k] + w[half-1-k])
+		b += side[k+1] * (w[k+1] + w[half-2-k])
+	}
+	return a + b
 }
 
 func clip(v float32) int16 {

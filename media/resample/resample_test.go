@@ -44,21 +44,44 @@ func down(x []int16) []int16 {
 
 func TestTonesPassAndImagesDoNot(t *testing.T) {
 	const n = 8000
-	for _, f := range []float64{100, 300, 1000, 2000, 3000, 3400} {
+	for _, f := range []float64{100, 300, 1000, 2000, 3000, 3300, 3400} {
 		u := up(tone(n, 8000, f))[1600:]
-		if l := level(u, 16000, f); math.Abs(l) > 0.5 {
+		if l := level(u, 16000, f); math.Abs(l) > 0.1 {
 			t.Errorf("up: %v Hz at %.2f dB", f, l)
 		}
-		if l := level(u, 16000, 8000-f); l > -45 {
+		if l := level(u, 16000, 8000-f); l > -55 {
 			t.Errorf("up: %v Hz has an image at %.1f dB", f, l)
 		}
-		if l := level(down(tone(2*n, 16000, f))[800:], 8000, f); math.Abs(l) > 0.5 {
+		if l := level(down(tone(2*n, 16000, f))[800:], 8000, f); math.Abs(l) > 0.1 {
 			t.Errorf("down: %v Hz at %.2f dB", f, l)
 		}
 	}
-	for _, f := range []float64{4700, 5000, 6000, 7500} {
-		if l := level(down(tone(2*n, 16000, f))[800:], 8000, 8000-f); l > -45 {
+	for _, f := range []float64{4600, 4700, 5000, 6000, 7500} {
+		if l := level(down(tone(2*n, 16000, f))[800:], 8000, 8000-f); l > -55 {
 			t.Errorf("down: %v Hz folds to %v at %.1f dB", f, 8000-f, l)
+		}
+	}
+}
+
+// Full scale in must not wrap around on its way out.
+func TestFullScaleDoesNotWrap(t *testing.T) {
+	square := make([]int16, 1600)
+	for i := range square {
+		square[i] = 32767
+		if i/20%2 == 1 {
+			square[i] = -32768
+		}
+	}
+	for name, tt := range map[string]struct {
+		out []int16
+		src func(i int) int
+	}{"up": {up(square), func(i int) int { return (i - 31) / 2 }}, "down": {down(square), func(i int) int { return 2*i - 31 }}} {
+		for i := 100; i < len(tt.out)-100; i++ {
+			// In the middle of each half wave the sign is the input's.
+			src := tt.src(i)
+			if p := src % 20; p > 6 && p < 14 && (tt.out[i] > 0) != (square[src] > 0) {
+				t.Fatalf("%s: sample %d is %d where the input was %d", name, i, tt.out[i], square[src])
+			}
 		}
 	}
 }
@@ -76,6 +99,7 @@ func BenchmarkUpDown(b *testing.B) {
 	var u Up
 	var d Down
 	x, y := make([]int16, narrow), make([]int16, wide)
+	b.ReportAllocs()
 	for b.Loop() {
 		u.Frame(x, y)
 		d.Frame(y, x)

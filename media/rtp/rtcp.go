@@ -63,7 +63,7 @@ func (s *Source) putBlock(b []byte, at time.Duration) int {
 	s.expectedPrior, s.receivedPrior = expected, s.Received
 	binary.BigEndian.PutUint32(b, s.SSRC)
 	lost := uint32(min(s.lost(), 0x7fffff))
-	binary.BigEndian.PutUint32(b[4:], uint32(fraction*256)<<24|lost)
+	binary.BigEndian.PutUint32(b[4:], min(uint32(fraction*256), 255)<<24|lost)
 	binary.BigEndian.PutUint32(b[8:], s.cycles+uint32(s.maxSeq))
 	binary.BigEndian.PutUint32(b[12:], uint32(s.jitter))
 	var lsr, dlsr uint32

@@ -97,8 +97,25 @@ func TestJumpsRestart(t *testing.T) {
 			t.Errorf("packet %d: %v, want %v", i, got[i], want[i])
 		}
 	}
-	if s.Add(&Packet{SSRC: 2, Seq: 9}, time.Second) != Restarted {
-		t.Error("a new SSRC is no restart")
+	if s.Add(&Packet{SSRC: 2, Seq: 9}, time.Second) != Rejected || s.Add(&Packet{SSRC: 2, Seq: 10}, time.Second) != Restarted {
+		t.Error("a new SSRC is no restart with its second packet")
+	}
+}
+
+// Of two sources that send at once the first goes on being heard.
+func TestTwoSourcesAtOnce(t *testing.T) {
+	s := Source{Clock: 8000}
+	for i := range uint16(100) {
+		at := time.Duration(i) * 20 * time.Millisecond
+		if v := s.Add(&Packet{SSRC: 1, Seq: i}, at); v != OK {
+			t.Fatalf("packet %d of the first source: %v", i, v)
+		}
+		if v := s.Add(&Packet{SSRC: 2, Seq: 500 + i}, at); v != Rejected {
+			t.Fatalf("packet %d of the second source: %v", i, v)
+		}
+	}
+	if s.Received != 100 || s.Lost() != 0 {
+		t.Errorf("%d received, %d lost", s.Received, s.Lost())
 	}
 }
 
@@ -230,5 +247,24 @@ func TestZeroAllocations(t *testing.T) {
 		Next(b)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// A key press shares the stream's sequence numbers: it is no loss, and its standing
+// timestamp is no jitter.
+func TestEventsAreNoLossAndNoJitter(t *testing.T) {
+	s := Source{Clock: 16000}
+	for i := range 300 {
+		at := time.Duration(i) * 20 * time.Millisecond
+		p := Packet{SSRC: 1, Seq: uint16(i), Timestamp: uint32(i) * 320}
+		if i >= 100 && i < 110 {
+			p.Timestamp = 100 * 320
+			s.AddEvent(&p, at)
+			continue
+		}
+		s.Add(&p, at)
+	}
+	if s.Lost() != 0 || s.Jitter() > time.Millisecond {
+		t.Errorf("lost %d, jitter %v", s.Lost(), s.Jitter())
 	}
 }

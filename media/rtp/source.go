@@ -29,6 +29,10 @@ type Source struct {
 	lastSRAt time.Duration
 	haveSR   bool
 	lostBase uint64 // losses of SSRCs before this one
+
+	rival    uint32 // another SSRC that sent the last packet, and what it would send next
+	rivalSeq uint16
+	hasRival bool
 }
 
 // RFC 3550 A.1.
@@ -44,19 +48,47 @@ type Verdict uint8
 const (
 	OK        Verdict = iota
 	Restarted         // a new SSRC or a new sequence: what was buffered is of another stream
-	Rejected          // a wild jump, once: wait whether it goes on like that
+	Rejected          // a wild jump or a foreign SSRC, once: wait whether it goes on like that
 )
 
 // Add accounts for a packet.
 func (s *Source) Add(p *Packet, at time.Duration) Verdict {
+	v := s.count(p)
+	if v != Rejected {
+		s.Received++
+		s.observe(p.Timestamp, at)
+		s.roll(at)
+	}
+	return v
+}
+
+// AddEvent accounts for a packet of the stream whose timestamp stands still, a
+// telephone-event's: it has a sequence number but says nothing of jitter.
+func (s *Source) AddEvent(p *Packet, at time.Duration) Verdict {
+	v := s.count(p)
+	if v != Rejected {
+		s.Received++
+		s.roll(at)
+	}
+	return v
+}
+
+func (s *Source) count(p *Packet) Verdict {
 	v := OK
-	if !s.valid || p.SSRC != s.SSRC {
-		if s.valid {
-			v = Restarted
-			s.lostBase += s.lost()
+	if !s.valid {
+		s.restart(p.SSRC, p.Seq)
+	} else if p.SSRC != s.SSRC {
+		// A new source has to send two packets in a row, as RFC 3550 A.1 asks of any: of
+		// two that send at once, one goes on being heard and not neither.
+		if !s.hasRival || s.rival != p.SSRC || s.rivalSeq != p.Seq {
+			s.rival, s.rivalSeq, s.hasRival = p.SSRC, p.Seq+1, true
+			return Rejected
 		}
+		v = Restarted
+		s.lostBase += s.lost()
 		s.restart(p.SSRC, p.Seq)
 	} else {
+		s.hasRival = false
 		delta := p.Seq - s.maxSeq
 		switch {
 		case delta < maxDropout:
@@ -74,16 +106,13 @@ func (s *Source) Add(p *Packet, at time.Duration) Verdict {
 			v = Restarted
 		}
 	}
-	s.Received++
-	s.observe(p.Timestamp, at)
-	s.roll(at)
 	return v
 }
 
 func (s *Source) restart(ssrc uint32, seq uint16) {
 	s.valid, s.SSRC, s.maxSeq, s.cycles, s.baseSeq, s.badSeq = true, ssrc, seq, 0, uint32(seq), seqMod+1
 	s.Received, s.expectedPrior, s.receivedPrior = 0, 0, 0
-	s.haveT, s.haveSR, s.windowN = false, false, 0
+	s.haveT, s.haveSR, s.windowN, s.hasRival = false, false, 0, false
 }
 
 func (s *Source) observe(ts uint32, at time.Duration) {

@@ -49,3 +49,31 @@ func BenchmarkEncode20ms(b *testing.B) {
 		PCMA.Encode(pcm, out)
 	}
 }
+
+// Buffers of different lengths are no reason to panic; the shorter one counts.
+func TestLengths(t *testing.T) {
+	if n := PCMA.Encode(make([]int16, 160), make([]byte, 80)); n != 80 {
+		t.Errorf("encoded %d", n)
+	}
+	if n := PCMU.Decode(make([]byte, 200), make([]int16, 160)); n != 160 {
+		t.Errorf("decoded %d", n)
+	}
+	if n := PCMU.Decode(nil, make([]int16, 160)); n != 0 {
+		t.Errorf("decoded %d of nothing", n)
+	}
+}
+
+func TestZeroAllocations(t *testing.T) {
+	pcm, out := make([]int16, 160), make([]byte, 160)
+	if n := testing.AllocsPerRun(100, func() { PCMU.Encode(pcm, out); PCMA.Decode(out, pcm) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkDecode20ms(b *testing.B) {
+	pcm, in := make([]int16, 160), make([]byte, 160)
+	b.ReportAllocs()
+	for b.Loop() {
+		PCMA.Decode(in, pcm)
+	}
+}

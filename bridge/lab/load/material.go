@@ -1,0 +1,216 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"sparkle/media/codec/amr"
+	"sparkle/media/codec/g711"
+	"sparkle/media/mediapb"
+	"sparkle/media/payload"
+)
+
+// Codec is what all phones of a load speak. Use AMRWB or PCMU.
+type Codec struct {
+	Name string
+	pb   mediapb.AudioStream_Codec
+	mode int // AMR-WB
+	pt   uint8
+	step uint32 // RTP clock ticks of a frame
+	rate int    // RTP clock, Hz
+}
+
+// AMRWB is AMR-WB, bandwidth-efficient, in one mode (0..8: 8 is 23.85 kbit/s, 2 is
+// 12.65), both ways.
+func AMRWB(mode int) Codec {
+	return Codec{Name: fmt.Sprintf("AMR-WB/%d", mode), pb: mediapb.AudioStream_AMR_WB, mode: mode, pt: 96, step: 320, rate: 16000}
+}
+
+// PCMU is G.711 µ-law.
+func PCMU() Codec {
+	return Codec{Name: "PCMU", pb: mediapb.AudioStream_PCMU, pt: 0, step: 160, rate: 8000}
+}
+
+func (c Codec) amr() bool { return c.pb == mediapb.AudioStream_AMR_WB }
+
+func (c Codec) validate() error {
+	switch {
+	case c.pb == mediapb.AudioStream_CODEC_UNSPECIFIED:
+		return errors.New("load: no codec")
+	case c.amr() && (c.mode < 0 || c.mode > amr.TopMode(true)):
+		return fmt.Errorf("load: AMR-WB has no mode %d", c.mode)
+	}
+	return nil
+}
+
+// stream is the codec as the engine is told it, sent to one address.
+func (c Codec) stream(remote *mediapb.Remote) *mediapb.AudioStream {
+	a := &mediapb.AudioStream{
+		Remote: remote, Codec: c.pb, PayloadType: uint32(c.pt), Send: true, Recv: true,
+	}
+	if c.amr() {
+		a.Dtx = true
+		a.ModeSet = []uint32{uint32(c.mode)} // so that what comes back has this mode from the first frame on
+	}
+	return a
+}
+
+// speech says whether a payload that came back is speech, not comfort noise. Too short
+// is not speech.
+func (c Codec) speech(body []byte) bool {
+	if !c.amr() {
+		return len(body) > 0
+	}
+	if len(body) < 2 {
+		return false
+	}
+	ft := body[0]&7<<1 | body[1]>>7 // RFC 4867 §4.3: CMR (4), F (1), FT (4)
+	return ft < amr.SIDWide
+}
+
+// material is encoded once and sent many times.
+type material struct {
+	speech  [][]byte // RTP payloads of consecutive frames; nil: nothing is sent
+	silence [][]byte // from the end of speech on; then its last silencePeriod repeats
+}
+
+const (
+	speechFrames  = 500 // ten seconds
+	silenceFrames = 80
+	// silencePeriod is how often comfort noise is sent, in frames (TS 26.193 §5.1.2).
+	silencePeriod = 8
+)
+
+// at is the payload of the n-th frame of silence.
+func (m *material) quiet(n int) []byte {
+	if n >= len(m.silence) {
+		n = len(m.silence) - silencePeriod + n%silencePeriod
+	}
+	return m.silence[n]
+}
+
+// newMaterial speaks for twelve seconds into the codec's encoder.
+func newMaterial(c Codec) (*material, error) {
+	pcm := Speech(1, speechFrames*320)
+	pcm = append(pcm, make([]int16, silenceFrames*320)...)
+	m := &material{}
+	if !c.amr() {
+		for n := range speechFrames {
+			m.speech = append(m.speech, ulaw(pcm[n*320:(n+1)*320]))
+		}
+		quiet := ulaw(make([]int16, 320))
+		for range silencePeriod {
+			m.silence = append(m.silence, quiet)
+		}
+		return m, nil
+	}
+	enc, err := amr.NewEncoder(true, true)
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	defer enc.Close()
+	form := payload.Format{Wide: true}
+	var bits [amr.MaxBytes]byte
+	var packed [payload.MaxPacked]byte
+	for n := range speechFrames + silenceFrames {
+		f := enc.Encode(c.mode, pcm[n*320:(n+1)*320], bits[:])
+		var body []byte
+		if f.Type != amr.NoData {
+			body = append(body, packed[:form.Pack(packed[:], payload.NoRequest, f)]...)
+		}
+		if n < speechFrames {
+			m.speech = append(m.speech, body)
+		} else {
+			m.silence = append(m.silence, body)
+		}
+	}
+	sid := 0
+	for _, b := range m.silence[silenceFrames-silencePeriod:] {
+		if b != nil {
+			sid++
+		}
+	}
+	if sid != 1 {
+		return nil, fmt.Errorf("load: the encoder sent %d frames in %d of silence, want 1: DTX does not work", sid, silencePeriod)
+	}
+	return m, nil
+}
+
+// ulaw is every second sample as µ-law: what aliases does not matter here.
+func ulaw(pcm []int16) []byte {
+	half := make([]int16, len(pcm)/2)
+	for i := range half {
+		half[i] = pcm[2*i]
+	}
+	b := make([]byte, len(half))
+	g711.PCMU.Encode(half, b)
+	return b
+}
+
+// Speech makes n samples (16 kHz) that codecs and talk detectors take for speech: a
+// glottal pulse train with a falling pitch through three formants that change with each
+// syllable, a hiss before some, four syllables a second, pauses too short for DTX. It
+// begins at once and loudly. It is the same for the same seed.
+func Speech(seed uint64, n int) []int16 {
+	r := rand.New(rand.NewPCG(seed, 0x5eed))
+	vowels := [][3]float64{{730, 1090, 2440}, {270, 2290, 3010}, {570, 840, 2410}, {300, 870, 2240}, {530, 1840, 2480}, {660, 1720, 2410}}
+	const rate = 16000
+	pcm := make([]int16, n)
+	var f [3]resonator
+	syllable, left, hiss := 0, 0, 0
+	pitch, phase := 120.0, 1.0
+	for i := range pcm {
+		if left == 0 {
+			syllable = rate/5 + r.IntN(rate/10)
+			left = syllable
+			if i > 0 && r.IntN(2) == 0 {
+				hiss = rate / 25
+			}
+			pitch = 100 + 60*r.Float64()
+			v := vowels[r.IntN(len(vowels))]
+			for k := range f {
+				f[k].tune(v[k], 60+40*float64(k), rate)
+			}
+		}
+		at := float64(syllable-left) / float64(syllable)
+		left--
+		var x float64
+		if hiss > 0 {
+			hiss--
+			x = r.NormFloat64() * 0.08
+		} else {
+			phase += pitch * (1.1 - 0.2*at) / rate
+			if phase >= 1 {
+				phase--
+				x = 1
+			}
+			x += r.NormFloat64() * 0.004
+		}
+		y := f[0].step(x) + 0.6*f[1].step(x) + 0.3*f[2].step(x)
+		env := 1.0
+		if at > 0.75 {
+			env = 1 - 3.6*(at-0.75) // down to a tenth between syllables
+		}
+		pcm[i] = int16(min(max(y*env*5000, -30000), 30000))
+	}
+	return pcm
+}
+
+// resonator is one formant: two poles, gain of about one at its frequency.
+type resonator struct{ a, b, c, y1, y2 float64 }
+
+func (f *resonator) tune(hz, width, rate float64) {
+	p := math.Exp(-math.Pi * width / rate)
+	f.c = -p * p
+	f.b = 2 * p * math.Cos(2*math.Pi*hz/rate)
+	f.a = 1 - f.b - f.c
+	f.a = max(f.a, 0.05) * 4
+}
+
+func (f *resonator) step(x float64) float64 {
+	y := f.a*x + f.b*f.y1 + f.c*f.y2
+	f.y2, f.y1 = f.y1, y
+	return y
+}

@@ -1,0 +1,229 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"sparkle/media"
+)
+
+// Process is an engine in a process of its own; *media.Child is one.
+type Process interface {
+	media.API
+	PID() int
+	Close() error
+}
+
+// Suite is `sparkle bench`: a fresh media process for each case, one row for each.
+type Suite struct {
+	// Start starts a media process, with or without a video side.
+	Start func(ctx context.Context, video bool) (Process, error)
+	// Window is how long each case is counted; 0: 6 s.
+	Window   time.Duration
+	Realtime bool // for the generator's thread
+	// Only are the names of the cases to run; none: all.
+	Only []string
+}
+
+// benchCase is a line of the table. Several may have the same name.
+type benchCase struct {
+	name  string
+	about string
+	run   func(context.Context, *Suite) (Row, error)
+}
+
+// conference is the audio part of a case.
+type conference struct {
+	legs, talkers int
+	codec         Codec
+	onsets        int
+	window        time.Duration // 0: the suite's
+	busy          bool          // beside a busy API and a mosaic
+}
+
+func cases() []benchCase {
+	const top, half = 8, 2
+	audio := func(name, about string, c conference) benchCase {
+		return benchCase{name, about, func(ctx context.Context, s *Suite) (Row, error) { return s.audio(ctx, c) }}
+	}
+	all := []benchCase{{"idle", "no conference", func(ctx context.Context, s *Suite) (Row, error) { return s.idle(ctx) }}}
+	for _, n := range []int{10, 50, 200} {
+		all = append(all, audio("conf-dtx", "3 talkers, the rest in DTX", conference{legs: n, talkers: 3, codec: AMRWB(top), onsets: 10}))
+	}
+	all = append(all, audio("conf-dtx-1265", "the same at 12.65 kbit/s", conference{legs: 200, talkers: 3, codec: AMRWB(half)}))
+	for _, n := range []int{10, 50, 200} {
+		all = append(all, audio("conf-speech", "all talk", conference{legs: n, talkers: n, codec: AMRWB(top)}))
+	}
+	all = append(all,
+		audio("conf-pcmu", "3 talkers, the rest send silence", conference{legs: 200, talkers: 3, codec: PCMU()}),
+		audio("tick-quiet", "nothing else runs", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10}),
+		audio("tick-busy", "API and video busy, all cores taken", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10, busy: true}),
+		audio("delay", "40 onsets of speech", conference{legs: 8, talkers: 1, codec: AMRWB(top), onsets: 40, window: time.Second}),
+		audio("memory", "0 to 200 legs", conference{legs: 200, talkers: 3, codec: AMRWB(top), window: 2 * time.Second}),
+	)
+	for _, size := range [][2]int{{320, 240}, {640, 480}} {
+		for _, n := range []int{4, 9} {
+			all = append(all, benchCase{"mosaic", "all send and receive this size", func(ctx context.Context, s *Suite) (Row, error) {
+				return s.mosaic(ctx, n, size[0], size[1])
+			}})
+		}
+	}
+	return all
+}
+
+// Cases are the names that Only takes.
+func Cases() []string {
+	var names []string
+	for _, c := range cases() {
+		if !slices.Contains(names, c.name) {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
+// Validate reports every fault.
+func (s *Suite) Validate() error {
+	var errs []error
+	if s.Start == nil {
+		errs = append(errs, errors.New("load: nothing starts a media process"))
+	}
+	if s.Window != 0 && (s.Window < time.Second || s.Window > time.Minute) {
+		errs = append(errs, fmt.Errorf("load: window %v, want 1s..1m", s.Window))
+	}
+	for _, n := range s.Only {
+		if !slices.Contains(Cases(), n) {
+			errs = append(errs, fmt.Errorf("load: no case %q; there are %s", n, strings.Join(Cases(), ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Run runs the cases in order and calls row after each. A case that fails has its error
+// in the row and in Run's, and the next one is run; only the end of ctx ends Run early.
+func (s *Suite) Run(ctx context.Context, row func(Row)) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range cases() {
+		if len(s.Only) > 0 && !slices.Contains(s.Only, c.name) {
+			continue
+		}
+		r, err := c.run(ctx, s)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.Case, r.About = c.name, c.about
+		if err != nil {
+			r.Error = err.Error()
+			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
+		}
+		row(r)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Suite) window(d time.Duration) time.Duration {
+	switch {
+	case d != 0:
+		return d
+	case s.Window != 0:
+		return s.Window
+	}
+	return 6 * time.Second
+}
+
+// idle is what the process costs before anybody calls: its beat, and Go's own threads.
+func (s *Suite) idle(ctx context.Context) (row Row, err error) {
+	p, err := s.Start(ctx, false)
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := wait(ctx, time.Second); err != nil { // start-up is over
+		return row, err
+	}
+	from, started := time.Duration(0), time.Now()
+	if from, err = CPU(p.PID()); err != nil {
+		return row, err
+	}
+	if err := wait(ctx, s.window(0)/2); err != nil {
+		return row, err
+	}
+	to, err := CPU(p.PID())
+	if err != nil {
+		return row, err
+	}
+	sec := time.Since(started).Seconds()
+	row.Seconds, row.CPU = *number(sec, 2), *number(float64(to-from)/1e6/sec, 2)
+	snap, err := p.Snapshot(ctx)
+	if err != nil {
+		return row, err
+	}
+	row.ticks(delta(nil, snap, ""))
+	rss, err := RSS(p.PID())
+	row.RSSMiB = *number(float64(rss)/(1<<20), 1)
+	return row, err
+}
+
+func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
+	row = Row{Legs: c.legs, Codec: c.codec.Name, Talkers: c.talkers}
+	p, err := s.Start(ctx, c.busy)
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	o := Options{API: p, PID: p.PID(), Legs: c.legs, Talkers: c.talkers, Codec: c.codec,
+		Window: s.window(c.window), Onsets: c.onsets, Realtime: s.Realtime}
+	if c.busy {
+		video, err := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 4, Width: 640, Height: 480})
+		if err != nil {
+			return row, err
+		}
+		defer video.Close()
+		busy, err := StartBusy(ctx, p, runtime.NumCPU())
+		if err != nil {
+			return row, err
+		}
+		defer busy.Close()
+		defer func() { row.APICalls, row.APIFailed = busy.Calls() }()
+	}
+	r, err := Run(ctx, o)
+	if err != nil {
+		return row, err
+	}
+	if p.PID() != o.PID {
+		return row, fmt.Errorf("load: the media process %d ended while it was measured", o.PID)
+	}
+	row.audio(r)
+	if c.busy {
+		row.CPUPerLeg, row.RSSPerLegKiB = nil, nil // it served the mosaic as well
+	}
+	return row, nil
+}
+
+func (s *Suite) mosaic(ctx context.Context, members, w, h int) (row Row, err error) {
+	row = Row{Legs: members, Codec: "H264", Size: fmt.Sprintf("%dx%d", w, h)}
+	p, err := s.Start(ctx, true)
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	v, err := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: members, Width: w, Height: h, Window: s.window(0)})
+	if err != nil {
+		return row, err
+	}
+	defer v.Close()
+	r, err := v.Measure(ctx)
+	if err != nil {
+		return row, err
+	}
+	row.video(r)
+	return row, nil
+}

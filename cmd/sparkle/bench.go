@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sparkle/bridge/lab/load"
+	"sparkle/config"
+	"sparkle/media"
+)
+
+func benchCommand() *cobra.Command {
+	var asJSON bool
+	var suite load.Suite
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure the media engine: CPU, delay, lateness, memory",
+		Long: "Measure the media engine in a process of its own, under simulated phones: CPU time,\n" +
+			"frames missing and late, delay, lateness of its tick, memory, and the mosaic.\n\nCases: " +
+			strings.Join(load.Cases(), ", ") + ".",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return bench(cmd.Context(), suite, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	cmd.Flags().StringSliceVar(&suite.Only, "only", nil, "run these cases only, as conf-dtx,mosaic")
+	cmd.Flags().DurationVar(&suite.Window, "window", 6*time.Second, "how long each case is counted")
+	cmd.Flags().BoolVar(&suite.Realtime, "realtime", true, "ask for real-time priority, for the engine and the generator")
+	return cmd
+}
+
+func bench(ctx context.Context, suite load.Suite, asJSON bool, stdout, stderr io.Writer) error {
+	dir, err := os.MkdirTemp("", "sparkle-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	n := 0
+	suite.Start = func(ctx context.Context, video bool) (load.Process, error) {
+		n++
+		return benchMedia(ctx, filepath.Join(dir, fmt.Sprint(n, ".sock")), video, suite.Realtime, stderr)
+	}
+	if err := suite.Validate(); err != nil {
+		return err
+	}
+	// The generator's thread sleeps in system calls and needs a P at once when it wakes,
+	// also while every core is kept busy on purpose.
+	runtime.GOMAXPROCS(2*runtime.NumCPU() + 2)
+	if asJSON {
+		out := json.NewEncoder(stdout)
+		var written error
+		err := suite.Run(ctx, func(r load.Row) { written = errors.Join(written, out.Encode(r)) })
+		return errors.Join(err, written)
+	}
+	fmt.Fprintf(stdout, "%d cores (%s), %s, load before %s\n", runtime.NumCPU(), cpuModel(), runtime.Version(), loadAverage())
+	table := load.Table{W: stdout}
+	err = suite.Run(ctx, table.Row)
+	fmt.Fprint(stdout, "\n", load.References)
+	return err
+}
+
+// benchMedia starts a media process as serve does, with the defaults of the configuration.
+func benchMedia(ctx context.Context, socket string, video, realtime bool, stderr io.Writer) (load.Process, error) {
+	cfg := config.Default()
+	cfg.Media.Realtime, cfg.Video.Enabled = realtime, video
+	cfg.Media.PortMin, cfg.Media.PortMax = 0, 0 // any: a daemon may be running here
+	options, err := json.Marshal(mediaOptions{Media: cfg.Media, Video: cfg.Video, Level: slog.LevelError})
+	if err != nil {
+		return nil, err
+	}
+	return media.StartChild(ctx, media.ChildOptions{
+		Args: []string{"media", "--socket", socket, "--options", string(options)}, Socket: socket, Stderr: stderr,
+	})
+}
+
+// cpuModel and loadAverage say on what the figures were measured; "unknown" where the
+// kernel does not tell.
+func cpuModel() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	defer f.Close()
+	for in := bufio.NewScanner(f); in.Scan(); {
+		if name, model, ok := strings.Cut(in.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(model)
+		}
+	}
+	return "unknown"
+}
+
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(b), " ")
+	return one
+}

@@ -1,0 +1,218 @@
+package media
+
+import (
+	"context"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"sparkle/media/mediapb"
+	"sparkle/media/rtp"
+)
+
+func (a *air) count(match func(*mediapb.Event) bool) int {
+	n := 0
+	for _, ev := range a.events {
+		if match(ev) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestSilentLegIsReportedOnceAndAgainWhenItReturns(t *testing.T) {
+	a := newAir(t, Options{MediaTimeout: 20 * time.Second})
+	x, _, z := a.three()
+	dead := func(ev *mediapb.Event) bool { return ev.GetMediaStalled().GetLegDead() && ev.Leg == "x" }
+	back := func(ev *mediapb.Event) bool { return ev.GetMediaResumed() != nil && ev.Leg == "x" }
+	started := func(ev *mediapb.Event) bool { return ev.GetMediaStarted().GetKind() == "audio" }
+	if n := a.count(started); n != 3 {
+		t.Errorf("%d legs started, want 3", n)
+	}
+	x.off, z.off = true, true
+	z.leg.Held = true
+	z.update()
+	a.run(19 * time.Second)
+	if n := a.count(dead); n != 0 {
+		t.Fatalf("dead after 19 s")
+	}
+	a.run(30 * time.Second)
+	if n := a.count(dead); n != 1 {
+		t.Errorf("%d reports of a dead leg, want 1", n)
+	}
+	if n := a.count(func(ev *mediapb.Event) bool { return ev.GetMediaStalled() != nil && ev.Leg != "x" }); n != 0 {
+		t.Errorf("%d reports of others: one sends, one is held", n)
+	}
+	// RTCP alone is life.
+	rr := []byte{0x80, 201, 0, 1, 0, 0, 0, 9}
+	if _, err := x.rtcp.WriteToUDPAddrPort(rr, x.toRTCP); err != nil {
+		t.Fatal(err)
+	}
+	a.run(time.Second)
+	if n := a.count(back); n != 1 {
+		t.Errorf("%d returns, want 1", n)
+	}
+	a.run(25 * time.Second)
+	if n := a.count(dead); n != 2 {
+		t.Errorf("%d reports after the second silence, want 2", n)
+	}
+}
+
+func TestDigits(t *testing.T) {
+	a := newAir(t, Options{})
+	x, y, z := a.three()
+	b := make([]byte, 16)
+	for digit, event := range map[string]byte{"5": 5, "#": 11} {
+		for i := range 6 { // one press is many packets, the end three times
+			header(b, 101, x.seq+uint16(i), x.ts+uint32(event)*1000, x.ssrc)
+			b[12], b[13] = event, 10
+			if i >= 3 {
+				b[13] |= 0x80
+			}
+			binary.BigEndian.PutUint16(b[14:], uint16(320*(i+1)))
+			x.write(b)
+		}
+		a.run(100 * time.Millisecond)
+		if n := a.count(func(ev *mediapb.Event) bool { return ev.Leg == "x" && ev.GetDigit().GetDigit() == digit }); n != 1 {
+			t.Errorf("key %s: %d digits, want 1", digit, n)
+		}
+	}
+	y.hears(x, z)
+}
+
+func TestLevels(t *testing.T) {
+	a := newAir(t, Options{})
+	x, y, z := a.three()
+	levels := func(ev *mediapb.Event) bool { return ev.GetLevels() != nil }
+	x.toneHz, y.toneHz, z.toneHz = 0, 0, 0
+	a.run(3 * time.Second)
+	a.events = nil
+	a.run(5 * time.Second)
+	if n := a.count(levels); n != 0 {
+		t.Errorf("%d level events in silence", n)
+	}
+	x.toneHz = 500
+	a.run(time.Second)
+	if n := a.count(levels); n == 0 || n > 5 {
+		t.Errorf("%d level events in a second of talk, want 1 to 5", n)
+	}
+	if n := a.count(func(ev *mediapb.Event) bool {
+		for _, l := range ev.GetLevels().GetLevels() {
+			if l.Leg == "x" && l.Talking && l.Dbov > -40 {
+				return true
+			}
+		}
+		return false
+	}); n == 0 {
+		t.Error("nobody told that x talks")
+	}
+}
+
+func TestReportsToThePeerAndFromIt(t *testing.T) {
+	a := newAir(t, Options{})
+	x, _, _ := a.three()
+	x.drop = func(n int) bool { return n%5 == 0 }
+	x.reports = nil
+	a.run(10 * time.Second)
+	if n := len(x.reports); n < 3 || n > 7 {
+		t.Fatalf("%d reports in 10 s, want one every 2 to 4 s", n)
+	}
+	r := x.reports[len(x.reports)-1]
+	if !validRTCP(r) || r[1] != rtp.TypeSR {
+		t.Fatalf("not a valid SR: %x", r)
+	}
+	if fraction := float64(r[28+4]) / 256; fraction < 0.15 || fraction > 0.25 {
+		t.Errorf("reported loss %.2f, want 0.2", fraction)
+	}
+	if ssrc := binary.BigEndian.Uint32(r[28:]); ssrc != x.ssrc {
+		t.Errorf("report is on source %d, want %d", ssrc, x.ssrc)
+	}
+	// The peer's RR: half lost, answered at once.
+	rr := make([]byte, 32)
+	rr[0], rr[1], rr[3] = 0x81, rtp.TypeRR, 7
+	copy(rr[8:], r[4:8])
+	rr[12] = 128
+	binary.BigEndian.PutUint32(rr[24:], binary.BigEndian.Uint32(r[10:]))
+	if _, err := x.rtcp.WriteToUDPAddrPort(rr, x.toRTCP); err != nil {
+		t.Fatal(err)
+	}
+	a.run(20 * time.Millisecond)
+	if s := a.stats("x").Audio; s.TxLoss != 0.5 || s.RttMs < 0 || s.RttMs > 5000 {
+		t.Errorf("the peer's report: loss %v, rtt %v ms", s.TxLoss, s.RttMs)
+	}
+	// A forged BYE ends nothing; ours is sent at the end.
+	if _, err := x.rtcp.WriteToUDPAddrPort([]byte{0x80, 201, 0, 1, 0, 0, 0, 1, 0x81, 203, 0, 1, 0, 0, 0, 1}, x.toRTCP); err != nil {
+		t.Fatal(err)
+	}
+	a.run(time.Second)
+	x.hears(a.phones[1], a.phones[2])
+	x.reports = nil
+	if _, err := a.e.CloseLeg(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	x.listen()
+	if n := len(x.reports); n != 1 || x.reports[0][len(x.reports[0])-7] != rtp.TypeBYE {
+		t.Errorf("no BYE at the end: %x", x.reports)
+	}
+}
+
+func TestSlowReaderLosesOldLevelsOnly(t *testing.T) {
+	h := newHub()
+	s := h.subscribe()
+	for i := range 1000 {
+		h.publish(&mediapb.Event{At: int64(i), What: &mediapb.Event_Levels{Levels: &mediapb.Levels{}}})
+		if i%100 == 0 {
+			h.publish(&mediapb.Event{At: int64(i), What: &mediapb.Event_Digit{Digit: &mediapb.Digit{Digit: "1"}}})
+		}
+	}
+	list, _ := s.take()
+	digits, levels := 0, 0
+	last := int64(-1)
+	for _, ev := range list {
+		if ev.At < last {
+			t.Fatalf("out of order at %d", ev.At)
+		}
+		last = ev.At
+		if ev.GetDigit() != nil {
+			digits++
+		} else {
+			levels++
+		}
+	}
+	if digits != 10 || levels != levelsKept || h.lost.Load() != 1000-levelsKept {
+		t.Errorf("%d digits, %d levels, %d lost", digits, levels, h.lost.Load())
+	}
+	for range eventsKept + 1 {
+		h.publish(&mediapb.Event{What: &mediapb.Event_Digit{Digit: &mediapb.Digit{}}})
+	}
+	if err := s.run(t.Context(), func(*mediapb.Event) {}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a reader that never reads: %v", err)
+	}
+	h.close()
+	if err := h.subscribe().run(context.Background(), nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("subscribed after close: %v", err)
+	}
+}
+
+// c=0.0.0.0 (RFC 2543's hold) is a leg without a peer: not even RTCP goes anywhere.
+func TestOldHoldSendsNothing(t *testing.T) {
+	a := newAir(t, Options{})
+	x, y, z := a.three()
+	was := x.leg.Audio.Remote
+	x.leg.Audio.Remote, x.leg.Audio.Send, x.leg.Audio.Recv = &mediapb.Remote{Ip: "0.0.0.0"}, false, false
+	x.update()
+	x.reports, x.packets = nil, nil
+	before := a.stats("x").Audio
+	a.run(10 * time.Second)
+	if after := a.stats("x").Audio; len(x.reports) != 0 || len(x.packets) != 0 || after.TxPackets != before.TxPackets || after.TxRefused != 0 {
+		t.Errorf("%d reports, %d packets, %v", len(x.reports), len(x.packets), after)
+	}
+	x.leg.Audio.Remote, x.leg.Audio.Send, x.leg.Audio.Recv = was, true, true
+	x.update()
+	a.run(time.Second)
+	x.hears(y, z)
+	y.hears(x, z)
+}
