@@ -178,6 +178,9 @@ func (t *tables) find(s stencil) (best reading, ok bool) {
 			if t.box(t.sum, x, y, 2, s.h)/float64(2*s.h) > 60 || t.box(t.sum, x+s.w-2, y, 2, s.h)/float64(2*s.h) > 60 {
 				continue
 			}
+			if t.box(t.sum, x, y, s.w, 2)/float64(2*s.w) > 75 { // but not below: some glyphs go deep
+				continue
+			}
 			norm := math.Sqrt(dev * n)
 			c := t.lay(s.dots[:s.few], x, y, mean)
 			if c*float64(len(s.dots)) < 0.4*norm*float64(s.few) {

@@ -55,7 +55,7 @@ func result(codec string, audio, video, mode int) sdp.Result {
 // until polls a condition; a real call takes real time.
 func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(limit); !ok(); <-tick.C {
 		if time.Now().After(end) {

@@ -85,7 +85,7 @@ func (w *watcher) since(t time.Time) (kept []look, frames int) {
 const (
 	minSights   = 3 // pictures in which a speaker's mark is found at one place
 	minCounts   = 3 // different counters in them
-	maxWatched  = 24
+	maxWatched  = 12
 	namesLooked = 2 // pictures that are read for names
 )
 
