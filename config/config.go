@@ -78,6 +78,8 @@ type Attachment struct {
 	PANI          string        `yaml:"pani"` // P-Access-Network-Info; empty: not sent
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
+
+	wrong []string // yaml's complaints, until decode has collected them
 }
 
 // Auth is how an attachment proves who it is. Each secret may be in a file of its own.

@@ -129,6 +129,12 @@ func (l *loader) decode(text []byte) File {
 	if err := dec.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) {
 		l.typeFaults(err, "")
 	}
+	for i := range cfg.Attachments {
+		if a := &cfg.Attachments[i]; len(a.wrong) > 0 {
+			l.typeFaults(&yaml.TypeError{Errors: a.wrong}, "")
+			a.wrong = nil
+		}
+	}
 	var more yaml.Node
 	if dec.Decode(&more) == nil {
 		l.faults = append(l.faults, Fault{Line: more.Line, Text: "a second document: the file has one"})
@@ -136,16 +142,21 @@ func (l *loader) decode(text []byte) File {
 	return cfg
 }
 
-// UnmarshalYAML gives an attachment its defaults before its keys.
+// UnmarshalYAML gives an attachment its defaults before its keys. Wrong types and unknown
+// keys are kept in it for decode to collect: yaml leaves an entry with an error out, and
+// then its other faults would go unsaid and those of later entries carry wrong indices.
 func (a *Attachment) UnmarshalYAML(n *yaml.Node) error {
 	type plain Attachment // without this method
-	if err := unknownKeys(n, reflect.TypeFor[plain]()); err != nil {
-		return err
-	}
 	p := plain(DefaultAttachment())
-	err := n.Decode(&p)
+	for _, err := range []error{unknownKeys(n, reflect.TypeFor[plain]()), n.Decode(&p)} {
+		if te := (*yaml.TypeError)(nil); errors.As(err, &te) {
+			p.wrong = append(p.wrong, te.Errors...)
+		} else if err != nil {
+			return err
+		}
+	}
 	*a = Attachment(p)
-	return err
+	return nil
 }
 
 // unknownKeys is KnownFields for a node: yaml.v3 loses that setting inside an
@@ -205,6 +216,9 @@ func (l *loader) typeFaults(err error, from string) {
 			f.Text = fmt.Sprintf("unknown key %q", m[1])
 		} else if m := wrongType.FindStringSubmatch(f.Text); m != nil {
 			f.Text = fmt.Sprintf("%s is not a %s", strings.Trim(m[1], "`"), typeWords(m[2]))
+			if from == "" {
+				f.Key = l.keyOn(f.Line)
+			}
 		}
 		if from != "" {
 			f.Line = 0
@@ -253,6 +267,24 @@ func join(path, key string) string {
 		return key
 	}
 	return path + "." + key
+}
+
+// keyOn is the key of a line; "" if the line has several that are not inside each other.
+func (l *loader) keyOn(line int) (key string) {
+	var keys []string
+	for k, n := range l.lines {
+		if n == line {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys) // a parent before what is in it
+	for _, k := range keys {
+		if !strings.HasPrefix(k, key) {
+			return ""
+		}
+		key = k
+	}
+	return key
 }
 
 // overrides applies the environment. Secrets may come this way, so no value is ever

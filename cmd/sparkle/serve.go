@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -179,6 +180,9 @@ func closing(f func(context.Context) error) {
 	_ = f(ctx) // what could not be ended in time ends with the process
 }
 
+// maxSocketPath is what the kernel takes: sun_path less its NUL.
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
 // startMedia starts the media process, which starts the video process itself.
 func startMedia(ctx context.Context, cfg config.File, level slog.Level, stderr io.Writer, log *slog.Logger, down func(error), up func(int)) (*media.Child, error) {
 	options, err := json.Marshal(mediaOptions{Media: cfg.Media, Video: cfg.Video, Level: level})
@@ -186,6 +190,9 @@ func startMedia(ctx context.Context, cfg config.File, level slog.Level, stderr i
 		return nil, err
 	}
 	socket := filepath.Join(cfg.DataDir, "media.sock")
+	if n := len(socket) - maxSocketPath; n > 0 {
+		return nil, fmt.Errorf("data_dir: %s: %d bytes too long for the path of the socket in it", cfg.DataDir, n)
+	}
 	// It outlives the signal that ends ctx: BYEs come first, then media.
 	return media.StartChild(context.WithoutCancel(ctx), media.ChildOptions{
 		Args:   []string{"media", "--socket", socket, "--options", string(options)},
