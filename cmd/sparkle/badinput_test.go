@@ -201,7 +201,7 @@ func (d *daemon) apiKey(name string, more ...string) string {
 
 func TestBadRequests(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, "")
+	d := startDaemon(t, noPictures)
 	key := d.apiKey("bad requests")
 	conference := d.conference(bridge.VideoConference)
 	d.invite(conference, "+8613800138001", "陈晨")
@@ -289,7 +289,7 @@ func wantDown(t *testing.T, d *daemon, conference string) {
 // guessed from the difference.
 func TestWrongPassword(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, "")
+	d := startDaemon(t, noPictures)
 	login := func(account, password string) answered {
 		return d.ask("POST", "/v1/sessions", "", "application/json", strings.NewReader(fmt.Sprintf(`{"account":%q,"password":%q}`, account, password)))
 	}
@@ -359,7 +359,7 @@ func TestCoreDoesNotAnswerREGISTER(t *testing.T) {
 	if err := n.core.SetFaults(lab.Faults{SilentRegister: true}); err != nil {
 		t.Fatal(err)
 	}
-	d := startDaemon(t, n.ue())
+	d := startDaemon(t, n.ue()+noPictures)
 	conference := d.conference(bridge.VideoConference)
 	d.invite(conference, "+8613800138001", "陈晨")
 	eventually(t, "REGISTER at the core", func() error {
@@ -398,7 +398,7 @@ func TestCoreStopsAnsweringREGISTER(t *testing.T) {
 func TestCoreRefusesREGISTER(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t)
-	d := startDaemon(t, strings.ReplaceAll(n.ue(), labSecret, "not the secret"))
+	d := startDaemon(t, strings.ReplaceAll(n.ue()+noPictures, labSecret, "not the secret"))
 	d.pardons = []string{"registration auth_failed"} // somebody has to act
 	conference := d.conference(bridge.VideoConference)
 	d.invite(conference, "+8613800138001", "陈晨")

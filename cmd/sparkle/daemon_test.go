@@ -87,7 +87,15 @@ http: {listen: "127.0.0.1:0"}
 media: {port_min: 0, port_max: 0, realtime: false}
 `
 
-// newDaemon writes the configuration, base and more, and starts nothing. Its directory
+// fewPictures and noPictures keep many daemons on a small machine from being busy with
+// mosaics that nobody looks at.
+const (
+	fewPictures = "video: {fps: 5}\n"
+	noPictures  = "video: {enabled: false}\n"
+)
+
+// newDaemon writes the configuration, base and more, and starts nothing. Without a word
+// about video in more there are few pictures. Its directory
 // has a short name: it holds a Unix socket.
 func newDaemon(t *testing.T, more string) *daemon {
 	t.Helper()
@@ -97,6 +105,9 @@ func newDaemon(t *testing.T, more string) *daemon {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	d := &daemon{t: t, dir: dir, file: filepath.Join(dir, "sparkle.yaml")}
+	if !strings.Contains(more, "video:") {
+		more += fewPictures
+	}
 	text := fmt.Sprintf("data_dir: %q", filepath.Join(dir, "data")) + base + more
 	if err := os.WriteFile(d.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

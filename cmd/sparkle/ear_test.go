@@ -271,14 +271,17 @@ func speak(c *net.UDPConn, to netip.AddrPort, pt uint8, done <-chan struct{}) {
 	}
 }
 
-// gaps are the packets that are missing between two that came, by sequence number, and
-// the longest time without one.
-func gaps(ps []heard) (missing int, longest time.Duration) {
+// gaps are the packets that are missing between two that came, by sequence number (a
+// new source counts as many), and the time from the first to the last.
+func gaps(ps []heard) (missing int, span time.Duration) {
 	for i := 1; i < len(ps); i++ {
 		missing += int(ps[i].seq - ps[i-1].seq - 1)
-		longest = max(longest, ps[i].at.Sub(ps[i-1].at))
+		if ps[i].ssrc != ps[0].ssrc {
+			missing += 1 << 16
+		}
+		span = ps[i].at.Sub(ps[0].at)
 	}
-	return missing, longest
+	return missing, span
 }
 
 // rms is how loud PCMA packets are.
