@@ -192,6 +192,7 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 	s := l.st
 	if h.Type == s.dtmfPT && s.dtmfPT != 0 {
 		l.lastRx.Store(now)
+		l.rx.AddEvent(h, l.since(now)) // not counted, each key press would look like ten losses
 		l.onDigit(w, h, now)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -32,6 +33,7 @@ type attachment struct {
 	host    string // bound
 	port    int
 	peers   *peers
+	screen  *screen
 	targets []string // ip:port, as Options.Targets
 	current atomic.Int32
 
@@ -41,8 +43,10 @@ type attachment struct {
 	reg    *register.Client // ue only
 
 	pace *pacer
+	poke chan struct{} // cap 1: a peer was suspended, watchTrunk looks at its clock again
 
 	mu    sync.Mutex
+	peer  []health // of each target; trunk only
 	state AttachmentState
 	calls map[string]*call // by Call-ID
 	live  int              // calls not ended
@@ -57,11 +61,12 @@ type attachment struct {
 
 func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 	a := &attachment{ua: ua, o: o, log: ua.log.With("attachment", o.Name),
-		calls: map[string]*call{}, pace: newPacer(o.CPS), peers: &peers{prefixes: slices.Clone(o.TrustPeers)}}
+		calls: map[string]*call{}, poke: make(chan struct{}, 1), pace: newPacer(o.CPS), peers: &peers{prefixes: slices.Clone(o.TrustPeers)}}
 	if err := a.resolve(); err != nil {
 		return nil, err
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err
@@ -101,6 +106,7 @@ func (a *attachment) resolve() error {
 		a.targets = append(a.targets, net.JoinHostPort(ip.String(), port))
 		a.peers.prefixes = append(a.peers.prefixes, netip.PrefixFrom(ip, ip.BitLen()))
 	}
+	a.peer = make([]health, len(a.targets))
 	a.host = a.o.LocalAddr
 	if a.host == "" {
 		// Connecting a UDP socket sends nothing; it only asks for the route.
@@ -122,7 +128,7 @@ func (a *attachment) open() error {
 		sipgo.WithUserAgent(a.ua.o.UserAgent),
 		sipgo.WithUserAgentTransportLayerOptions(
 			sip.WithTransportLayerLogger(quiet),
-			sip.WithTransportLayerReadFilter(a.peers.filter),
+			sip.WithTransportLayerReadFilter(a.screen.filter),
 			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: &sip.TransportTCP{
 				ReadTimeout: 300 * time.Second, WriteTimeout: 10 * time.Second,
 				DialerCreate: func(laddr net.Addr) net.Dialer {
@@ -157,8 +163,29 @@ func (a *attachment) open() error {
 		return bindError(bind, err)
 	}
 	a.socket, a.port = l, l.Addr().(*net.TCPAddr).Port
-	a.wg.Go(func() { _ = stack.TransportLayer().ServeTCP(&guardedListener{Listener: l, peers: a.peers}) })
+	a.wg.Go(func() {
+		_ = stack.TransportLayer().ServeTCP(&guardedListener{Listener: l, peers: a.peers, screen: a.screen})
+	})
 	return nil
+}
+
+// reply sends an answer that has no transaction back to where a request came from.
+func (a *attachment) reply(network string, to net.Addr, b []byte) error {
+	if udp, ok := a.socket.(net.PacketConn); ok {
+		_, err := udp.WriteTo(b, to)
+		return err
+	}
+	c, err := a.stack.TransportLayer().GetConnection(network, to.String())
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = c.TryClose() }()
+	w, ok := c.(io.Writer)
+	if !ok {
+		return errors.New("connection cannot be written to")
+	}
+	_, err = w.Write(b)
+	return err
 }
 
 // awaitUDP waits until sipgo knows its listener: a request sent before would open a
@@ -285,7 +312,7 @@ func (a *attachment) identity() (uri string, routes []string) {
 
 func (a *attachment) authorize(req *sip.Request, res *sip.Response) error {
 	if a.reg == nil {
-		return errors.New("attachment has no credentials")
+		return a.authorizeTrunk(req, res)
 	}
 	return a.reg.Authorize(req, res)
 }
@@ -347,19 +374,19 @@ func (a *attachment) prepare(req *sip.Request, dest string) {
 }
 
 // nextHop is where a request goes: its first Route, else its Request-URI, if that is
-// one of the peers; anything else goes through the current target, which knows the way.
-func (a *attachment) nextHop(req *sip.Request) string {
+// one of the peers; anything else goes to fallback, a peer that knows the way.
+func (a *attachment) nextHop(req *sip.Request, fallback string) string {
 	uri := req.Recipient
 	if hs := req.GetHeaders("Route"); len(hs) > 0 {
 		var ps sip.HeaderParams
 		if _, err := sip.ParseAddressValue(hs[0].Value(), &uri, &ps); err != nil {
-			return a.target()
+			return fallback
 		}
 	}
 	host := strings.Trim(uri.Host, "[]")
 	ip, err := netip.ParseAddr(host)
 	if err != nil || !slices.ContainsFunc(a.peers.prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
-		return a.target()
+		return fallback
 	}
 	port := uri.Port
 	if port == 0 {
@@ -368,32 +395,15 @@ func (a *attachment) nextHop(req *sip.Request) string {
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// transact starts a client transaction for a request that is complete. An initial
-// INVITE on a trunk is tried at every peer before it is given up: none has seen it.
+// transact starts a client transaction for a request that is complete.
 func (a *attachment) transact(req *sip.Request, dest string) (sip.ClientTransaction, error) {
 	a.prepare(req, dest)
-	tx, err := a.client.TransactionRequest(a.ctx, req, asBuilt)
-	if err == nil || a.o.Mode != ModeTrunk || !req.IsInvite() || req.To().Params.Has("tag") {
-		return tx, err
-	}
-	for _, t := range a.targets {
-		if t == dest {
-			continue
-		}
-		branch := sip.RFC3261BranchMagicCookie + token()
-		req.Via().Params.Remove("branch")
-		req.Via().Params.Add("branch", branch)
-		a.prepare(req, t)
-		if tx, e := a.client.TransactionRequest(a.ctx, req, asBuilt); e == nil {
-			return tx, nil
-		}
-	}
-	return nil, err
+	return a.client.TransactionRequest(a.ctx, req, asBuilt)
 }
 
 // write sends an ACK to a 2xx, which has no transaction.
-func (a *attachment) write(req *sip.Request) error {
-	a.prepare(req, a.nextHop(req))
+func (a *attachment) write(req *sip.Request, fallback string) error {
+	a.prepare(req, a.nextHop(req, fallback))
 	return a.client.WriteRequest(req, asBuilt)
 }
 

@@ -28,6 +28,7 @@ type call struct {
 	tried bool   // Trying was told
 	told  bool   // Ended was told
 	hop   string // where the last INVITE went: its CANCEL goes there too
+	hunt  *hunt  // of a trunk's INVITE for a peer
 
 	mu    sync.Mutex
 	inbox []any // dialog.Input, or kill
@@ -81,6 +82,7 @@ func (c *call) bury() {
 			c.a.answer(r.Req, r.Tx.(*sipgo.ServerTx), verdict{status: 481})
 		}
 	}
+	c.hunt.stop()
 	c.settled()
 	close(c.done)
 }
@@ -161,12 +163,20 @@ func (c *call) drain() bool {
 			return true
 		case resend:
 			c.send(in.req, false)
+		case silence:
+			c.onSilence(in)
 		case dialog.Request:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Req)})
 			c.step(in)
 		case dialog.Response:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
-			c.step(in)
+			if !c.onTryResponse(in.Res) {
+				c.step(in)
+			}
+		case dialog.Failed:
+			if !c.onTryFailed(in) {
+				c.step(in)
+			}
 		case dialog.Input:
 			c.step(in)
 		}
@@ -194,7 +204,7 @@ func (c *call) perform(act dialog.Action) {
 		c.send(act.Req, true)
 	case dialog.Ack:
 		c.tell(Message{At: time.Now(), Sent: true, Summary: "ACK"})
-		if err := c.a.write(act.Req); err != nil {
+		if err := c.a.write(act.Req, c.fallback()); err != nil {
 			c.a.log.Warn("ACK not sent", "err", err) // the 2xx comes again, and so does it
 		}
 	case dialog.Respond:
@@ -213,10 +223,22 @@ func (c *call) perform(act dialog.Action) {
 	}
 }
 
-// send starts a client transaction. A request that cannot even be written is tried
-// at the next target if it is the INVITE: nobody has seen it yet.
+// fallback is who knows the way where a route does not name a peer: the one that took
+// the INVITE.
+func (c *call) fallback() string {
+	if c.hop != "" && c.a.o.Mode == ModeTrunk {
+		return c.hop
+	}
+	return c.a.target()
+}
+
+// send starts a client transaction.
 func (c *call) send(req *sipgo.Request, again bool) {
-	dest := c.a.nextHop(req)
+	if c.hunts(req) {
+		c.sendHunting(req)
+		return
+	}
+	dest := c.a.nextHop(req, c.fallback())
 	if req.IsCancel() {
 		dest = c.hop
 	}
@@ -234,9 +256,21 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.post(dialog.Failed{Req: req})
 		return
 	}
+	c.listen(req, tx, again)
+}
+
+// listen brings everything of a transaction to the mailbox.
+func (c *call) listen(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
 	// Every further 2xx of the INVITE comes here (RFC 6026), those of other forks too.
-	tx.OnRetransmission(func(res *sipgo.Response) { c.post(dialog.Response{Res: res}) })
+	tx.OnRetransmission(c.postResponse)
 	c.a.wg.Go(func() { c.follow(req, tx, again) })
+}
+
+// postResponse posts a response; one that nobody here waits for any more is a stray.
+func (c *call) postResponse(res *sipgo.Response) {
+	if !c.postIfLive(dialog.Response{Res: res}) {
+		c.a.onStray(res)
+	}
 }
 
 // follow reads a transaction to its end: not reading it would stop its timers.
@@ -246,7 +280,7 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 		select {
 		case res := <-tx.Responses():
 			final = final || res.StatusCode >= 200
-			c.post(dialog.Response{Res: res})
+			c.postResponse(res)
 		case <-tx.Done():
 			if final {
 				return

@@ -17,6 +17,8 @@ import (
 // The methods we know, as we tell peers.
 const allow = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS, NOTIFY, REFER, INFO"
 
+var methods = strings.Split(allow, ", ")
+
 // mmtel is the service of voice and video calls (TS 24.173).
 const (
 	mmtelURN = "urn:urn-7:3gpp-service.ims.icsi.mmtel"

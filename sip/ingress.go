@@ -31,15 +31,6 @@ func (p *peers) trusts(addr net.Addr) bool {
 	return slices.ContainsFunc(p.prefixes, func(pre netip.Prefix) bool { return pre.Contains(ip) })
 }
 
-// filter is sipgo's read filter. It never returns an error: that would end the listener.
-func (p *peers) filter(info sipgo.TransportReadProps, data []byte) ([]byte, error) {
-	if !p.trusts(info.RemoteAddr) {
-		p.dropped.Add(1)
-		return nil, nil
-	}
-	return data, nil
-}
-
 // maxConns is how many connections peers may have open to one attachment at once.
 const maxConns = 256
 
@@ -47,8 +38,9 @@ const maxConns = 256
 // each would cost a goroutine and 32 KiB.
 type guardedListener struct {
 	net.Listener
-	peers *peers
-	open  atomic.Int32
+	peers  *peers
+	screen *screen
+	open   atomic.Int32
 }
 
 func (l *guardedListener) Accept() (net.Conn, error) {
@@ -76,6 +68,7 @@ type countedConn struct {
 func (c *countedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
 		c.l.open.Add(-1)
+		c.l.screen.forget(c.Conn)
 	}
 	return c.Conn.Close()
 }
@@ -110,18 +103,24 @@ func validate(req *sipgo.Request) verdict {
 		return verdict{status: 505}
 	case seq.MethodName != req.Method || seq.SeqNo >= 1<<31:
 		return verdict{status: 400}
-	case !slices.Contains(strings.Split(allow, ", "), string(req.Method)):
+	case !slices.Contains(methods, string(req.Method)):
 		return verdict{405, dialog.Header{Name: "Allow", Value: allow}}
 	case req.IsAck():
 		return verdict{} // nothing may answer it
 	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
 		return verdict{status: 483}
 	}
+	if scheme := strings.ToLower(req.Recipient.Scheme); scheme != "sip" && scheme != "sips" && scheme != "tel" {
+		return verdict{status: 416}
+	}
 	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
 		return verdict{420, dialog.Header{Name: "Unsupported", Value: strings.Join(unknown, ", ")}}
 	}
 	if req.IsInvite() && len(req.Body()) > 0 && dialog.SDP(req) == nil {
 		return verdict{415, dialog.Header{Name: "Accept", Value: "application/sdp"}}
+	}
+	if req.IsInvite() && !acceptsSDP(dialog.Values(req, "Accept")) {
+		return verdict{status: 406}
 	}
 	return verdict{}
 }
@@ -237,19 +236,25 @@ func (a *attachment) onStray(res *sipgo.Response) {
 	if c := a.find(string(*id)); c != nil && c.postIfLive(dialog.Response{Res: res}) {
 		return
 	}
-	if !res.IsSuccess() {
+	if res.IsSuccess() {
+		a.dropAnswer(res, a.target())
+	}
+}
+
+// dropAnswer acknowledges a 2xx that nobody wants any more and ends its dialog.
+func (a *attachment) dropAnswer(res *sipgo.Response, fallback string) {
+	ack, bye := dialog.Stray(a.dialogOptions(Invite{}, ""), res)
+	if ack == nil || bye == nil {
 		return
 	}
-	o := a.dialogOptions(Invite{}, "")
-	ack, bye := dialog.Stray(o, res)
-	if err := a.write(ack); err != nil {
-		a.log.Warn("ACK of a stray answer not sent", "err", err)
+	if err := a.write(ack, fallback); err != nil {
+		a.log.Warn("ACK of an unwanted answer not sent", "err", err)
 		return
 	}
 	a.log.Info("answer to a forgotten call: ended it")
 	a.wg.Go(func() {
-		if _, err := a.exchange(a.ctx, bye, a.nextHop(bye)); err != nil {
-			a.log.Warn("BYE of a stray answer failed", "err", err)
+		if _, err := a.exchange(a.ctx, bye, a.nextHop(bye, fallback)); err != nil {
+			a.log.Warn("BYE of an unwanted answer failed", "err", err)
 		}
 	})
 }

@@ -92,7 +92,7 @@ func callTheLab(t *testing.T, transport string) {
 						call.Hangup("hung_up", `SIP;cause=200;text="done"`)
 					case sip.Ended:
 						if e.Status != p.status || e.Connected != (p.status == 0) || connected != e.Connected {
-							t.Errorf("ended %+v\n%q", e, ladder)
+							t.Errorf("ended %+v\n%q\nthe core counts %v", e, ladder, core.Counters())
 						}
 						if p.profile == "100rel+preconditions" && !slices.Contains(ladder, "PRACK") {
 							t.Errorf("no PRACK in %q", ladder)

@@ -57,6 +57,7 @@ type AttachmentOptions struct {
 
 	MaxCalls int     // live calls at once; 1000
 	CPS      float64 // new calls a second, the others wait their turn; 20
+	PeerRate float64 // messages a second taken from one peer address, twice that in a burst; 2000
 }
 
 // Auth is how an attachment proves who it is. K, OP, OPc and AMF are hexadecimal.
@@ -141,6 +142,9 @@ func (a AttachmentOptions) Validate() error {
 			bad("auth: neither password nor k")
 		}
 	}
+	if a.Mode == ModeTrunk && a.Auth.K != "" {
+		bad("auth: k belongs to ue; a trunk peer's challenge is answered with password")
+	}
 	if a.Auth.K != "" && a.Auth.OP == "" && a.Auth.OPc == "" {
 		bad("auth: k needs op or opc")
 	}
@@ -149,6 +153,9 @@ func (a AttachmentOptions) Validate() error {
 	}
 	if a.CPS < 0 {
 		bad("cps: %v is negative", a.CPS)
+	}
+	if a.PeerRate < 0 {
+		bad("peer_rate: %v is negative", a.PeerRate)
 	}
 	return errors.Join(errs...)
 }
@@ -195,6 +202,9 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	}
 	if a.CPS == 0 {
 		a.CPS = 20
+	}
+	if a.PeerRate == 0 {
+		a.PeerRate = 2000
 	}
 	set(&a.IMPU, "sip:sparkle@"+a.Domain)
 	return a

@@ -2,16 +2,20 @@ package sip
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/digest"
 )
 
 // health is what OPTIONS tell about one trunk peer:
 //
 //	unknown ─answer→ up ─3 failures→ down ─2 answers→ up
-//	any ─503 with Retry-After→ suspended ─that time over→ unknown
+//	any ─503 with Retry-After, to an INVITE too→ suspended ─that time over→ unknown
 //
 // Any final answer but 503 and our own timeout is a sign of life (405 and 481 too).
 type health struct {
@@ -60,59 +64,199 @@ func (h health) step(now time.Time, p probe) health {
 
 func (h health) up() bool { return h.state == "up" }
 
-// watchTrunk asks every peer in turn until ctx ends.
+// longestSuspension bounds what a peer can ask for with Retry-After: one wrong header
+// must not take a trunk away for a year.
+const longestSuspension = time.Hour
+
+// watchTrunk asks every peer in turn until ctx ends, and lets the suspended ones back
+// in when their time is over. With a negative interval nobody is asked: then a peer is
+// up unless it is suspended.
 func (a *attachment) watchTrunk(ctx context.Context) {
-	if a.o.OptionsInterval < 0 {
-		a.setState("up", "")
-		<-ctx.Done()
-		return
-	}
-	peers := make([]health, len(a.targets))
+	asks := a.o.OptionsInterval >= 0
+	var due time.Time
 	for {
-		for i := range a.targets {
-			p, err := a.probe(ctx, i)
-			if ctx.Err() != nil {
-				return
+		until, back := a.readmit(time.Now(), asks)
+		if asks && (back || !time.Now().Before(due)) {
+			for i := range a.targets {
+				if a.suspended(i) {
+					continue // it asked to be left alone
+				}
+				p, err := a.probe(ctx, i)
+				if ctx.Err() != nil {
+					return
+				}
+				a.observe(i, p, err)
 			}
-			peers[i] = peers[i].step(time.Now(), p)
-			a.trunkState(peers, err)
+			due = time.Now().Add(time.Duration(float64(a.interval()) * (0.9 + 0.2*rand.Float64())))
+			continue // a probe may have suspended somebody
 		}
-		interval := a.o.OptionsInterval
-		for _, h := range peers {
-			// What is not settled yet is asked soon: up within seconds, not minutes.
-			if h.run > 0 || h.state == "down" {
-				interval = min(interval, 5*time.Second)
-			}
+		a.trunkState("")
+		if until.IsZero() || asks && due.Before(until) {
+			until = due
 		}
-		wait := time.NewTimer(time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64())))
+		clock := time.NewTimer(time.Until(until))
+		if until.IsZero() { // nothing to wait for but a poke
+			clock.Stop()
+		}
 		select {
-		case <-wait.C:
+		case <-clock.C:
+		case <-a.poke:
 		case <-ctx.Done():
-			wait.Stop()
+			clock.Stop()
 			return
 		}
+		clock.Stop()
 	}
 }
 
-// trunkState tells the best of all peers; the first that is up gets the calls.
-func (a *attachment) trunkState(peers []health, err error) {
-	best, state := -1, "down"
-	for i, h := range peers {
-		switch {
-		case h.up() && best < 0:
-			best, state = i, "up"
-		case best < 0 && h.state == "suspended":
-			state = "suspended"
+// interval is how long to wait until all are asked again. What is not settled yet is
+// asked soon: up within seconds, not minutes.
+func (a *attachment) interval() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := a.o.OptionsInterval
+	for _, h := range a.peer {
+		if h.run > 0 || h.state == "down" {
+			d = min(d, 5*time.Second)
 		}
 	}
-	last := ""
-	if state != "up" && err != nil {
-		last = err.Error()
+	return d
+}
+
+// readmit ends suspensions whose time is over. It returns when the next one ends, zero
+// if there is none, and whether somebody came back.
+func (a *attachment) readmit(now time.Time, asks bool) (next time.Time, back bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, h := range a.peer {
+		switch {
+		case h.state == "" && !asks:
+			a.peer[i] = health{state: "up"}
+		case h.state != "suspended":
+		case now.Before(h.until):
+			if next.IsZero() || h.until.Before(next) {
+				next = h.until
+			}
+		case asks:
+			a.peer[i], back = health{}, true
+		default:
+			a.peer[i], back = health{state: "up"}, true
+		}
 	}
+	return next, back
+}
+
+func (a *attachment) suspended(i int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.peer[i].state == "suspended"
+}
+
+// observe takes what an OPTIONS told about peer i.
+func (a *attachment) observe(i int, p probe, err error) {
+	p.retryAfter = min(p.retryAfter, longestSuspension)
+	a.mu.Lock()
+	a.peer[i] = a.peer[i].step(time.Now(), p)
+	a.mu.Unlock()
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	a.trunkState(why)
+}
+
+// suspend takes a peer that answered an INVITE with 503 and Retry-After out of use.
+func (a *attachment) suspend(peer string, wait time.Duration) {
+	for i, t := range a.targets {
+		if t == peer {
+			a.observe(i, probe{status: 503, retryAfter: wait}, nil)
+		}
+	}
+	select {
+	case a.poke <- struct{}{}:
+	default:
+	}
+}
+
+// candidates are the peers a new call may go to: the current one first, then whoever
+// else is up, in the order configured.
+func (a *attachment) candidates() []string {
+	current := a.target()
+	out := []string{current}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, t := range a.targets {
+		if t != current && a.peer[i].up() {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// trunkState tells the best of all peers; the first that is up gets the calls.
+func (a *attachment) trunkState(why string) {
+	best, state, last := -1, "down", ""
+	a.mu.Lock()
+	for i, h := range a.peer {
+		switch {
+		case h.up() && best < 0:
+			best = i
+		case h.state == "suspended":
+			state = "suspended"
+			last = fmt.Sprintf("%s answered 503: not used until %s", a.targets[i], h.until.UTC().Format(time.TimeOnly+"Z"))
+		}
+	}
+	if best < 0 && state == "down" {
+		if last = why; why == "" {
+			last = a.state.LastError // as it was told by whoever failed last
+		}
+	}
+	a.mu.Unlock()
 	if best >= 0 {
+		state = "up" // what is suspended beside it stays to be read in LastError
 		a.current.Store(int32(best))
 	}
 	a.setState(state, last)
+}
+
+// authorizeTrunk answers the challenge of a peer with the password configured for it.
+func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response) error {
+	if a.o.Auth.Password == "" {
+		return errors.New("attachment has no credentials")
+	}
+	from, name := "WWW-Authenticate", "Authorization"
+	if res.StatusCode == 407 {
+		from, name = "Proxy-Authenticate", "Proxy-Authorization"
+	}
+	var values []string
+	for _, h := range res.GetHeaders(from) {
+		values = append(values, h.Value())
+	}
+	challenges, err := digest.ParseChallenges(values)
+	if err != nil {
+		return err
+	}
+	allowed := a.o.Auth.Algorithms
+	if len(allowed) == 0 {
+		allowed = []string{digest.SHA512256, digest.SHA256, digest.MD5}
+	}
+	challenge, err := digest.Choose(challenges, allowed, "") // the peer's realm is its own
+	if err != nil {
+		return err
+	}
+	user := a.o.IMPI
+	if user == "" {
+		user = a.user()
+	}
+	proof, err := digest.NewSession(challenge, user, []byte(a.o.Auth.Password)).Authorize(
+		digest.Request{Method: req.Method.String(), URI: req.Recipient.String(), Body: req.Body()})
+	if err != nil {
+		return err
+	}
+	for req.RemoveHeader(name) {
+	}
+	req.AppendHeader(sipgo.NewHeader(name, proof.String()))
+	return nil
 }
 
 func (a *attachment) probe(ctx context.Context, i int) (probe, error) {

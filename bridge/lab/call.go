@@ -43,6 +43,7 @@ type call struct {
 	pending  *reliable
 	answered bool // an answer has been sent (in a reliable 18x or the 2xx)
 	waitQoS  bool // the caller's bearer is not up yet
+	bearer   bool // ours is
 	final    bool
 
 	timer   *wire.Timer // the script's next step
@@ -342,6 +343,7 @@ func (k *call) progress() {
 
 // bearerUp rings, unless the caller still owes its half of the preconditions.
 func (k *call) bearerUp() {
+	k.bearer = true
 	if !k.waitQoS {
 		k.ring()
 		return

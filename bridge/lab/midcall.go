@@ -95,7 +95,9 @@ func (k *call) offered(tx *wire.ServerTx) {
 	if k.waitQoS && len(m.Body) > 0 {
 		if o, err := sdp.Parse(m.Body); err == nil && o.Audio != nil && localQoS(o.Audio) == "sendrecv" {
 			k.waitQoS = false
-			k.ring()
+			if k.bearer { // otherwise bearerUp rings: a second 180 would outdate the first one's PRACK
+				k.ring()
+			}
 		}
 	}
 }

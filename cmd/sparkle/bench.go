@@ -61,8 +61,9 @@ func bench(ctx context.Context, suite load.Suite, asJSON bool, stdout, stderr io
 	runtime.GOMAXPROCS(2*runtime.NumCPU() + 2)
 	if asJSON {
 		out := json.NewEncoder(stdout)
-		err = suite.Run(ctx, func(r load.Row) { err = errors.Join(err, out.Encode(r)) })
-		return err
+		var written error
+		err := suite.Run(ctx, func(r load.Row) { written = errors.Join(written, out.Encode(r)) })
+		return errors.Join(err, written)
 	}
 	fmt.Fprintf(stdout, "%d cores (%s), %s, load before %s\n", runtime.NumCPU(), cpuModel(), runtime.Version(), loadAverage())
 	table := load.Table{W: stdout}
@@ -75,6 +76,7 @@ func bench(ctx context.Context, suite load.Suite, asJSON bool, stdout, stderr io
 func benchMedia(ctx context.Context, socket string, video, realtime bool, stderr io.Writer) (load.Process, error) {
 	cfg := config.Default()
 	cfg.Media.Realtime, cfg.Video.Enabled = realtime, video
+	cfg.Media.PortMin, cfg.Media.PortMax = 0, 0 // any: a daemon may be running here
 	options, err := json.Marshal(mediaOptions{Media: cfg.Media, Video: cfg.Video, Level: slog.LevelError})
 	if err != nil {
 		return nil, err

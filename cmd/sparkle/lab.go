@@ -5,8 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"sparkle/bridge/lab"
 	"sparkle/bridge/lab/demo"
@@ -73,6 +75,11 @@ func demoCommand() *cobra.Command {
 				return err
 			}
 			o.Program, o.Out = exe, cmd.OutOrStdout()
+			kept, err := hushCodecs()
+			if err != nil {
+				return err
+			}
+			cmd.Root().SetErr(kept)
 			if f, ok := o.Out.(*os.File); ok {
 				info, err := f.Stat()
 				o.Table = err == nil && info.Mode()&os.ModeCharDevice != 0
@@ -95,4 +102,22 @@ func demoCommand() *cobra.Command {
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:0", "address of the API and the console")
 	f.StringVar(&o.Dir, "dir", "", "keep the daemon's data and log here")
 	return cmd
+}
+
+// hushCodecs takes file descriptor 2 away from C libraries: the handsets' openh264 writes
+// warnings to it that would break the table. What Go writes, crashes included, still goes
+// to standard error.
+func hushCodecs() (stderr *os.File, err error) {
+	fd, err := unix.Dup(2)
+	if err != nil {
+		return nil, err
+	}
+	unix.CloseOnExec(fd)
+	stderr = os.NewFile(uintptr(fd), "stderr")
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	return stderr, errors.Join(debug.SetCrashOutput(stderr, debug.CrashOptions{}), unix.Dup2(int(null.Fd()), 2))
 }

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	}
-	fmt.Fprintln(stderr, "sparkle:", err)
+	fmt.Fprintln(root.ErrOrStderr(), "sparkle:", err)
 	return 1
 }
 

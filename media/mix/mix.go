@@ -1,4 +1,4 @@
-// Package mix has the arithmetic of the tick: sums, mix-minus, levels, gains. 16 kHz
+// Package mix has the arithmetic of the tick: sums, limiting, levels, who talks. 16 kHz
 // mono int16 in frames of any length. Nothing here allocates, locks or keeps time.
 package mix
 
@@ -12,31 +12,11 @@ func Add(sum []int32, pcm []int16) {
 	}
 }
 
-// AddGain adds a frame at a gain of gain/256.
-func AddGain(sum []int32, pcm []int16, gain int32) {
-	pcm = pcm[:len(sum)]
-	for i, v := range pcm {
-		sum[i] += int32(v) * gain >> 8
-	}
-}
-
 // Out writes a sum as samples, limited.
 func Out(out []int16, sum []int32) {
 	out = out[:len(sum)]
 	for i, v := range sum {
 		if uint32(v+knee) > 2*knee {
-			v = int32(Limit(v))
-		}
-		out[i] = int16(v)
-	}
-}
-
-// Minus writes a sum without one of its parts (mix-minus, N-1), limited last: a clipped
-// sum cannot be un-summed.
-func Minus(out []int16, sum []int32, own []int16) {
-	out, own = out[:len(sum)], own[:len(sum)]
-	for i, v := range sum {
-		if v -= int32(own[i]); uint32(v+knee) > 2*knee { // the call is for the loud ones only
 			v = int32(Limit(v))
 		}
 		out[i] = int16(v)
@@ -76,58 +56,6 @@ func Level(pcm []int16) float32 {
 	}
 	db := 10 * math.Log10(float64(sum)/float64(len(pcm))/(32768*32768))
 	return float32(max(db, Silent))
-}
-
-// Unity is the gain that changes nothing.
-const Unity = 256
-
-// ramp is over how many samples a gain changes: 10 ms at 16 kHz, too slow for a click.
-const ramp = 160
-
-// Gain is the gain of one stream on its way to where it should be.
-type Gain struct {
-	now int32 // in 1/65536
-	set bool
-}
-
-// Apply scales pcm in place towards target (0..Unity and above): the change is spread
-// over the first 10 ms. A new Gain starts at target without a ramp, unless Start was called.
-func (g *Gain) Apply(pcm []int16, target int32) {
-	want := target << 8
-	if !g.set {
-		g.now, g.set = want, true
-	}
-	if g.now == want {
-		if target == Unity {
-			return
-		}
-		for i, v := range pcm {
-			pcm[i] = sat(int64(v) * int64(want) >> 16)
-		}
-		return
-	}
-	step := (want - g.now) / ramp
-	for i, v := range pcm {
-		if i < ramp {
-			g.now += step
-		} else {
-			g.now = want
-		}
-		pcm[i] = sat(int64(v) * int64(g.now) >> 16)
-	}
-	if len(pcm) >= ramp {
-		g.now = want
-	}
-}
-
-// Start puts the gain somewhere without a ramp.
-func (g *Gain) Start(at int32) { g.now, g.set = at<<8, true }
-
-// Off says that the gain has arrived at nothing.
-func (g *Gain) Off() bool { return g.set && g.now == 0 }
-
-func sat(v int64) int16 {
-	return int16(min(max(v, math.MinInt16), math.MaxInt16))
 }
 
 // Detector decides from levels whether somebody talks. It follows the noise, so that a

@@ -249,3 +249,22 @@ func TestZeroAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A key press shares the stream's sequence numbers: it is no loss, and its standing
+// timestamp is no jitter.
+func TestEventsAreNoLossAndNoJitter(t *testing.T) {
+	s := Source{Clock: 16000}
+	for i := range 300 {
+		at := time.Duration(i) * 20 * time.Millisecond
+		p := Packet{SSRC: 1, Seq: uint16(i), Timestamp: uint32(i) * 320}
+		if i >= 100 && i < 110 {
+			p.Timestamp = 100 * 320
+			s.AddEvent(&p, at)
+			continue
+		}
+		s.Add(&p, at)
+	}
+	if s.Lost() != 0 || s.Jitter() > time.Millisecond {
+		t.Errorf("lost %d, jitter %v", s.Lost(), s.Jitter())
+	}
+}

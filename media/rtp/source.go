@@ -53,6 +53,27 @@ const (
 
 // Add accounts for a packet.
 func (s *Source) Add(p *Packet, at time.Duration) Verdict {
+	v := s.count(p)
+	if v != Rejected {
+		s.Received++
+		s.observe(p.Timestamp, at)
+		s.roll(at)
+	}
+	return v
+}
+
+// AddEvent accounts for a packet of the stream whose timestamp stands still, a
+// telephone-event's: it has a sequence number but says nothing of jitter.
+func (s *Source) AddEvent(p *Packet, at time.Duration) Verdict {
+	v := s.count(p)
+	if v != Rejected {
+		s.Received++
+		s.roll(at)
+	}
+	return v
+}
+
+func (s *Source) count(p *Packet) Verdict {
 	v := OK
 	if !s.valid {
 		s.restart(p.SSRC, p.Seq)
@@ -85,9 +106,6 @@ func (s *Source) Add(p *Packet, at time.Duration) Verdict {
 			v = Restarted
 		}
 	}
-	s.Received++
-	s.observe(p.Timestamp, at)
-	s.roll(at)
 	return v
 }
 

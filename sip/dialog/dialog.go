@@ -94,6 +94,10 @@ type (
 	}
 	// Propose sends a session description of ours in a re-INVITE.
 	Propose struct{ SDP []byte }
+	// Resent says that the INVITE left again, with another branch, to a peer that has not
+	// been heard of yet: a CANCEL waits for its first response. The caller has put that
+	// branch into the request of Send.
+	Resent struct{}
 	// Tick says that the time of Next has come.
 	Tick struct{}
 )
@@ -106,6 +110,7 @@ func (Cancelled) isInput() {}
 func (Hangup) isInput()    {}
 func (Reply) isInput()     {}
 func (Propose) isInput()   {}
+func (Resent) isInput()    {}
 func (Tick) isInput()      {}
 
 // Action is what the caller is to do, in order.
@@ -283,6 +288,8 @@ func (c *Call) Step(now time.Time, in Input) []Action {
 		c.onReply(in)
 	case Propose:
 		c.onPropose(in)
+	case Resent:
+		c.proceeding = false
 	case Tick:
 		c.onTick()
 	}
@@ -383,6 +390,9 @@ func (c *Call) fire(t timer) {
 		c.byeAndEnd(c.winner, hang{"timeout", "session_expired", `SIP;cause=408;text="session timer"`})
 	}
 }
+
+// GivenUp says that the call has ended or somebody wants it to.
+func (c *Call) GivenUp() bool { return c.ended || c.hang != nil }
 
 // Settled says that Ended was told and no BYE of ours waits for its answer; what is
 // left is the watch for late answers.

@@ -302,11 +302,17 @@ func TestScripts(t *testing.T) {
 			< 200 a -> ACK 1 to a; BYE 3 to a
 			< 200 a -> ACK 1 to a
 			< 200 b -> ACK 1 to b`},
-		{"PRACK refused with 481 ends that fork", `
+		{"PRACK refused with 481: the fork keeps its answer", `
 			start -> INVITE 1
 			< 183 a one rel=5 -> PRACK 2 to a RAck=5 1 INVITE; early answer one
 			< 481 a prack ->
-			< 183 a one rel=9 -> PRACK 2 to a RAck=9 1 INVITE; early answer one`},
+			< 183 a one rel=9 ->
+			< 200 a -> ACK 1 to a; final answer one; connected`},
+		{"PRACK without an answer: the same", `
+			start -> INVITE 1
+			< 183 a one rel=5 -> PRACK 2 to a RAck=5 1 INVITE; early answer one
+			timeout PRACK ->
+			< 200 a -> ACK 1 to a; final answer one; connected`},
 		{"199 ends a fork", `
 			start -> INVITE 1
 			< 183 a one -> early answer one
@@ -393,6 +399,11 @@ func TestScripts(t *testing.T) {
 		{"no response", `
 			start -> INVITE 1
 			timeout INVITE -> ended by network no_response`},
+		{"a transaction's timeout while the phone rings is not the call's end", `
+			start -> INVITE 1
+			< 180 a -> ringing
+			timeout INVITE ->
+			< 200 a one -> ACK 1 to a; final answer one; connected`},
 		{"no transport", `
 			start -> INVITE 1
 			fail INVITE -> ended by network transport`},

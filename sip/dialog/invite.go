@@ -74,11 +74,10 @@ func (c *Call) onResponse(res *sip.Response) {
 			c.onReofferResponse(res)
 		} // an INVITE we have repeated with credentials: its answer has been dealt with
 	case sip.PRACK:
-		switch f := c.forks[toTag(res)]; {
-		case f == nil || f == c.winner || c.hang != nil || c.ended:
-		case res.StatusCode == 481:
-			delete(c.forks, f.tag) // the peer knows no such dialog
-		case res.StatusCode >= 200 && f.owes:
+		// 481 may mean no more than "this response needs no PRACK any more" (RFC 3262 3).
+		// The fork and the answer it gave stay: its 2xx has none and may still come.
+		f := c.forks[toTag(res)]
+		if f != nil && f != c.winner && c.hang == nil && !c.ended && res.StatusCode >= 200 && f.owes {
 			c.sendQoS(f)
 		}
 	case sip.UPDATE:
@@ -328,11 +327,11 @@ func (c *Call) hangUp(h hang) {
 func (c *Call) sendCancel() {
 	c.cancelSent = true
 	c.linger()
-	c.do(Send{c.cancelOf(c.invite, c.hang.reason)})
+	c.do(Send{Cancel(c.invite, c.hang.reason, c.o.UserAgent)})
 }
 
-// cancelOf cancels an INVITE: its branch, its Route, its CSeq number, its To.
-func (c *Call) cancelOf(inv *sip.Request, reason string) *sip.Request {
+// Cancel is the CANCEL of an INVITE: its branch, its Route, its CSeq number, its To.
+func Cancel(inv *sip.Request, reason, userAgent string) *sip.Request {
 	req := sip.NewRequest(sip.CANCEL, *inv.Recipient.Clone())
 	req.AppendHeader(inv.Via().Clone())
 	hops := sip.MaxForwardsHeader(70)
@@ -345,7 +344,7 @@ func (c *Call) cancelOf(inv *sip.Request, reason string) *sip.Request {
 	}
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
 	add(req, "Reason", reason)
-	add(req, "User-Agent", c.o.UserAgent)
+	add(req, "User-Agent", userAgent)
 	req.SetBody(nil)
 	return req
 }
@@ -399,10 +398,6 @@ func (c *Call) onFailed(in Failed) {
 		} else {
 			c.onRefreshResponse(seq.SeqNo, 503, nil)
 		}
-	case seq.MethodName == sip.PRACK && in.Timeout:
-		if f := c.forks[toTag(in.Req)]; f != nil && f != c.winner {
-			delete(c.forks, f.tag)
-		}
 	case seq.MethodName == sip.INVITE && seq.SeqNo > c.seq:
 		switch {
 		case c.reoffer == nil || c.reoffer.seq != seq.SeqNo:
@@ -418,11 +413,13 @@ func (c *Call) onFailed(in Failed) {
 
 // onInviteLost: the INVITE's transaction is gone without a final answer. Once it was
 // proceeding the answer may still come over another connection (RFC 3261 18.2.2), so
-// only the call's own timers end it then.
+// only the call's own timers end it then. That holds for its timer B too, which has no
+// place in that state (17.1.1.2) but stays armed in sipgo when the 1xx is faster than
+// the code that arms it.
 func (c *Call) onInviteLost(timeout bool) {
 	switch {
 	case c.winner != nil || c.ended:
-	case c.proceeding && !timeout:
+	case c.proceeding:
 	case c.hang != nil:
 		c.endHung(Ended{})
 	case timeout:

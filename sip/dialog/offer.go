@@ -135,7 +135,7 @@ func (c *Call) giveUpReoffer() {
 	}
 	if !r.cancelled && r.sent {
 		r.cancelled = true
-		c.do(Send{c.cancelOf(r.req, `SIP;cause=408;text="re-INVITE timeout"`)})
+		c.do(Send{Cancel(r.req, `SIP;cause=408;text="re-INVITE timeout"`, c.o.UserAgent)})
 		c.arm(timerReoffer, 64*c.o.T1)
 		return
 	}

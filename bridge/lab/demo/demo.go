@@ -35,8 +35,8 @@ type Options struct {
 const (
 	subscriber = "+15550100100"
 	account    = "admin"
-	settle     = 40 * time.Second // everybody is in, or why not is known
-	noAnswer   = 15               // seconds that the phone nobody picks up rings
+	settle     = 45 * time.Second // everybody was in for long enough, or it will not happen
+	noAnswer   = 12               // seconds that the phone nobody picks up rings
 )
 
 // Demo is a running one.
@@ -69,11 +69,16 @@ func Run(ctx context.Context, o Options) (ok bool, err error) {
 	if err := d.callAll(ctx); err != nil {
 		return false, err
 	}
-	if err := d.watch(ctx, time.Now().Add(settle), d.settled); err != nil {
-		return false, err
-	}
-	from := time.Now()
-	if err := d.watch(ctx, from.Add(o.Talk), func() bool { return false }); err != nil {
+	// Handsets are listened to from when all are in that should be; meanwhile the one
+	// nobody picks up goes on ringing.
+	var from time.Time
+	err = d.watch(ctx, time.Now().Add(settle), func() bool {
+		if from.IsZero() && d.allIn() {
+			from = time.Now()
+		}
+		return d.settled() && !from.IsZero() && time.Since(from) >= o.Talk
+	})
+	if err != nil {
 		return false, err
 	}
 	rows := d.judge(from)
@@ -211,6 +216,13 @@ func (d *Demo) settled() bool {
 		}
 	}
 	return len(d.members) == len(d.phones)
+}
+
+// allIn: everybody is in the conference who should be.
+func (d *Demo) allIn() bool {
+	return !slices.ContainsFunc(d.expected(), func(h *lab.Handset) bool {
+		return d.members[h.Number()].State != bridge.InConference
+	})
 }
 
 // stay keeps the demo up, live, until ctx ends.

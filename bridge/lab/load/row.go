@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -108,20 +109,23 @@ func (w *Row) audio(r *Result) {
 		w.DelayP50, w.DelayP99, w.DelayMax = ms(r.Delay.Quantile(0.5)), ms(r.Delay.Quantile(0.99)), ms(r.Delay.Max())
 		w.Delays, w.Unheard = n, r.Unheard
 	}
-	e := &r.Engine
-	w.TickP50, w.TickP99, w.TickMax = number(e.LateP50ms, 3), number(e.LateP99ms, 3), number(e.LateMaxms, 3)
-	w.Ticks, w.LateTicks, w.Skipped, w.Realtime = e.Ticks, e.LateTicks, e.SkippedTicks, &e.Realtime
+	w.ticks(r.Engine)
 	w.SpreadP99, w.SpreadMax = ms(r.Spread.Quantile(0.99)), ms(r.Spread.Max())
-	if e.Ticks > 0 {
-		w.EncodesPerTick = *number(float64(e.Encodes)/float64(e.Ticks), 2)
-		w.DecodesPerTick = *number(float64(e.Decodes)/float64(e.Ticks), 2)
-	}
 	w.RSSPerLegKiB = number(float64(r.RSSAfter-r.RSSBase)/1024/float64(w.Legs), 1)
 	w.RSSMiB = *number(float64(r.RSSAfter)/(1<<20), 1)
 	w.GenLateP99, w.GenLateMax = ms(r.GenLate.Quantile(0.99)), ms(r.GenLate.Max())
 	w.GenCPU = *number(float64(r.GenCPU)/1e6/sec, 2)
 	w.GenOverflow, w.GenRefused, w.GenRealtime = r.GenOverflow, r.GenRefused, &r.GenRealtime
-	w.Overload = *w.Missing > overloadPct || share(e.SkippedTicks, e.Ticks+e.SkippedTicks) > overloadPct
+	w.Overload = *w.Missing > overloadPct || share(w.Skipped, w.Ticks+w.Skipped) > overloadPct
+}
+
+func (w *Row) ticks(e EngineDelta) {
+	w.TickP50, w.TickP99, w.TickMax = number(e.LateP50ms, 3), number(e.LateP99ms, 3), number(e.LateMaxms, 3)
+	w.Ticks, w.LateTicks, w.Skipped, w.Realtime = e.Ticks, e.LateTicks, e.SkippedTicks, &e.Realtime
+	if e.Ticks > 0 {
+		w.EncodesPerTick = *number(float64(e.Encodes)/float64(e.Ticks), 2)
+		w.DecodesPerTick = *number(float64(e.Decodes)/float64(e.Ticks), 2)
+	}
 }
 
 func (w *Row) video(r *VideoResult) {
@@ -164,7 +168,7 @@ func (t *Table) Row(r Row) {
 	}
 	switch {
 	case r.Error != "":
-		fmt.Fprintf(t.W, "%-13s %4d %-9s | failed: %s\n", r.Case, r.Legs, first(r.Size, r.Codec), r.Error)
+		fmt.Fprintf(t.W, "%-13s %4d %-9s | failed: %s\n", r.Case, r.Legs, cmp.Or(r.Size, r.Codec), r.Error)
 	case kind == "video":
 		fmt.Fprintf(t.W, "%-13s %4d %-9s | %8.2f %8.1f %7.1f | %9.1f %9.1f | %7.0f | %9.1f\n", r.Case, r.Legs, r.Size,
 			r.VideoCPUPerFrame, r.VideoCPU, r.VideoCPU/10, r.ComposedFPS, r.ReceivedFPS, r.RSSMiB, r.CPU)
@@ -216,11 +220,4 @@ func cell(v *float64, places int) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.*f", places, *v)
-}
-
-func first(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

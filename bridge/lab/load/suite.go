@@ -51,7 +51,7 @@ func cases() []benchCase {
 	audio := func(name, about string, c conference) benchCase {
 		return benchCase{name, about, func(ctx context.Context, s *Suite) (Row, error) { return s.audio(ctx, c) }}
 	}
-	var all []benchCase
+	all := []benchCase{{"idle", "no conference", func(ctx context.Context, s *Suite) (Row, error) { return s.idle(ctx) }}}
 	for _, n := range []int{10, 50, 200} {
 		all = append(all, audio("conf-dtx", "3 talkers, the rest in DTX", conference{legs: n, talkers: 3, codec: AMRWB(top), onsets: 10}))
 	}
@@ -137,6 +137,39 @@ func (s *Suite) window(d time.Duration) time.Duration {
 		return s.Window
 	}
 	return 6 * time.Second
+}
+
+// idle is what the process costs before anybody calls: its beat, and Go's own threads.
+func (s *Suite) idle(ctx context.Context) (row Row, err error) {
+	p, err := s.Start(ctx, false)
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := wait(ctx, time.Second); err != nil { // start-up is over
+		return row, err
+	}
+	from, started := time.Duration(0), time.Now()
+	if from, err = CPU(p.PID()); err != nil {
+		return row, err
+	}
+	if err := wait(ctx, s.window(0)/2); err != nil {
+		return row, err
+	}
+	to, err := CPU(p.PID())
+	if err != nil {
+		return row, err
+	}
+	sec := time.Since(started).Seconds()
+	row.Seconds, row.CPU = *number(sec, 2), *number(float64(to-from)/1e6/sec, 2)
+	snap, err := p.Snapshot(ctx)
+	if err != nil {
+		return row, err
+	}
+	row.ticks(delta(nil, snap, ""))
+	rss, err := RSS(p.PID())
+	row.RSSMiB = *number(float64(rss)/(1<<20), 1)
+	return row, err
 }
 
 func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {

@@ -1,0 +1,16 @@
+import type { components } from '../api.gen'
+
+type S = components['schemas']
+export type Session = S['Session']
+export type Scope = S['Scope']
+export type Conference = S['Conference']
+export type Member = S['Member']
+export type Leg = S['Leg']
+export type NewMember = S['NewMember']
+export type MemberResults = S['MemberResults']
+export type CallResult = S['CallResult']
+export type Whisper = S['Whisper']
+export type Attachment = S['Attachment']
+export type Problem = S['Problem']
+export type Snapshot = S['Snapshot']
+export type Event = S['Event']

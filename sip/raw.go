@@ -1,0 +1,168 @@
+package sip
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// raw is as much of a message as can be found without believing it: the start line and
+// the header lines, unfolded, long names in lower case. It is there to answer what the
+// parser refuses.
+type raw struct {
+	method, version string // of a request; "" if the start line is none
+	headers         []rawHeader
+}
+
+type rawHeader struct{ name, value string }
+
+// The compact forms of what we look for (RFC 3261 7.3.3).
+var longNames = map[string]string{"v": "via", "f": "from", "t": "to", "i": "call-id", "l": "content-length"}
+
+// maxRawHeaders bounds the work on a message that is nothing but headers.
+const maxRawHeaders = 512
+
+func readRaw(data []byte) raw {
+	head, _, _ := strings.Cut(string(data), "\r\n\r\n")
+	lines := strings.Split(head, "\r\n")
+	var r raw
+	if words := strings.Fields(lines[0]); len(words) >= 3 && !strings.HasPrefix(strings.ToUpper(words[0]), "SIP/") {
+		if v := words[len(words)-1]; len(v) > 4 && strings.EqualFold(v[:4], "SIP/") {
+			r.method, r.version = words[0], v
+		}
+	}
+	for _, line := range lines[1:] {
+		if len(r.headers) == maxRawHeaders {
+			break
+		}
+		if line != "" && (line[0] == ' ' || line[0] == '\t') && len(r.headers) > 0 {
+			r.headers[len(r.headers)-1].value += " " + printable(line)
+			continue
+		}
+		name, value, ok := strings.Cut(line, ":")
+		if !ok {
+			continue
+		}
+		name = strings.ToLower(strings.TrimSpace(name))
+		if long := longNames[name]; long != "" {
+			name = long
+		}
+		r.headers = append(r.headers, rawHeader{name, printable(value)})
+	}
+	return r
+}
+
+// printable takes control characters out: what goes back must be one line.
+func printable(s string) string {
+	return strings.TrimSpace(strings.Map(func(c rune) rune {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return -1
+		}
+		return c
+	}, s))
+}
+
+func (r raw) request() bool { return r.method != "" }
+
+func (r raw) first(name string) string {
+	for _, h := range r.headers {
+		if h.name == name {
+			return h.value
+		}
+	}
+	return ""
+}
+
+// seqMethod is the method in CSeq.
+func (r raw) seqMethod() string {
+	if f := strings.Fields(r.first("cseq")); len(f) == 2 {
+		return f[1]
+	}
+	return ""
+}
+
+var (
+	sentBy   = regexp.MustCompile(`(?i)^SIP\s*/\s*[0-9.]+\s*/\s*[^\s]+\s+(\[[^\]]*\]|[^\s;:,]+)\s*(?::\s*([0-9]{1,5}))?`)
+	rport    = regexp.MustCompile(`(?i);\s*rport\s*(;|$)`)
+	tagParam = regexp.MustCompile(`(?i);\s*tag\s*=`)
+)
+
+// response builds an answer and the port it goes to on UDP: the one it came from if
+// that was asked for (RFC 3581), else that of its sent-by. Without a Via and what else
+// a response must copy (RFC 3261 8.2.6.2) there is none, nor to an ACK.
+func (r raw) response(from net.Addr, status int, phrase string, extra []string) (res []byte, port int, ok bool) {
+	if !r.request() || strings.EqualFold(r.method, "ACK") {
+		return nil, 0, false
+	}
+	source, err := netip.ParseAddrPort(from.String())
+	if err != nil {
+		return nil, 0, false
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "SIP/2.0 %d %s\r\n", status, phrase)
+	vias := 0
+	for _, h := range r.headers {
+		if h.name != "via" {
+			continue
+		}
+		v := h.value
+		if vias++; vias == 1 {
+			top, rest, more := strings.Cut(v, ",")
+			m := sentBy.FindStringSubmatch(top)
+			if m == nil {
+				return nil, 0, false
+			}
+			port = 5060
+			if m[2] != "" {
+				if port, err = strconv.Atoi(m[2]); err != nil || port < 1 || port > 65535 {
+					return nil, 0, false
+				}
+			}
+			top += ";received=" + source.Addr().Unmap().String()
+			if rport.MatchString(top) {
+				port = int(source.Port())
+				top = rport.ReplaceAllString(top, ";rport="+strconv.Itoa(port)+"$1")
+			}
+			if v = top; more {
+				v += "," + rest
+			}
+		}
+		fmt.Fprintf(&b, "Via: %s\r\n", v)
+	}
+	if vias == 0 {
+		return nil, 0, false
+	}
+	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
+		v := r.first(strings.ToLower(name))
+		if v == "" {
+			return nil, 0, false
+		}
+		if name == "To" && !tagParam.MatchString(v) {
+			v += ";tag=" + token()
+		}
+		fmt.Fprintf(&b, "%s: %s\r\n", name, v)
+	}
+	for _, line := range extra {
+		b.WriteString(line + "\r\n")
+	}
+	b.WriteString("Content-Length: 0\r\n\r\n")
+	return []byte(b.String()), port, true
+}
+
+// acceptsSDP says whether Accept, if there, lets us answer with a session description.
+func acceptsSDP(values []string) bool {
+	if len(values) == 0 {
+		return true
+	}
+	for _, v := range values {
+		kind, _, _ := strings.Cut(strings.ToLower(v), ";")
+		switch strings.TrimSpace(kind) {
+		case "application/sdp", "application/*", "*/*":
+			return true
+		}
+	}
+	return false
+}
