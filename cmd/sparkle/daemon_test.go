@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -44,6 +45,14 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(dir)
 		os.Exit(1)
 	}
+	// The tests wait more than they work: more of them than processors at a time, unless
+	// somebody said how many.
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		_ = flag.Set("test.parallel", fmt.Sprint(max(4, runtime.NumCPU()))) // a number, and the flag is there
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
 		os.Exit(code)
@@ -78,7 +87,15 @@ http: {listen: "127.0.0.1:0"}
 media: {port_min: 0, port_max: 0, realtime: false}
 `
 
-// newDaemon writes the configuration, base and more, and starts nothing. Its directory
+// fewPictures and noPictures keep many daemons on a small machine from being busy with
+// mosaics that nobody looks at.
+const (
+	fewPictures = "video: {fps: 5}\n"
+	noPictures  = "video: {enabled: false}\n"
+)
+
+// newDaemon writes the configuration, base and more, and starts nothing. Without a word
+// about video in more there are few pictures. Its directory
 // has a short name: it holds a Unix socket.
 func newDaemon(t *testing.T, more string) *daemon {
 	t.Helper()
@@ -88,6 +105,9 @@ func newDaemon(t *testing.T, more string) *daemon {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	d := &daemon{t: t, dir: dir, file: filepath.Join(dir, "sparkle.yaml")}
+	if !strings.Contains(more, "video:") {
+		more += fewPictures
+	}
 	text := fmt.Sprintf("data_dir: %q", filepath.Join(dir, "data")) + base + more
 	if err := os.WriteFile(d.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -34,8 +34,11 @@ func TestDeadVideoProcessIsNotHeard(t *testing.T) {
 		name string
 		got  []heard
 	}{{"PCMA", listener.ear().since(from)}, {"AMR-WB", viewer.ear().since(fromAMR)}} {
-		if missing, longest := gaps(e.got); missing != 0 || longest > 500*time.Millisecond {
-			t.Errorf("%s: %d of %d packets are missing, the longest pause is %v", e.name, missing, len(e.got), longest)
+		missing, span := gaps(e.got)
+		// Judged by counts: a busy machine may be late with some, but a mixer that waited
+		// for the video process to come back would have sent next to nothing meanwhile.
+		if due := int(span / (20 * time.Millisecond)); missing != 0 || len(e.got) < due*6/10 {
+			t.Errorf("%s: %d packets are missing, %d came where %d were due", e.name, missing, len(e.got), due)
 		}
 	}
 	// It was the talker who was heard all the time, not comfort.

@@ -98,14 +98,13 @@ func (h *handset) ear() *ear {
 }
 
 // ear is the media of one call: it notes every RTP packet of the audio stream, and may
-// speak PCMA. The daemon's address is known from Start on.
+// speak PCMA. What was agreed is known from Start on.
 type ear struct {
 	talks bool
 
 	mu      sync.Mutex
 	conns   []*net.UDPConn // audio, audio RTCP, video, video RTCP
-	daemon  netip.AddrPort // where the daemon wants our audio
-	pt      uint8          // of what we send
+	agreed  sdp.Result     // where the daemon receives, and what
 	packets []heard
 	done    chan struct{}
 	wg      sync.WaitGroup
@@ -179,10 +178,9 @@ func (e *ear) listen(c *net.UDPConn, audio bool) {
 func (e *ear) Start(r sdp.Result, _ bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.daemon = netip.AddrPortFrom(r.Audio.Addr, uint16(r.Audio.Port))
-	e.pt = uint8(r.Audio.PT)
+	e.agreed = r
 	if e.talks {
-		to, pt, conn := e.daemon, e.pt, e.conns[0]
+		conn, to, pt := e.conns[0], netip.AddrPortFrom(r.Audio.Addr, uint16(r.Audio.Port)), uint8(r.Audio.PT)
 		e.wg.Go(func() { speak(conn, to, pt, e.done) })
 	}
 	return nil
@@ -207,11 +205,31 @@ func (e *ear) shut() {
 	}
 }
 
-// daemonAddr is where the daemon receives this call's audio; the zero value before Start.
-func (e *ear) daemonAddr() (netip.AddrPort, uint8) {
+// ports are where the daemon receives what our sockets of the same index send; video's
+// are audio's where there is none. Only after Start.
+func (e *ear) ports() [4]netip.AddrPort {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.daemon, e.pt
+	a := e.agreed.Audio.Remote
+	v := a
+	if e.agreed.Video != nil {
+		v = e.agreed.Video.Remote
+	}
+	to := netip.AddrPortFrom
+	return [4]netip.AddrPort{to(a.Addr, uint16(a.Port)), to(a.Addr, uint16(a.RTCPPort)), to(v.Addr, uint16(v.Port)), to(v.Addr, uint16(v.RTCPPort))}
+}
+
+// audioPT and videoPT are what the daemon expects in our packets; only after Start.
+func (e *ear) audioPT() uint8 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return uint8(e.agreed.Audio.PT)
+}
+
+func (e *ear) videoPT() uint8 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return uint8(e.agreed.Video.PT)
 }
 
 // since are the packets from the n-th on.
@@ -253,14 +271,17 @@ func speak(c *net.UDPConn, to netip.AddrPort, pt uint8, done <-chan struct{}) {
 	}
 }
 
-// gaps are the packets that are missing between two that came, by sequence number, and
-// the longest time without one.
-func gaps(ps []heard) (missing int, longest time.Duration) {
+// gaps are the packets that are missing between two that came, by sequence number (a
+// new source counts as many), and the time from the first to the last.
+func gaps(ps []heard) (missing int, span time.Duration) {
 	for i := 1; i < len(ps); i++ {
 		missing += int(ps[i].seq - ps[i-1].seq - 1)
-		longest = max(longest, ps[i].at.Sub(ps[i-1].at))
+		if ps[i].ssrc != ps[0].ssrc {
+			missing += 1 << 16
+		}
+		span = ps[i].at.Sub(ps[0].at)
 	}
-	return missing, longest
+	return missing, span
 }
 
 // rms is how loud PCMA packets are.

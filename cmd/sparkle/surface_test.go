@@ -165,7 +165,7 @@ func TestConfigPrintHidesSecrets(t *testing.T) {
 // A key of the command line works beside the running daemon, and only for its scopes.
 func TestAPIKeyFromTheCommandLine(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, "")
+	d := startDaemon(t, noPictures)
 	reader := d.client(d.apiKey("reader", "--scopes", "conf:read"))
 	writer := d.client(d.apiKey("writer"))
 	c, err := writer.CreateConference(t.Context(), "by key", bridge.VideoConference)
@@ -219,7 +219,7 @@ func TestEventsResume(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t)
 	busy := n.handset("+8613800138007", lab.Busy, false)
-	d := startDaemon(t, n.ue())
+	d := startDaemon(t, n.ue()+noPictures)
 	d.ready()
 	conference := d.conference(bridge.VideoConference)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
