@@ -44,7 +44,7 @@ async function expect(m, state) {
     if (m.video !== undefined && state === 'in_conference') await row(m).locator('.media', { hasText: m.video ? /视频|Video/ : /语音|Voice/ }).waitFor({ timeout })
   } catch {
     const is = await row(m).innerText({ timeout: 1000 }).catch(() => 'no such row')
-    faults.push(`${m.name}: want ${state}${m.outcome ? ` (${m.outcome})` : ''}, is: ${is.replace(/\s+/g, ' ')}`)
+    faults.push(`${m.name}: want ${state}${m.outcome && state === 'idle' ? ` (${m.outcome})` : ''}, is: ${is.replace(/\s+/g, ' ')}`)
   }
 }
 
