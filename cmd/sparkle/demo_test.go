@@ -23,7 +23,7 @@ import (
 // under the race detector, and the daemon inside is raced by all other tests.
 var plain = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(filepath.Dir(program), "sparkle-plain")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", path, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
