@@ -209,6 +209,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add(byte(1), []byte{0x80, 0xc9, 0, 1, 0, 0, 0, 1})
 	f.Add(byte(2), []byte{0x80, 0xf2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0x7c, 0x85, 0xff})
 	f.Add(byte(3), []byte{0x81, 0xce, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2})
+	f.Add(byte(10), []byte("\x80\xf20000000000A0")) // a broken picture: a key frame is asked for
 	f.Add(byte(4), []byte{0x80, 97, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xf0, 0x44, 1, 2, 3})
 	f.Fuzz(func(t *testing.T, where byte, b []byte) {
 		p, err := New(Options{})
@@ -220,7 +221,9 @@ func FuzzReceive(f *testing.F) {
 		if where > 3 && amr.Available {
 			codec = "AMR-WB"
 		}
-		if err := p.take(result(codec, 4000, 4002, 1), false); err != nil {
+		r := result(codec, 4000, 4002, 1)
+		r.Audio.Addr, r.Video.Addr = netip.IPv4Unspecified(), netip.IPv4Unspecified() // no socket is open: nothing may be sent
+		if err := p.take(r, false); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 { // the second is a duplicate
