@@ -35,7 +35,7 @@ demo: build
 
 ## build: bin/sparkle with the console inside
 build: deps web
-	$(GO) build -trimpath -o $(BIN) ./cmd/sparkle
+	$(GO) build -o $(BIN) ./cmd/sparkle
 
 deps:
 	$(call apt-install,$(APT_BUILD) $(APT_RUN))

@@ -275,10 +275,11 @@ func (c *call) postResponse(res *sipgo.Response) {
 
 // follow reads a transaction to its end: not reading it would stop its timers.
 func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
-	final := false
+	final, heard := false, false
 	for {
 		select {
 		case res := <-tx.Responses():
+			heard = true
 			final = final || res.StatusCode >= 200
 			c.postResponse(res)
 		case <-tx.Done():
@@ -288,8 +289,9 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
 			// Its connection was closed under it, or died unnoticed as it was written: a new
 			// one may do. A BYE is worth a second try after silence too, since without it
-			// a phone stays connected.
-			if again && !req.IsInvite() && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
+			// a phone stays connected. An INVITE that was heard of is not repeated: its
+			// answer finds us.
+			if again && (!req.IsInvite() || !heard && !timeout) && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
 				c.post(resend{req})
 				return
 			}

@@ -22,6 +22,7 @@ type hunt struct {
 	now    *try            // nil before the first
 	tries  map[string]*try // by branch: at most two for each peer and repetition of the INVITE
 	silent *time.Timer
+	relit  bool // a connection that died under a try was replaced
 }
 
 // try is the INVITE at one peer.
@@ -174,10 +175,15 @@ func (c *call) onTryFailed(in dialog.Failed) bool {
 	if t == nil {
 		return false
 	}
-	if t != c.hunt.now || !t.heard && c.moveOn() {
+	h := c.hunt
+	if t == h.now && !t.heard && !in.Timeout && !h.relit {
+		h.relit = true
+		h.rest = append([]string{t.peer}, h.rest...)
+	}
+	if t != h.now || !t.heard && c.moveOn() {
 		return true
 	}
-	c.step(dialog.Failed{Req: c.hunt.req, Timeout: in.Timeout})
+	c.step(dialog.Failed{Req: h.req, Timeout: in.Timeout})
 	return true
 }
 

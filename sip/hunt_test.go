@@ -262,3 +262,26 @@ func TestTrunkIsChallenged(t *testing.T) {
 		}
 	})
 }
+
+// A connection that dies under the INVITE costs no call: it comes again over a new one.
+func TestConnectionDiesUnderInvite(t *testing.T) {
+	for name, ua := range map[string]func(*testing.T, *peer) *UA{
+		"trunk": func(t *testing.T, p *peer) *UA { return newTrunk(t, p) }, "ue": newUE,
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPeer(t, "tcp")
+			ua := ua(t, p)
+			_, ev := place(t, ua)
+			first := p.expect("INVITE")
+			p.drop()
+			again := p.expect("INVITE")
+			if again.get("Call-Id") != first.get("Call-Id") || again.from == first.from {
+				t.Errorf("second INVITE %q from %s", again.order, again.from)
+			}
+			p.drop() // once is enough
+			if e := next[Ended](ev); e.By != ByNetwork || e.Why != "transport" {
+				t.Errorf("ended %+v", e)
+			}
+		})
+	}
+}

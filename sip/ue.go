@@ -95,5 +95,9 @@ func (a *attachment) report(s *AttachmentState) {
 // sendRegister is how REGISTER leaves: to the P-CSCF it names. The response timer of
 // the transaction, 64·T1, says when nobody answers.
 func (a *attachment) sendRegister(ctx context.Context, req *sipgo.Request) (*sipgo.Response, error) {
-	return a.exchange(ctx, req, req.Destination())
+	res, err := a.exchange(ctx, req, req.Destination())
+	if errors.Is(err, sipgo.ErrTransactionTransport) {
+		err = fmt.Errorf("%w: %w", register.ErrLost, err)
+	}
+	return res, err
 }

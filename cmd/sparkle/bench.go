@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -35,6 +37,15 @@ func benchCommand() *cobra.Command {
 			return bench(cmd.Context(), suite, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	cmd.AddCommand(&cobra.Command{
+		Use:    "busy SOCKET",
+		Short:  "Keep an engine and all cores busy until standard input ends; bench starts it",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return busy(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	cmd.Flags().StringSliceVar(&suite.Only, "only", nil, "run these cases only, as conf-dtx,mosaic")
 	cmd.Flags().DurationVar(&suite.Window, "window", 6*time.Second, "how long each case is counted")
@@ -53,12 +64,12 @@ func bench(ctx context.Context, suite load.Suite, asJSON bool, stdout, stderr io
 		n++
 		return benchMedia(ctx, filepath.Join(dir, fmt.Sprint(n, ".sock")), video, suite.Realtime, stderr)
 	}
+	suite.Busy = startBusy
 	if err := suite.Validate(); err != nil {
 		return err
 	}
-	// The generator's thread sleeps in system calls and needs a P at once when it wakes,
-	// also while every core is kept busy on purpose.
-	runtime.GOMAXPROCS(2*runtime.NumCPU() + 2)
+	// The generator's thread sleeps in system calls and needs a P at once when it wakes.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
 	if asJSON {
 		out := json.NewEncoder(stdout)
 		var written error
@@ -81,9 +92,72 @@ func benchMedia(ctx context.Context, socket string, video, realtime bool, stderr
 	if err != nil {
 		return nil, err
 	}
-	return media.StartChild(ctx, media.ChildOptions{
+	child, err := media.StartChild(ctx, media.ChildOptions{
 		Args: []string{"media", "--socket", socket, "--options", string(options)}, Socket: socket, Stderr: stderr,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return benchProcess{child, socket}, nil
+}
+
+// benchProcess is a media process that others can talk to as well.
+type benchProcess struct {
+	*media.Child
+	socket string
+}
+
+// busyCalls is what the busy process says at its end.
+type busyCalls struct{ Made, Failed uint64 }
+
+// startBusy starts the busy process. It ends with its standard input, also when we die.
+func startBusy(ctx context.Context, p load.Process) (stop func() (uint64, uint64, error), err error) {
+	b, ok := p.(benchProcess)
+	if !ok {
+		return nil, fmt.Errorf("bench: %T has no socket", p)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, exe, "bench", "busy", b.socket)
+	var out, faults bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &faults
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() (uint64, uint64, error) {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			return 0, 0, fmt.Errorf("bench: busy: %w: %s", err, bytes.TrimSpace(faults.Bytes()))
+		}
+		var calls busyCalls
+		if err := json.Unmarshal(out.Bytes(), &calls); err != nil {
+			return 0, 0, fmt.Errorf("bench: busy: %w", err)
+		}
+		return calls.Made, calls.Failed, nil
+	}, nil
+}
+
+// busy is the busy process.
+func busy(ctx context.Context, socket string, stdin io.Reader, stdout io.Writer) error {
+	client, err := media.Dial(socket)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	b, err := load.StartBusy(ctx, client, runtime.NumCPU())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, stdin)
+	b.Close()
+	made, failed := b.Calls()
+	return errors.Join(err, json.NewEncoder(stdout).Encode(busyCalls{made, failed}))
 }
 
 // cpuModel and loadAverage say on what the figures were measured; "unknown" where the

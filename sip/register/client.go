@@ -100,6 +100,9 @@ func (o Options) Validate() error {
 	return nil
 }
 
+// ErrLost is what a SendFunc's error wraps when the connection broke before the answer.
+var ErrLost = errors.New("register: connection lost")
+
 // SendFunc sends one REGISTER and returns its final response. It may complete headers
 // that only the transport knows (Via). A retransmission is its business.
 type SendFunc func(ctx context.Context, req *sip.Request) (*sip.Response, error)

@@ -72,6 +72,7 @@ type machine struct {
 	raises   int
 	failures int
 	otherTry bool // 403 already made us try another P-CSCF
+	relit    bool // a lost connection was replaced in this attempt
 }
 
 // settings is what does not change while a machine lives.
@@ -139,6 +140,11 @@ func (m machine) step(now time.Time, in any) (machine, []any) {
 		if m.stopping {
 			return m.left(now)
 		}
+		if errors.Is(in.err, ErrLost) && !m.relit {
+			// Somebody was there: one fresh connection before any waiting.
+			m.relit = true
+			return m.again(now)
+		}
 		return m.unreachable(now, in.err.Error(), 0)
 	case response:
 		if !m.waiting {
@@ -174,6 +180,7 @@ func (m machine) begin(now time.Time) (machine, []any) {
 		m.expires = m.cfg.expires
 	}
 	m.rounds, m.resyncs, m.forged, m.raises, m.tried = 0, 0, 0, 0, 0
+	m.relit = false
 	return m.transmit(send{proof: m.session})
 }
 

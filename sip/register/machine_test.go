@@ -142,6 +142,8 @@ func TestMachine(t *testing.T) {
 			[]string{sent, "registering, sends nothing for 600000s to 1", "unregistered, wakes in 30s"}},
 		{"503 Retry-After", md5, 2, []in{start{}, response{status: 503, retryAfter: 17 * time.Second}},
 			[]string{sent, "unregistered, wakes in 17s"}},
+		{"a lost connection is replaced at once, a second time it waits", md5, 1,
+			[]in{start{}, failure{ErrLost}, failure{ErrLost}}, []string{sent, sent, "unregistered, wakes in 30s"}},
 		{"silence", md5, 1, []in{start{}, failure{errors.New("timeout")}}, []string{sent, "unregistered, wakes in 30s"}},
 		{"200 without us", md5, 1, []in{start{}, response{status: 200}}, []string{sent, "unregistered, wakes in 30s"}},
 		{"200 for no time", md5, 1, []in{start{}, response{status: 200, found: true}}, []string{sent, "unregistered, wakes in 30s"}},

@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -114,16 +113,14 @@ func (g *generator) watch(ctx context.Context, api media.API) (before, after *me
 	take := func(at <-chan struct{}) (*mediapb.SnapshotReply, error) {
 		select {
 		case <-at:
-			s, err := api.Snapshot(ctx)
-			if err != nil {
-				return nil, fmt.Errorf("load: %w", err)
-			}
-			return s, nil
-		case <-g.done:
-			return nil, errors.New("load: ended before its time")
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+		s, err := api.Snapshot(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("load: %w", err)
+		}
+		return s, nil
 	}
 	if before, err = take(g.reached); err != nil {
 		return nil, nil, err

@@ -26,6 +26,10 @@ type Suite struct {
 	// Window is how long each case is counted; 0: 6 s.
 	Window   time.Duration
 	Realtime bool // for the generator's thread
+	// Busy keeps the API of a process and all cores busy until stop, which says how many
+	// calls were made and failed: from a process of its own, or its garbage collector
+	// would stop the generator too. Nil: StartBusy, in this process.
+	Busy func(context.Context, Process) (stop func() (made, failed uint64, err error), err error)
 	// Only are the names of the cases to run; none: all.
 	Only []string
 }
@@ -182,17 +186,20 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 	o := Options{API: p, PID: p.PID(), Legs: c.legs, Talkers: c.talkers, Codec: c.codec,
 		Window: s.window(c.window), Onsets: c.onsets, Realtime: s.Realtime}
 	if c.busy {
-		video, err := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 4, Width: 640, Height: 480})
-		if err != nil {
-			return row, err
+		video, videoErr := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 4, Width: 640, Height: 480})
+		if videoErr != nil {
+			return row, videoErr
 		}
 		defer video.Close()
-		busy, err := StartBusy(ctx, p, runtime.NumCPU())
-		if err != nil {
-			return row, err
+		stop, busyErr := s.busy(ctx, p)
+		if busyErr != nil {
+			return row, busyErr
 		}
-		defer busy.Close()
-		defer func() { row.APICalls, row.APIFailed = busy.Calls() }()
+		defer func() {
+			made, failed, stopErr := stop()
+			row.APICalls, row.APIFailed = made, failed
+			err = errors.Join(err, stopErr)
+		}()
 	}
 	r, err := Run(ctx, o)
 	if err != nil {
@@ -206,6 +213,21 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 		row.CPUPerLeg, row.RSSPerLegKiB = nil, nil // it served the mosaic as well
 	}
 	return row, nil
+}
+
+func (s *Suite) busy(ctx context.Context, p Process) (stop func() (uint64, uint64, error), err error) {
+	if s.Busy != nil {
+		return s.Busy(ctx, p)
+	}
+	b, err := StartBusy(ctx, p, runtime.NumCPU())
+	if err != nil {
+		return nil, err
+	}
+	return func() (uint64, uint64, error) {
+		b.Close()
+		made, failed := b.Calls()
+		return made, failed, nil
+	}, nil
 }
 
 func (s *Suite) mosaic(ctx context.Context, members, w, h int) (row Row, err error) {

@@ -22,6 +22,7 @@ type stencil struct {
 	dots []dot // every pixel, less the mean, scaled to a sum of squares of 1
 	few  int   // so many come first that are spread over all of it
 	lit  float64
+	ink  []dot // some of the brightest, apart from each other: none may be dark
 }
 
 type dot struct {
@@ -74,8 +75,23 @@ func newStencil(name string, px int) stencil {
 		}
 	}
 	s.dots = spread
+	s.ink = ink(spread)
 	return s
 }
+
+// ink picks up to four of the brightest dots, at least three pixels apart.
+func ink(dots []dot) (picked []dot) {
+	byLight := slices.SortedFunc(slices.Values(dots), func(a, b dot) int { return cmp.Compare(b.v, a.v) })
+	for _, d := range byLight {
+		near := func(o dot) bool { return abs(o.x-d.x) < 3 && abs(o.y-d.y) < 3 }
+		if d.v > byLight[0].v*0.9 && len(picked) < 4 && !slices.ContainsFunc(picked, near) {
+			picked = append(picked, d)
+		}
+	}
+	return picked
+}
+
+func abs(v int) int { return max(v, -v) }
 
 // reading is a place where a text was recognised.
 type reading struct {
@@ -165,7 +181,14 @@ func (t *tables) find(s stencil) (best reading, ok bool) {
 	}
 	n := float64(s.w * s.h)
 	for y := 0; y+s.h <= t.l.h; y++ {
+	place:
 		for x := 0; x+s.w <= t.l.w; x++ {
+			at := t.l.y[y*t.l.w+x:]
+			for _, d := range s.ink {
+				if at[d.y*t.l.w+d.x] < 90 {
+					continue place
+				}
+			}
 			mean := t.box(t.sum, x, y, s.w, s.h) / n
 			if mean > 40+220*s.lit || mean < 20 {
 				continue
@@ -176,6 +199,9 @@ func (t *tables) find(s stencil) (best reading, ok bool) {
 			}
 			// The margin is plate: dark all around.
 			if t.box(t.sum, x, y, 2, s.h)/float64(2*s.h) > 60 || t.box(t.sum, x+s.w-2, y, 2, s.h)/float64(2*s.h) > 60 {
+				continue
+			}
+			if t.box(t.sum, x, y, s.w, 2)/float64(2*s.w) > 75 { // but not below: some glyphs go deep
 				continue
 			}
 			norm := math.Sqrt(dev * n)

@@ -145,6 +145,19 @@ const (
 	minContrast = 70 // between the darkest white and the brightest black cell
 )
 
+// again finds those of the marks that are still where they were.
+func (l *luma) again(known []sighting) (found []sighting) {
+	for _, k := range known {
+		if k.x+k.w > l.w || k.y+k.w*markRows/markCols > l.h {
+			continue // of a picture of another size
+		}
+		if s, ok := l.markAt(k.x, k.y, k.w); ok {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
 // marks finds every mark in the picture, at any place and size.
 func (l *luma) marks() []sighting {
 	var found []sighting
@@ -170,6 +183,11 @@ func (l *luma) marks() []sighting {
 
 // markAt reads the mark whose grid has its corner at x, y and is w wide.
 func (l *luma) markAt(x, y, w int) (s sighting, ok bool) {
+	// Two pixels tell most places from a mark: the middles of the first two cells on the left.
+	half := w / (2 * markCols)
+	if at := (y+half)*l.w + x + half; int(l.y[at])-int(l.y[at+w/markCols*l.w]) < minContrast/2 {
+		return s, false
+	}
 	cell := func(row, col int) int { // the middle of it
 		x0, x1 := x+(4*col+1)*w/(4*markCols), x+(4*col+3)*w/(4*markCols)
 		y0, y1 := y+(4*row+1)*w/(4*markCols), y+(4*row+3)*w/(4*markCols)

@@ -85,7 +85,7 @@ func (w *watcher) since(t time.Time) (kept []look, frames int) {
 const (
 	minSights   = 3 // pictures in which a speaker's mark is found at one place
 	minCounts   = 3 // different counters in them
-	maxWatched  = 24
+	maxWatched  = 12
 	namesLooked = 2 // pictures that are read for names
 )
 
@@ -100,8 +100,16 @@ func (w *watcher) seen(since time.Time, speakers, names []string) Seen {
 	kept = kept[max(0, len(kept)-maxWatched):]
 	var sights [Speakers]int
 	var seenCounts [Speakers]uint16
-	for _, l := range kept {
-		for _, m := range newLuma(l.y, l.w, l.h).marks() {
+	var known []sighting
+	for i, l := range kept {
+		// Tiles stay where they are for a while: every third picture is searched.
+		light := newLuma(l.y, l.w, l.h)
+		sighted := light.again(known)
+		if i%3 == 0 || len(sighted) < len(known) {
+			sighted = light.marks()
+			known = sighted
+		}
+		for _, m := range sighted {
 			sights[m.speaker]++
 			seenCounts[m.speaker] |= 1 << m.count
 		}

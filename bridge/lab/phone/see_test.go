@@ -103,6 +103,9 @@ func TestTilesAndNamesInTheServersPicture(t *testing.T) {
 		width, height, bps int
 	}{{"QVGA portrait", 240, 320, 150_000}, {"QVGA", 320, 240, 150_000}, {"VGA", 480, 640, 500_000}} {
 		t.Run(tt.name, func(t *testing.T) {
+			if testing.Short() && tt.height > 320 {
+				t.Skip("SKIPPED: -short")
+			}
 			w := show(t, tt.width, tt.height, tt.bps, n, func(i int) []mosaic.Tile {
 				var tiles []mosaic.Tile
 				for k, name := range roster {

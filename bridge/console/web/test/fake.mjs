@@ -11,7 +11,7 @@ const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '
 // The headers of console.go: what they forbid has to show here, too.
 const csp = "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 
-export async function fake({ picture = null } = {}) {
+export async function fake({ picture = null, auto = false } = {}) {
   const confs = new Map()
   const log = [] // {seq per conference in the event, id rising}
   const streams = new Set()
@@ -138,7 +138,9 @@ export async function fake({ picture = null } = {}) {
       const to = json.targets === 'all' ? c.members.filter((x) => x.state === 'idle') : json.targets === 'failed' ? c.members.filter((x) => x.last_outcome?.outcome === 'busy' && !x.leg) : c.members.filter((x) => json.targets.includes(x.id))
       if (!attachments[0].up) return problem(res, 503, 'attachment_down')
       send(res, 202, { results: to.map((x) => (x.leg ? { member: x.id, error: problemOf(409, 'member_in_call') } : { member: x.id, leg: structuredClone(dial(c, x)) })) })
-      return tally(c)
+      tally(c)
+      if (auto) setTimeout(phones, 300)
+      return
     }
     if (what === 'hangup') {
       for (const x of c.members) if (x.leg) end(c, x, x.leg.connected_at ? 'hung_up' : 'cancelled')
@@ -175,6 +177,17 @@ export async function fake({ picture = null } = {}) {
     }
     problem(res, 404, 'route_not_found')
   }
+  const first = () => [...confs.values()].at(-1)
+  /** The phones of the newest conference do what their last digit says; with auto, by themselves. */
+  function phones() {
+    const c = first()
+    for (const m of c.members) {
+      if (m.state !== 'ringing') continue
+      if (/[125]$/.test(m.number)) answer(c, m)
+      else if (m.number.endsWith('3')) end(c, m, 'busy')
+    }
+    tally(c)
+  }
   const me = () => ({ account: 'acc_1', name: 'admin', role: 'admin', scopes: ['conf:read', 'conf:write', 'call:dial', 'member:whisper', 'admin'], via: 'session', expires_at: now() })
 
   function events(req, res, url) {
@@ -207,21 +220,11 @@ export async function fake({ picture = null } = {}) {
   const server = createServer((req, res) => void handle(req, res).catch((e) => res.destroy(e)))
   await new Promise((up) => server.listen(0, '127.0.0.1', up))
   const port = server.address().port
-  const first = () => [...confs.values()].at(-1)
   return {
     base: `http://127.0.0.1:${port}`,
     requests,
     pictures: () => refuse.pictures,
-    /** The phones of the newest conference do what their last digit says. */
-    phones() {
-      const c = first()
-      for (const m of c.members) {
-        if (m.state !== 'ringing') continue
-        if (/[125]$/.test(m.number)) answer(c, m)
-        else if (m.number.endsWith('3')) end(c, m, 'busy')
-      }
-      tally(c)
-    },
+    phones,
     talk(name) {
       const c = first()
       const m = c.members.find((x) => x.name === name)

@@ -1,0 +1,22 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestBenchNamesItsCases(t *testing.T) {
+	var out, faults bytes.Buffer
+	if code := run(t.Context(), []string{"bench", "--only", "conf-dtx,nope", "--window", "1ms"}, &out, &faults); code != 1 {
+		t.Errorf("exit %d, want 1", code)
+	}
+	for _, want := range []string{`"nope"`, "conf-dtx", "mosaic", "window"} {
+		if !strings.Contains(faults.String(), want) {
+			t.Errorf("%q is not in %q", want, faults.String())
+		}
+	}
+	if out.Len() > 0 {
+		t.Errorf("measured anyhow: %q", out.String())
+	}
+}
