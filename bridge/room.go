@@ -318,7 +318,7 @@ func (r *room) member(id string) *member {
 
 // pushConference tells the engine what the conference is to be.
 func (r *room) pushConference() {
-	c := &mediapb.Conference{Id: r.id, Video: r.conf.Type == VideoConference}
+	c := &mediapb.Conference{Id: r.id, Video: r.conf.Type == VideoConference && !r.b.opt.NoVideo}
 	if w := r.whisper; w != nil {
 		if from := r.member(w.From); from != nil && from.leg != nil {
 			pw := &mediapb.Whisper{FromLeg: from.leg.ID}

@@ -384,7 +384,7 @@ func TestCoreStopsAnsweringREGISTER(t *testing.T) {
 	talker := n.handset("+15550100006", lab.PSTN, true)
 	listener := n.handset("+15550100007", lab.PSTN, false)
 	third := n.handset("+8613800138001", lab.VolteVideo, false)
-	x := convene(n, bridge.VideoConference, talker, listener)
+	x := convene(n, bridge.VideoConference, fewPictures, talker, listener)
 	if err := n.core.SetFaults(lab.Faults{SilentRegister: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -420,7 +420,7 @@ func TestCoreDoesNotAnswerINVITE(t *testing.T) {
 	talker := n.handset("+15550100006", lab.PSTN, true)
 	listener := n.handset("+15550100007", lab.PSTN, false)
 	lost := n.handset("+8613800138001", lab.VolteVideo, false)
-	x := convene(n, bridge.VideoConference, talker, listener)
+	x := convene(n, bridge.VideoConference, fewPictures, talker, listener)
 	m := x.invite(x.conference, lost.Number(), lost.Name())
 	if err := n.core.SetFaults(lab.Faults{SilentInvite: true}); err != nil {
 		t.Fatal(err)
@@ -468,7 +468,7 @@ func TestNonsenseForAnAnswer(t *testing.T) {
 	n := startNetwork(t)
 	talker := n.handset("+15550100006", lab.PSTN, true)
 	listener := n.handset("+15550100007", lab.PSTN, false)
-	x := convene(n, bridge.VideoConference, talker, listener)
+	x := convene(n, bridge.VideoConference, fewPictures, talker, listener)
 	for i, body := range []string{
 		"this is not SDP",
 		"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n",
@@ -498,7 +498,7 @@ func TestBrokenPackets(t *testing.T) {
 	talker := n.handset("+15550100006", lab.PSTN, true)
 	listener := n.handset("+15550100007", lab.PSTN, false)
 	broken := n.handset("+8613800138001", lab.VolteVideo, false)
-	x := convene(n, bridge.VideoConference, talker, listener, broken)
+	x := convene(n, bridge.VideoConference, fewPictures, talker, listener, broken)
 	media, video := x.child("media", process{}), x.child("video", process{})
 	x.hears(listener, 25)
 	from := listener.ear().count()
@@ -572,7 +572,7 @@ func TestStrangersAreNotHeard(t *testing.T) {
 	n := startNetwork(t)
 	victim := n.handset("+15550100006", lab.PSTN, false)
 	listener := n.handset("+15550100007", lab.PSTN, false)
-	x := convene(n, bridge.AudioConference, victim, listener)
+	x := convene(n, bridge.AudioConference, noPictures, victim, listener)
 	x.hears(listener, 10)
 	to, pt := victim.ear().ports()[0], victim.ear().audioPT()
 	stranger, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

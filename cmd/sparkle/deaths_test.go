@@ -19,7 +19,7 @@ func TestDeadVideoProcessIsNotHeard(t *testing.T) {
 	talker := n.handset("+15550100006", lab.PSTN, true)
 	viewer := n.handset("+8613800138001", lab.VolteVideo, false)
 	listener := n.handset("+15550100007", lab.PSTN, false)
-	x := convene(n, bridge.VideoConference, talker, viewer, listener)
+	x := convene(n, bridge.VideoConference, fewPictures, talker, viewer, listener)
 	video := x.child("video", process{})
 	x.hears(listener, 25)
 	x.hears(viewer, 25)
@@ -63,7 +63,7 @@ func TestDeadMediaProcessCallsMembersBack(t *testing.T) {
 	n := startNetwork(t)
 	talker := n.handset("+15550100006", lab.PSTN, true)
 	viewer := n.handset("+8613800138001", lab.VolteVideo, false)
-	x := convene(n, bridge.VideoConference, talker, viewer)
+	x := convene(n, bridge.VideoConference, fewPictures, talker, viewer)
 	x.pardons = []string{"media process ended", "the media engine is down"}
 	media, video := x.child("media", process{}), x.child("video", process{})
 	if err := syscall.Kill(media.pid, syscall.SIGKILL); err != nil {

@@ -308,10 +308,10 @@ type table struct {
 }
 
 // convene starts a daemon, invites the handsets, calls them all and waits until they
-// are in.
-func convene(n *network, kind bridge.ConferenceType, handsets ...*handset) *table {
+// are in. video is fewPictures or noPictures.
+func convene(n *network, kind bridge.ConferenceType, video string, handsets ...*handset) *table {
 	n.t.Helper()
-	d := startDaemon(n.t, n.ue())
+	d := startDaemon(n.t, n.ue()+video)
 	d.ready()
 	x := &table{daemon: d, network: n, conference: d.conference(kind), handsets: handsets}
 	for _, h := range handsets {

@@ -63,7 +63,7 @@ func TestMetricsTellOfACall(t *testing.T) {
 	n := startNetwork(t)
 	talker := n.handset("+15550100006", lab.PSTN, true)
 	viewer := n.handset("+8613800138001", lab.VolteVideo, false)
-	x := convene(n, bridge.VideoConference, talker, viewer)
+	x := convene(n, bridge.VideoConference, fewPictures, talker, viewer)
 	x.hears(viewer, 50)
 	var page map[string]*dto.MetricFamily
 	eventually(t, "the call in the metrics", func() error {
@@ -266,5 +266,29 @@ func TestEventsResume(t *testing.T) {
 	defer unknown.Close()
 	if e, err := unknown.Next(); err != nil || e.Type != "snapshot" {
 		t.Errorf("after an unknown id: %+v, %v; want a snapshot", e, err)
+	}
+}
+
+// With video switched off a conference of type video works, by voice, and no video
+// process runs.
+func TestVoiceOnlyDaemon(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t)
+	talker := n.handset("+15550100006", lab.PSTN, true)
+	listener := n.handset("+15550100007", lab.PSTN, false)
+	phone := n.handset("+8613800138001", lab.VolteVideo, false)
+	x := convene(n, bridge.VideoConference, noPictures, talker, listener, phone)
+	x.unaffected()
+	m := x.await(x.conference, x.members[2], "the conference", in)
+	if m.Leg.Media.Video != nil || m.Leg.Media.Audio == nil || m.Leg.Media.Audio.Codec != "AMR-WB" {
+		t.Errorf("media is %+v, want voice", m.Leg.Media)
+	}
+	if call := phone.Calls()[0]; call.HadVideo {
+		t.Errorf("the phone was offered video:\n%s", call.Offer)
+	}
+	for _, p := range x.children() {
+		if p.role == "video" {
+			t.Errorf("a video process runs: %+v", p)
+		}
 	}
 }
