@@ -191,14 +191,21 @@ func (m machine) transmit(s send) (machine, []any) {
 		s.expires = 0
 	}
 	m.waiting, m.sent, m.wakeAt = true, true, time.Time{}
+	if m.state == Registered && !m.stopping { // it may end before the answer comes
+		m.wakeAt = m.expiresAt
+	}
 	return m, []any{s}
 }
 
 // timer: a registration that could not be refreshed ends at its expiry; otherwise it
 // is time for the next attempt.
 func (m machine) timer(now time.Time) (machine, []any) {
-	if m.waiting || m.stopping || m.wakeAt.IsZero() || now.Before(m.wakeAt) {
+	if m.stopping || m.wakeAt.IsZero() || now.Before(m.wakeAt) {
 		return m, nil
+	}
+	if m.waiting { // for the answer to a refresh that came too late: calls are refused until it is here
+		m.wakeAt = time.Time{}
+		return m.to(now, Registering, "the registration expired before its refresh was answered"), nil
 	}
 	return m.expire(now).begin(now)
 }
