@@ -27,11 +27,15 @@ define apt-install
 	fi
 endef
 
-.PHONY: demo test soak bench build web web-deps deps deps-test lint fmt generate clean
+.PHONY: demo test bench build quiet-build web web-deps deps deps-test lint fmt generate clean
 
 ## demo: build everything, start the daemon with the lab, call eight phones
-demo: build
+demo: quiet-build
 	@exec $(BIN) demo $(ARGS)
+
+# What a build says is not what a demo or a bench says: with --json, somebody reads that.
+quiet-build:
+	@$(MAKE) --no-print-directory build >&2
 
 ## build: bin/sparkle with the console inside
 build: deps web
@@ -69,7 +73,7 @@ test: deps-test build lint
 	cd $(WEB) && npm run --silent check && npm test --silent
 
 ## bench: the performance table
-bench: build
+bench: quiet-build
 	@exec $(BIN) bench $(ARGS)
 
 fmt:

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"sparkle/bridge/lab"
 )
 
 // connectedEvents waits for the answer. SIPp sends 180 and 200 in one breath: the 200
@@ -35,12 +37,11 @@ func TestSIPpAnswers(t *testing.T) {
 	if err != nil {
 		t.Skip("SKIPPED: sipp is not installed (Debian: sip-tester)")
 	}
-	l, err := net.ListenPacket("udp", "127.0.0.1:0") // SIPp cannot tell which port it took
+	port, err := lab.SparePort() // SIPp cannot tell which port it took
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.LocalAddr().(*net.UDPAddr)
-	l.Close()
+	addr := net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
 	const calls = 5
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +26,7 @@ func sipp(t *testing.T, c *Core, scenario string, args ...string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	all := append([]string{c.Addr().String(), "-sf", file, "-i", "127.0.0.1", "-p", freePort(t),
+	all := append([]string{c.Addr().String(), "-sf", file, "-i", "127.0.0.1", "-p", spare(t),
 		"-timeout", "30s", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors")}, args...)
 	cmd := exec.CommandContext(testContextLong(t), bin, all...)
 	cmd.Dir = dir
@@ -40,16 +39,14 @@ func sipp(t *testing.T, c *Core, scenario string, args ...string) {
 
 func tail(b []byte) []byte { return b[max(0, len(b)-3000):] }
 
-// freePort is a port that was free in UDP a moment ago: SIPp must be told one, since it
-// falls back to the well-known port otherwise.
-func freePort(t *testing.T) string {
+// spare is a port for SIPp: not told one, it falls back to the well-known port.
+func spare(t *testing.T) string {
 	t.Helper()
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	port, err := SparePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	return fmt.Sprint(c.LocalAddr().(*net.UDPAddr).Port)
+	return fmt.Sprint(port)
 }
 
 func TestSIPpCallsAHandset(t *testing.T) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"sparkle/bridge"
+	"sparkle/bridge/lab"
 )
 
 // phone is a SIPp process that plays a scenario of testdata/sipp.
@@ -35,9 +35,8 @@ func startSIPp(t *testing.T, scenario, transport string) *sippPhone {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// SIPp cannot tell which port it took, so it is told one that was free a moment ago.
 	for range 5 {
-		s := &sippPhone{t: t, transport: transport, port: freePort(t), dir: t.TempDir(), done: make(chan struct{})}
+		s := &sippPhone{t: t, transport: transport, port: spare(t), dir: t.TempDir(), done: make(chan struct{})}
 		s.cmd = exec.Command(bin, "-sf", file, "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", fmt.Sprint(s.port),
 			"-t", map[string]string{"tcp": "t1", "udp": "u1"}[transport], "-nostdin", "-timeout", "60",
 			"-trace_err", "-error_file", "errors")
@@ -55,26 +54,6 @@ func startSIPp(t *testing.T, scenario, transport string) *sippPhone {
 	}
 	t.Fatal("SIPp does not start: no free port, or a scenario it cannot read")
 	return nil
-}
-
-// freePort is one that was free for TCP and UDP a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		l.Close()
-		if err == nil {
-			u.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 // listens waits until the kernel lists the port as open; false: SIPp has ended.
@@ -260,4 +239,14 @@ func TestSIPpIsNotAnswered(t *testing.T) {
 	x := dialSIPp(t, "uas-cancel.xml", "tcp", bridge.CallRequest{RingTimeout: time.Second})
 	x.ended(x.conference, x.member, bridge.NoAnswer)
 	x.sipp.finish()
+}
+
+// spare is a port for SIPp, which cannot tell which one it took.
+func spare(t *testing.T) int {
+	t.Helper()
+	port, err := lab.SparePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
