@@ -24,9 +24,10 @@ func labCommand() *cobra.Command {
 		Use:   "lab",
 		Short: "Run the simulated IMS core and handsets alone, for another daemon or SIPp",
 		Long: "Runs a small IMS core and handsets on loopback. Without --handset the eight phones of the demo are there.\n" +
-			"A handset is number,profile[,name]; a subscriber is the identity of a daemon or SIPp that registers.",
+			"A handset is number,profile[,name]; a subscriber is the identity of a daemon or SIPp that registers\n" +
+			"(impi,impu,algorithm,secrets).",
 		Example: "  sparkle lab --listen 127.0.0.1:5060 --trunk 127.0.0.1 --handset +8613800138001,volte-video,Alice\n" +
-			"  sparkle lab --subscriber sip:+15550100@ims.test,+15550100@ims.test,md5,secret",
+			"  sparkle lab --subscriber 100@ims.test,sip:100@ims.test,sha-256,secret",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o := lab.ServeOptions{
@@ -59,7 +60,7 @@ func labCommand() *cobra.Command {
 	f.StringVar(&listen, "listen", "127.0.0.1:0", "address of the core, TCP and UDP")
 	f.StringArrayVar(&trunks, "trunk", nil, "peer that may call without registration: ip, ip:port or prefix")
 	f.StringArrayVar(&handsets, "handset", nil, "number,profile[,name]")
-	f.StringArrayVar(&subscribers, "subscriber", nil, "impu,impi,algorithm,secrets")
+	f.StringArrayVar(&subscribers, "subscriber", nil, "impi,impu,md5|sha-256,password or impi,impu,akav1-md5,K,OPc")
 	return cmd
 }
 
