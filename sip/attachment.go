@@ -423,10 +423,24 @@ func (a *attachment) exchange(ctx context.Context, req *sip.Request, dest string
 				return res, nil
 			}
 		case <-tx.Done():
+			a.discard(req, tx)
 			return nil, tx.Err()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// discard takes the connection of a transaction that it broke under out of the pool.
+// sipgo tells of a closed connection before it forgets it: what is sent at once would go
+// into the closed one, and be lost without an error.
+func (a *attachment) discard(req *sip.Request, tx sip.ClientTransaction) {
+	if a.o.Transport != "tcp" || !errors.Is(tx.Err(), sip.ErrTransactionTransport) {
+		return
+	}
+	if c, ok := tx.(*sip.ClientTx); ok && c.Connection() != nil {
+		// An error here only says that it was closed already.
+		_ = a.stack.TransportLayer().Pool("tcp").CloseAndDelete(c.Connection(), req.Destination())
 	}
 }
 

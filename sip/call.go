@@ -286,6 +286,7 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 			if final {
 				return
 			}
+			c.a.discard(req, tx)
 			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
 			// Its connection was closed under it, or died unnoticed as it was written: a new
 			// one may do. A BYE is worth a second try after silence too, since without it
