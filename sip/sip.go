@@ -154,3 +154,55 @@ type MediaProfile struct {
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
 	AnyPort   bool   // media may come from any port of the signalled address
 }
+
+// Incoming is a call that comes in: an INVITE outside any dialog that passed the front
+// door. Nothing in it has been believed that its peer may not say.
+type Incoming struct {
+	Attachment string
+	At         time.Time
+	CallID     string
+	ICID       string   // of P-Charging-Vector; made here if the peer gave none
+	Target     string   // Request-URI as it came: whom the caller wants
+	To         string   // URI of To: what was dialled first
+	Caller     Identity // who calls
+	Diverted   string   // who was dialled before the call was diverted here; "" nobody
+	Offer      []byte   // nil: the answer of ours is to be an offer
+	Supported  []string // the caller's option tags
+	Recipients []string // URIs of a recipient list (RFC 5366), whom a factory is to invite
+	// Replaces is the Call-ID of the call, live and ours, that this one takes over (RFC
+	// 3891); "" none. One that names no call of ours never gets here: it is answered 481.
+	Replaces string
+	// ReferredBy is the URI of Referred-By (RFC 3892), unproven; "" none.
+	ReferredBy string
+}
+
+// Identity is who somebody says to be.
+type Identity struct {
+	URI     string // sip: or tel:
+	Number  string // E.164 with + if URI is a telephone number
+	Name    string // display name
+	Trusted bool   // asserted by a trusted peer (P-Asserted-Identity, RFC 3325); otherwise no more than From
+	Private bool   // Privacy: id; others must not be shown it
+	Verstat string // of a tel URI (RFC 8224 by 3GPP): TN-Validation-Passed …; "" none
+}
+
+// IncomingCall is how a call that comes in is answered. Its events are those of a
+// Call: Connected follows the ACK, Answer comes before it where the offer was ours.
+// Before a final answer, Hangup refuses the call with 480.
+type IncomingCall interface {
+	Call
+	// Ring says 180, once; more does nothing.
+	Ring()
+	// Accept says 200 with a session description: the answer to Incoming.Offer, or an offer.
+	Accept(Acceptance)
+	// Reject ends the call with a final response of 300 to 699. contact is for 3xx only.
+	Reject(status int, contact string)
+}
+
+// Acceptance is the 200 of an incoming call.
+type Acceptance struct {
+	SDP []byte
+	// Focus is the user part of our Contact, which then has ;isfocus: the conference's own
+	// URI is Contact (RFC 4579 5.2). "": the attachment's.
+	Focus string
+}

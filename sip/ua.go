@@ -32,6 +32,7 @@ type UA struct {
 	mu       sync.Mutex
 	closed   bool
 	watchers []func(AttachmentState)
+	incoming func(Incoming, IncomingCall) func(Event)
 }
 
 // New binds the ports of all attachments and starts to register or to watch. An error
@@ -138,6 +139,15 @@ func (ua *UA) OnAttachment(f func(AttachmentState)) {
 	ua.mu.Lock()
 	defer ua.mu.Unlock()
 	ua.watchers = append(ua.watchers, f)
+}
+
+// OnIncoming sets who takes calls that come in; without one they are answered 404. f is
+// called from the call's own goroutine and must not block. It answers by call, then or
+// later, and returns what the call's events go to; nil with no answer given is a 404.
+func (ua *UA) OnIncoming(f func(in Incoming, call IncomingCall) func(Event)) {
+	ua.mu.Lock()
+	defer ua.mu.Unlock()
+	ua.incoming = f
 }
 
 func (ua *UA) changed(s AttachmentState) {

@@ -98,6 +98,21 @@ type (
 	// been heard of yet: a CANCEL waits for its first response. The caller has put that
 	// branch into the request of Send.
 	Resent struct{}
+	// Ask sends a request of another usage (RFC 5057) in the dialog that was answered:
+	// NOTIFY, REFER. Its final status comes as Asked; 0 when nobody answered.
+	Ask struct {
+		ID          uint64
+		Method      sip.RequestMethod
+		Headers     []Header
+		ContentType string
+		Body        []byte
+	}
+	// Tell answers the request that came as Other with the same ID.
+	Tell struct {
+		ID      uint64
+		Status  int
+		Headers []Header
+	}
 	// Tick says that the time of Next has come.
 	Tick struct{}
 )
@@ -111,6 +126,8 @@ func (Hangup) isInput()    {}
 func (Reply) isInput()     {}
 func (Propose) isInput()   {}
 func (Resent) isInput()    {}
+func (Ask) isInput()       {}
+func (Tell) isInput()      {}
 func (Tick) isInput()      {}
 
 // Action is what the caller is to do, in order.
@@ -161,6 +178,17 @@ type (
 	}
 	// Info is a DTMF digit that came in INFO.
 	Info struct{ Digit rune }
+	// Other is a REFER, SUBSCRIBE or NOTIFY of the peer within the dialog. It waits for
+	// Tell; Options.Reply without one is answered 480. It may come after Connected only.
+	Other struct {
+		ID  uint64
+		Req *sip.Request
+	}
+	// Asked is what became of Ask.
+	Asked struct {
+		ID     uint64
+		Status int
+	}
 	// Ended comes once and last.
 	Ended struct {
 		By           string // remote | local | timeout | network
@@ -184,6 +212,8 @@ func (Connected) isEvent() {}
 func (Offer) isEvent()     {}
 func (Reoffered) isEvent() {}
 func (Info) isEvent()      {}
+func (Other) isEvent()     {}
+func (Asked) isEvent()     {}
 func (Ended) isEvent()     {}
 
 // timer names one deadline of a call.
