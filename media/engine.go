@@ -483,6 +483,11 @@ func (e *Engine) closeLeg(id string) *mediapb.LegStats {
 	return out
 }
 
+// Play implements API.
+func (e *Engine) Play(context.Context, *mediapb.PlayRequest) error {
+	return status.Error(codes.Unimplemented, "media: no sounds yet")
+}
+
 // Preview implements API.
 func (e *Engine) Preview(ctx context.Context, conference string, quality int) (*mediapb.PreviewReply, error) {
 	if quality < 0 || quality > 100 {

@@ -48,6 +48,7 @@ type API interface {
 	OpenLeg(context.Context, *mediapb.OpenLegRequest) (*mediapb.OpenLegReply, error)
 	SetLeg(context.Context, *mediapb.Leg) error
 	CloseLeg(ctx context.Context, id string) (*mediapb.LegStats, error)
+	Play(context.Context, *mediapb.PlayRequest) error
 	Preview(ctx context.Context, conference string, quality int) (*mediapb.PreviewReply, error)
 	Snapshot(context.Context) (*mediapb.SnapshotReply, error)
 	// Events calls f, in order, for everything that happens until ctx ends or the

@@ -127,6 +127,10 @@ func (s *server) CloseLeg(ctx context.Context, r *mediapb.LegRef) (*mediapb.LegS
 	return s.api.CloseLeg(ctx, r.Id)
 }
 
+func (s *server) Play(ctx context.Context, r *mediapb.PlayRequest) (*mediapb.Empty, error) {
+	return &mediapb.Empty{}, s.api.Play(ctx, r)
+}
+
 func (s *server) Preview(ctx context.Context, r *mediapb.PreviewRequest) (*mediapb.PreviewReply, error) {
 	return s.api.Preview(ctx, r.Conference, int(r.Quality))
 }
@@ -221,6 +225,12 @@ func (c *Client) SetLeg(ctx context.Context, l *mediapb.Leg) error {
 // CloseLeg implements API.
 func (c *Client) CloseLeg(ctx context.Context, id string) (*mediapb.LegStats, error) {
 	return c.rpc.CloseLeg(ctx, &mediapb.LegRef{Id: id})
+}
+
+// Play implements API.
+func (c *Client) Play(ctx context.Context, r *mediapb.PlayRequest) error {
+	_, err := c.rpc.Play(ctx, r)
+	return err
 }
 
 // Preview implements API.

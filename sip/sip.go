@@ -206,3 +206,74 @@ type Acceptance struct {
 	// URI is Contact (RFC 4579 5.2). "": the attachment's.
 	Focus string
 }
+
+// Refer is a REFER (RFC 3515) that passed the front door: within a call, or to the URI of
+// a conference outside any.
+type Refer struct {
+	Attachment string
+	At         time.Time
+	CallID     string // of the call of ours in whose dialog it came; "" outside any
+	Target     string // Request-URI: outside a call, the conference that is meant
+	By         Identity
+	ReferredBy string   // URI of Referred-By (RFC 3892), unproven; "" none
+	Method     string   // INVITE or BYE: what Refer-To asks to be done
+	URIs       []string // to whom: one, or those of a list (RFC 5368), without method and headers
+	Replaces   string   // Call-ID of a Replaces in Refer-To, which need not be ours; "" none
+	Silent     bool     // no NOTIFY is wanted (RFC 4488)
+}
+
+// Referral is how a REFER is answered. Its methods do not block; what no longer fits
+// changes nothing.
+type Referral interface {
+	// Accept says 202 and, unless it is silent, that the work has begun: NOTIFY with
+	// "SIP/2.0 100 Trying" (message/sipfrag).
+	Accept()
+	// Reject ends it with a final response of 300 to 699.
+	Reject(status int)
+	// Progress tells the referrer what became of it so far. A final status ends the
+	// subscription.
+	Progress(status int, phrase string)
+}
+
+// Subscribe is a SUBSCRIBE (RFC 6665) to an event package that we notify: conference (RFC
+// 4575). Refreshes and ends of it come as events.
+type Subscribe struct {
+	Attachment string
+	At         time.Time
+	CallID     string // of the call of ours in whose dialog it came; "" outside any
+	Target     string // Request-URI: the conference that is meant
+	By         Identity
+	Event      string
+	Accept     []string      // types of documents; empty: the package's default
+	Expires    time.Duration // as asked for
+}
+
+// Subscription is how a SUBSCRIBE is answered, and what is notified. Its methods do not
+// block.
+type Subscription interface {
+	// Accept says 200 with the time granted. A NOTIFY must follow at once: Notify it.
+	Accept(expires time.Duration)
+	// Reject ends it with a final response of 300 to 699.
+	Reject(status int)
+	// Notify sends a document. One NOTIFY is out at a time, the others wait in order; the
+	// caller keeps to the package's rate.
+	Notify(contentType string, body []byte)
+	// Terminate sends the last NOTIFY, with a document or none, and the reason of
+	// Subscription-State: noresource, deactivated, timeout ...
+	Terminate(reason, contentType string, body []byte)
+}
+
+// SubscriptionEvent is what happens to a subscription: SubscriptionRefreshed any number
+// of times, SubscriptionGone once and last, after Terminate too.
+type SubscriptionEvent interface{ isSubscriptionEvent() }
+
+type (
+	// SubscriptionRefreshed has been answered; the full state must be notified again.
+	SubscriptionRefreshed struct{ Expires time.Duration }
+	// SubscriptionGone: the peer ended it, its time ran out, or a NOTIFY was answered 481,
+	// 408 or not at all.
+	SubscriptionGone struct{ Why string } // unsubscribed | expired | notify_failed | terminated | shutdown
+)
+
+func (SubscriptionRefreshed) isSubscriptionEvent() {}
+func (SubscriptionGone) isSubscriptionEvent()      {}

@@ -33,6 +33,8 @@ type UA struct {
 	closed   bool
 	watchers []func(AttachmentState)
 	incoming func(Incoming, IncomingCall) func(Event)
+	refer    func(Refer, Referral)
+	subs     func(Subscribe, Subscription) func(SubscriptionEvent)
 }
 
 // New binds the ports of all attachments and starts to register or to watch. An error
@@ -148,6 +150,23 @@ func (ua *UA) OnIncoming(f func(in Incoming, call IncomingCall) func(Event)) {
 	ua.mu.Lock()
 	defer ua.mu.Unlock()
 	ua.incoming = f
+}
+
+// OnRefer sets who decides on REFER; without one it is answered 603 within a call and 403
+// outside. f must not block; it answers by the Referral, then or later (a REFER left
+// without an answer for 2 s is answered 480).
+func (ua *UA) OnRefer(f func(Refer, Referral)) {
+	ua.mu.Lock()
+	defer ua.mu.Unlock()
+	ua.refer = f
+}
+
+// OnSubscribe sets who decides on SUBSCRIBE; without one it is answered 489. f must not
+// block; it answers by the Subscription and returns what hears of it afterwards.
+func (ua *UA) OnSubscribe(f func(Subscribe, Subscription) func(SubscriptionEvent)) {
+	ua.mu.Lock()
+	defer ua.mu.Unlock()
+	ua.subs = f
 }
 
 func (ua *UA) changed(s AttachmentState) {

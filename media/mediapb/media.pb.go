@@ -1004,6 +1004,74 @@ func (x *VideoStream) GetDscp() uint32 {
 	return 0
 }
 
+type PlayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leg           string                 `protobuf:"bytes,1,opt,name=leg,proto3" json:"leg,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`      // comes back in PlayEnded
+	Pcm           []byte                 `protobuf:"bytes,3,opt,name=pcm,proto3" json:"pcm,omitempty"`    // 16 kHz mono, signed 16 bit little endian; empty: stop what plays
+	Loop          bool                   `protobuf:"varint,4,opt,name=loop,proto3" json:"loop,omitempty"` // until stopped or replaced
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlayRequest) Reset() {
+	*x = PlayRequest{}
+	mi := &file_media_mediapb_media_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlayRequest) ProtoMessage() {}
+
+func (x *PlayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_media_mediapb_media_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlayRequest.ProtoReflect.Descriptor instead.
+func (*PlayRequest) Descriptor() ([]byte, []int) {
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PlayRequest) GetLeg() string {
+	if x != nil {
+		return x.Leg
+	}
+	return ""
+}
+
+func (x *PlayRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PlayRequest) GetPcm() []byte {
+	if x != nil {
+		return x.Pcm
+	}
+	return nil
+}
+
+func (x *PlayRequest) GetLoop() bool {
+	if x != nil {
+		return x.Loop
+	}
+	return false
+}
+
 type PreviewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Conference    string                 `protobuf:"bytes,1,opt,name=conference,proto3" json:"conference,omitempty"`
@@ -1014,7 +1082,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_media_mediapb_media_proto_msgTypes[11]
+	mi := &file_media_mediapb_media_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1094,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[11]
+	mi := &file_media_mediapb_media_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1107,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{11}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PreviewRequest) GetConference() string {
@@ -1066,7 +1134,7 @@ type PreviewReply struct {
 
 func (x *PreviewReply) Reset() {
 	*x = PreviewReply{}
-	mi := &file_media_mediapb_media_proto_msgTypes[12]
+	mi := &file_media_mediapb_media_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1146,7 @@ func (x *PreviewReply) String() string {
 func (*PreviewReply) ProtoMessage() {}
 
 func (x *PreviewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[12]
+	mi := &file_media_mediapb_media_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1159,7 @@ func (x *PreviewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewReply.ProtoReflect.Descriptor instead.
 func (*PreviewReply) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{12}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PreviewReply) GetJpeg() []byte {
@@ -1119,7 +1187,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_media_mediapb_media_proto_msgTypes[13]
+	mi := &file_media_mediapb_media_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1199,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[13]
+	mi := &file_media_mediapb_media_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1212,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{13}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotReply) GetConferences() []*ConferenceStats {
@@ -1180,7 +1248,7 @@ type ConferenceStats struct {
 
 func (x *ConferenceStats) Reset() {
 	*x = ConferenceStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[14]
+	mi := &file_media_mediapb_media_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1260,7 @@ func (x *ConferenceStats) String() string {
 func (*ConferenceStats) ProtoMessage() {}
 
 func (x *ConferenceStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[14]
+	mi := &file_media_mediapb_media_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1273,7 @@ func (x *ConferenceStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConferenceStats.ProtoReflect.Descriptor instead.
 func (*ConferenceStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{14}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConferenceStats) GetId() string {
@@ -1251,7 +1319,7 @@ type VideoRoomStats struct {
 
 func (x *VideoRoomStats) Reset() {
 	*x = VideoRoomStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[15]
+	mi := &file_media_mediapb_media_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1331,7 @@ func (x *VideoRoomStats) String() string {
 func (*VideoRoomStats) ProtoMessage() {}
 
 func (x *VideoRoomStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[15]
+	mi := &file_media_mediapb_media_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1344,7 @@ func (x *VideoRoomStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoRoomStats.ProtoReflect.Descriptor instead.
 func (*VideoRoomStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{15}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VideoRoomStats) GetTiles() uint32 {
@@ -1342,7 +1410,7 @@ type LegStats struct {
 
 func (x *LegStats) Reset() {
 	*x = LegStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[16]
+	mi := &file_media_mediapb_media_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1422,7 @@ func (x *LegStats) String() string {
 func (*LegStats) ProtoMessage() {}
 
 func (x *LegStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[16]
+	mi := &file_media_mediapb_media_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1435,7 @@ func (x *LegStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LegStats.ProtoReflect.Descriptor instead.
 func (*LegStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{16}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LegStats) GetId() string {
@@ -1442,7 +1510,7 @@ type StreamStats struct {
 
 func (x *StreamStats) Reset() {
 	*x = StreamStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[17]
+	mi := &file_media_mediapb_media_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1522,7 @@ func (x *StreamStats) String() string {
 func (*StreamStats) ProtoMessage() {}
 
 func (x *StreamStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[17]
+	mi := &file_media_mediapb_media_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1535,7 @@ func (x *StreamStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStats.ProtoReflect.Descriptor instead.
 func (*StreamStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{17}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StreamStats) GetRxPackets() uint64 {
@@ -1646,7 +1714,7 @@ type EngineStats struct {
 
 func (x *EngineStats) Reset() {
 	*x = EngineStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[18]
+	mi := &file_media_mediapb_media_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1726,7 @@ func (x *EngineStats) String() string {
 func (*EngineStats) ProtoMessage() {}
 
 func (x *EngineStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[18]
+	mi := &file_media_mediapb_media_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1739,7 @@ func (x *EngineStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EngineStats.ProtoReflect.Descriptor instead.
 func (*EngineStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{18}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EngineStats) GetTicks() uint64 {
@@ -1786,6 +1854,7 @@ type Event struct {
 	//	*Event_Levels
 	//	*Event_VideoState
 	//	*Event_VideoProcess
+	//	*Event_PlayEnded
 	What          isEvent_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1793,7 +1862,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_media_mediapb_media_proto_msgTypes[19]
+	mi := &file_media_mediapb_media_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1874,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[19]
+	mi := &file_media_mediapb_media_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1887,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{19}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetAt() int64 {
@@ -1912,6 +1981,15 @@ func (x *Event) GetVideoProcess() *VideoProcess {
 	return nil
 }
 
+func (x *Event) GetPlayEnded() *PlayEnded {
+	if x != nil {
+		if x, ok := x.What.(*Event_PlayEnded); ok {
+			return x.PlayEnded
+		}
+	}
+	return nil
+}
+
 type isEvent_What interface {
 	isEvent_What()
 }
@@ -1944,6 +2022,10 @@ type Event_VideoProcess struct {
 	VideoProcess *VideoProcess `protobuf:"bytes,16,opt,name=video_process,json=videoProcess,proto3,oneof"`
 }
 
+type Event_PlayEnded struct {
+	PlayEnded *PlayEnded `protobuf:"bytes,17,opt,name=play_ended,json=playEnded,proto3,oneof"`
+}
+
 func (*Event_MediaStarted) isEvent_What() {}
 
 func (*Event_MediaStalled) isEvent_What() {}
@@ -1958,6 +2040,8 @@ func (*Event_VideoState) isEvent_What() {}
 
 func (*Event_VideoProcess) isEvent_What() {}
 
+func (*Event_PlayEnded) isEvent_What() {}
+
 type MediaStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1967,7 +2051,7 @@ type MediaStarted struct {
 
 func (x *MediaStarted) Reset() {
 	*x = MediaStarted{}
-	mi := &file_media_mediapb_media_proto_msgTypes[20]
+	mi := &file_media_mediapb_media_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2063,7 @@ func (x *MediaStarted) String() string {
 func (*MediaStarted) ProtoMessage() {}
 
 func (x *MediaStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[20]
+	mi := &file_media_mediapb_media_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2076,7 @@ func (x *MediaStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaStarted.ProtoReflect.Descriptor instead.
 func (*MediaStarted) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{20}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MediaStarted) GetKind() string {
@@ -2013,7 +2097,7 @@ type MediaStalled struct {
 
 func (x *MediaStalled) Reset() {
 	*x = MediaStalled{}
-	mi := &file_media_mediapb_media_proto_msgTypes[21]
+	mi := &file_media_mediapb_media_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2109,7 @@ func (x *MediaStalled) String() string {
 func (*MediaStalled) ProtoMessage() {}
 
 func (x *MediaStalled) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[21]
+	mi := &file_media_mediapb_media_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2122,7 @@ func (x *MediaStalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaStalled.ProtoReflect.Descriptor instead.
 func (*MediaStalled) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{21}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MediaStalled) GetKind() string {
@@ -2071,7 +2155,7 @@ type MediaResumed struct {
 
 func (x *MediaResumed) Reset() {
 	*x = MediaResumed{}
-	mi := &file_media_mediapb_media_proto_msgTypes[22]
+	mi := &file_media_mediapb_media_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2167,7 @@ func (x *MediaResumed) String() string {
 func (*MediaResumed) ProtoMessage() {}
 
 func (x *MediaResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[22]
+	mi := &file_media_mediapb_media_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2180,7 @@ func (x *MediaResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaResumed.ProtoReflect.Descriptor instead.
 func (*MediaResumed) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{22}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MediaResumed) GetKind() string {
@@ -2116,7 +2200,7 @@ type Digit struct {
 
 func (x *Digit) Reset() {
 	*x = Digit{}
-	mi := &file_media_mediapb_media_proto_msgTypes[23]
+	mi := &file_media_mediapb_media_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2212,7 @@ func (x *Digit) String() string {
 func (*Digit) ProtoMessage() {}
 
 func (x *Digit) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[23]
+	mi := &file_media_mediapb_media_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2225,7 @@ func (x *Digit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digit.ProtoReflect.Descriptor instead.
 func (*Digit) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{23}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Digit) GetDigit() string {
@@ -2167,7 +2251,7 @@ type Levels struct {
 
 func (x *Levels) Reset() {
 	*x = Levels{}
-	mi := &file_media_mediapb_media_proto_msgTypes[24]
+	mi := &file_media_mediapb_media_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2263,7 @@ func (x *Levels) String() string {
 func (*Levels) ProtoMessage() {}
 
 func (x *Levels) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[24]
+	mi := &file_media_mediapb_media_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2276,7 @@ func (x *Levels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Levels.ProtoReflect.Descriptor instead.
 func (*Levels) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{24}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Levels) GetLevels() []*Level {
@@ -2213,7 +2297,7 @@ type Level struct {
 
 func (x *Level) Reset() {
 	*x = Level{}
-	mi := &file_media_mediapb_media_proto_msgTypes[25]
+	mi := &file_media_mediapb_media_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2309,7 @@ func (x *Level) String() string {
 func (*Level) ProtoMessage() {}
 
 func (x *Level) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[25]
+	mi := &file_media_mediapb_media_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2322,7 @@ func (x *Level) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Level.ProtoReflect.Descriptor instead.
 func (*Level) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{25}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Level) GetLeg() string {
@@ -2273,7 +2357,7 @@ type VideoState struct {
 
 func (x *VideoState) Reset() {
 	*x = VideoState{}
-	mi := &file_media_mediapb_media_proto_msgTypes[26]
+	mi := &file_media_mediapb_media_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2369,7 @@ func (x *VideoState) String() string {
 func (*VideoState) ProtoMessage() {}
 
 func (x *VideoState) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[26]
+	mi := &file_media_mediapb_media_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2382,7 @@ func (x *VideoState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoState.ProtoReflect.Descriptor instead.
 func (*VideoState) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{26}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VideoState) GetState() string {
@@ -2322,6 +2406,58 @@ func (x *VideoState) GetHeight() uint32 {
 	return 0
 }
 
+type PlayEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Cut           bool                   `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlayEnded) Reset() {
+	*x = PlayEnded{}
+	mi := &file_media_mediapb_media_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlayEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlayEnded) ProtoMessage() {}
+
+func (x *PlayEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_media_mediapb_media_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlayEnded.ProtoReflect.Descriptor instead.
+func (*PlayEnded) Descriptor() ([]byte, []int) {
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PlayEnded) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PlayEnded) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
 type VideoProcess struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
@@ -2333,7 +2469,7 @@ type VideoProcess struct {
 
 func (x *VideoProcess) Reset() {
 	*x = VideoProcess{}
-	mi := &file_media_mediapb_media_proto_msgTypes[27]
+	mi := &file_media_mediapb_media_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2481,7 @@ func (x *VideoProcess) String() string {
 func (*VideoProcess) ProtoMessage() {}
 
 func (x *VideoProcess) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[27]
+	mi := &file_media_mediapb_media_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2494,7 @@ func (x *VideoProcess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoProcess.ProtoReflect.Descriptor instead.
 func (*VideoProcess) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{27}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *VideoProcess) GetState() string {
@@ -2477,7 +2613,12 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\rcvo_extension\x18\x0e \x01(\rR\fcvoExtension\x12\x1e\n" +
 	"\vrtcp_rs_bps\x18\x0f \x01(\rR\trtcpRsBps\x12\x1e\n" +
 	"\vrtcp_rr_bps\x18\x10 \x01(\rR\trtcpRrBps\x12\x12\n" +
-	"\x04dscp\x18\x11 \x01(\rR\x04dscp\"J\n" +
+	"\x04dscp\x18\x11 \x01(\rR\x04dscp\"U\n" +
+	"\vPlayRequest\x12\x10\n" +
+	"\x03leg\x18\x01 \x01(\tR\x03leg\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
+	"\x03pcm\x18\x03 \x01(\fR\x03pcm\x12\x12\n" +
+	"\x04loop\x18\x04 \x01(\bR\x04loop\"J\n" +
 	"\x0ePreviewRequest\x12\x1e\n" +
 	"\n" +
 	"conference\x18\x01 \x01(\tR\n" +
@@ -2563,7 +2704,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\vevents_lost\x18\r \x01(\x04R\n" +
 	"eventsLost\x12\x1d\n" +
 	"\n" +
-	"ports_free\x18\x0e \x01(\rR\tportsFree\"\x93\x04\n" +
+	"ports_free\x18\x0e \x01(\rR\tportsFree\"\xd1\x04\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x1e\n" +
 	"\n" +
@@ -2578,7 +2719,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x06levels\x18\x0e \x01(\v2\x18.sparkle.media.v1.LevelsH\x00R\x06levels\x12?\n" +
 	"\vvideo_state\x18\x0f \x01(\v2\x1c.sparkle.media.v1.VideoStateH\x00R\n" +
 	"videoState\x12E\n" +
-	"\rvideo_process\x18\x10 \x01(\v2\x1e.sparkle.media.v1.VideoProcessH\x00R\fvideoProcessB\x06\n" +
+	"\rvideo_process\x18\x10 \x01(\v2\x1e.sparkle.media.v1.VideoProcessH\x00R\fvideoProcess\x12<\n" +
+	"\n" +
+	"play_ended\x18\x11 \x01(\v2\x1b.sparkle.media.v1.PlayEndedH\x00R\tplayEndedB\x06\n" +
 	"\x04what\"\"\n" +
 	"\fMediaStarted\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\"Z\n" +
@@ -2602,17 +2745,21 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"VideoState\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x14\n" +
 	"\x05width\x18\x02 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\x03 \x01(\rR\x06height\"H\n" +
+	"\x06height\x18\x03 \x01(\rR\x06height\"-\n" +
+	"\tPlayEnded\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\"H\n" +
 	"\fVideoProcess\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why2\xb6\x04\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why2\xf6\x04\n" +
 	"\x05Media\x12F\n" +
 	"\rSetConference\x12\x1c.sparkle.media.v1.Conference\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
 	"\x0fCloseConference\x12\x1f.sparkle.media.v1.ConferenceRef\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
 	"\aOpenLeg\x12 .sparkle.media.v1.OpenLegRequest\x1a\x1e.sparkle.media.v1.OpenLegReply\x128\n" +
 	"\x06SetLeg\x12\x15.sparkle.media.v1.Leg\x1a\x17.sparkle.media.v1.Empty\x12@\n" +
-	"\bCloseLeg\x12\x18.sparkle.media.v1.LegRef\x1a\x1a.sparkle.media.v1.LegStats\x12K\n" +
+	"\bCloseLeg\x12\x18.sparkle.media.v1.LegRef\x1a\x1a.sparkle.media.v1.LegStats\x12>\n" +
+	"\x04Play\x12\x1d.sparkle.media.v1.PlayRequest\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
 	"\aPreview\x12 .sparkle.media.v1.PreviewRequest\x1a\x1e.sparkle.media.v1.PreviewReply\x12D\n" +
 	"\bSnapshot\x12\x17.sparkle.media.v1.Empty\x1a\x1f.sparkle.media.v1.SnapshotReply\x12<\n" +
 	"\x06Events\x12\x17.sparkle.media.v1.Empty\x1a\x17.sparkle.media.v1.Event0\x01B\x17Z\x15sparkle/media/mediapbb\x06proto3"
@@ -2630,7 +2777,7 @@ func file_media_mediapb_media_proto_rawDescGZIP() []byte {
 }
 
 var file_media_mediapb_media_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_media_mediapb_media_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_media_mediapb_media_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_media_mediapb_media_proto_goTypes = []any{
 	(Whisper_Mode)(0),       // 0: sparkle.media.v1.Whisper.Mode
 	(AudioStream_Codec)(0),  // 1: sparkle.media.v1.AudioStream.Codec
@@ -2645,23 +2792,25 @@ var file_media_mediapb_media_proto_goTypes = []any{
 	(*Remote)(nil),          // 10: sparkle.media.v1.Remote
 	(*AudioStream)(nil),     // 11: sparkle.media.v1.AudioStream
 	(*VideoStream)(nil),     // 12: sparkle.media.v1.VideoStream
-	(*PreviewRequest)(nil),  // 13: sparkle.media.v1.PreviewRequest
-	(*PreviewReply)(nil),    // 14: sparkle.media.v1.PreviewReply
-	(*SnapshotReply)(nil),   // 15: sparkle.media.v1.SnapshotReply
-	(*ConferenceStats)(nil), // 16: sparkle.media.v1.ConferenceStats
-	(*VideoRoomStats)(nil),  // 17: sparkle.media.v1.VideoRoomStats
-	(*LegStats)(nil),        // 18: sparkle.media.v1.LegStats
-	(*StreamStats)(nil),     // 19: sparkle.media.v1.StreamStats
-	(*EngineStats)(nil),     // 20: sparkle.media.v1.EngineStats
-	(*Event)(nil),           // 21: sparkle.media.v1.Event
-	(*MediaStarted)(nil),    // 22: sparkle.media.v1.MediaStarted
-	(*MediaStalled)(nil),    // 23: sparkle.media.v1.MediaStalled
-	(*MediaResumed)(nil),    // 24: sparkle.media.v1.MediaResumed
-	(*Digit)(nil),           // 25: sparkle.media.v1.Digit
-	(*Levels)(nil),          // 26: sparkle.media.v1.Levels
-	(*Level)(nil),           // 27: sparkle.media.v1.Level
-	(*VideoState)(nil),      // 28: sparkle.media.v1.VideoState
-	(*VideoProcess)(nil),    // 29: sparkle.media.v1.VideoProcess
+	(*PlayRequest)(nil),     // 13: sparkle.media.v1.PlayRequest
+	(*PreviewRequest)(nil),  // 14: sparkle.media.v1.PreviewRequest
+	(*PreviewReply)(nil),    // 15: sparkle.media.v1.PreviewReply
+	(*SnapshotReply)(nil),   // 16: sparkle.media.v1.SnapshotReply
+	(*ConferenceStats)(nil), // 17: sparkle.media.v1.ConferenceStats
+	(*VideoRoomStats)(nil),  // 18: sparkle.media.v1.VideoRoomStats
+	(*LegStats)(nil),        // 19: sparkle.media.v1.LegStats
+	(*StreamStats)(nil),     // 20: sparkle.media.v1.StreamStats
+	(*EngineStats)(nil),     // 21: sparkle.media.v1.EngineStats
+	(*Event)(nil),           // 22: sparkle.media.v1.Event
+	(*MediaStarted)(nil),    // 23: sparkle.media.v1.MediaStarted
+	(*MediaStalled)(nil),    // 24: sparkle.media.v1.MediaStalled
+	(*MediaResumed)(nil),    // 25: sparkle.media.v1.MediaResumed
+	(*Digit)(nil),           // 26: sparkle.media.v1.Digit
+	(*Levels)(nil),          // 27: sparkle.media.v1.Levels
+	(*Level)(nil),           // 28: sparkle.media.v1.Level
+	(*VideoState)(nil),      // 29: sparkle.media.v1.VideoState
+	(*PlayEnded)(nil),       // 30: sparkle.media.v1.PlayEnded
+	(*VideoProcess)(nil),    // 31: sparkle.media.v1.VideoProcess
 }
 var file_media_mediapb_media_proto_depIdxs = []int32{
 	6,  // 0: sparkle.media.v1.Conference.whispers:type_name -> sparkle.media.v1.Whisper
@@ -2671,41 +2820,44 @@ var file_media_mediapb_media_proto_depIdxs = []int32{
 	10, // 4: sparkle.media.v1.AudioStream.remote:type_name -> sparkle.media.v1.Remote
 	1,  // 5: sparkle.media.v1.AudioStream.codec:type_name -> sparkle.media.v1.AudioStream.Codec
 	10, // 6: sparkle.media.v1.VideoStream.remote:type_name -> sparkle.media.v1.Remote
-	16, // 7: sparkle.media.v1.SnapshotReply.conferences:type_name -> sparkle.media.v1.ConferenceStats
-	18, // 8: sparkle.media.v1.SnapshotReply.legs:type_name -> sparkle.media.v1.LegStats
-	20, // 9: sparkle.media.v1.SnapshotReply.engine:type_name -> sparkle.media.v1.EngineStats
-	17, // 10: sparkle.media.v1.ConferenceStats.video:type_name -> sparkle.media.v1.VideoRoomStats
-	19, // 11: sparkle.media.v1.LegStats.audio:type_name -> sparkle.media.v1.StreamStats
-	19, // 12: sparkle.media.v1.LegStats.video:type_name -> sparkle.media.v1.StreamStats
-	22, // 13: sparkle.media.v1.Event.media_started:type_name -> sparkle.media.v1.MediaStarted
-	23, // 14: sparkle.media.v1.Event.media_stalled:type_name -> sparkle.media.v1.MediaStalled
-	24, // 15: sparkle.media.v1.Event.media_resumed:type_name -> sparkle.media.v1.MediaResumed
-	25, // 16: sparkle.media.v1.Event.digit:type_name -> sparkle.media.v1.Digit
-	26, // 17: sparkle.media.v1.Event.levels:type_name -> sparkle.media.v1.Levels
-	28, // 18: sparkle.media.v1.Event.video_state:type_name -> sparkle.media.v1.VideoState
-	29, // 19: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
-	27, // 20: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
-	5,  // 21: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
-	3,  // 22: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
-	7,  // 23: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
-	9,  // 24: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
-	4,  // 25: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
-	13, // 26: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
-	2,  // 27: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
-	2,  // 28: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
-	2,  // 29: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
-	2,  // 30: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
-	8,  // 31: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 32: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
-	18, // 33: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
-	14, // 34: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
-	15, // 35: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
-	21, // 36: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	17, // 7: sparkle.media.v1.SnapshotReply.conferences:type_name -> sparkle.media.v1.ConferenceStats
+	19, // 8: sparkle.media.v1.SnapshotReply.legs:type_name -> sparkle.media.v1.LegStats
+	21, // 9: sparkle.media.v1.SnapshotReply.engine:type_name -> sparkle.media.v1.EngineStats
+	18, // 10: sparkle.media.v1.ConferenceStats.video:type_name -> sparkle.media.v1.VideoRoomStats
+	20, // 11: sparkle.media.v1.LegStats.audio:type_name -> sparkle.media.v1.StreamStats
+	20, // 12: sparkle.media.v1.LegStats.video:type_name -> sparkle.media.v1.StreamStats
+	23, // 13: sparkle.media.v1.Event.media_started:type_name -> sparkle.media.v1.MediaStarted
+	24, // 14: sparkle.media.v1.Event.media_stalled:type_name -> sparkle.media.v1.MediaStalled
+	25, // 15: sparkle.media.v1.Event.media_resumed:type_name -> sparkle.media.v1.MediaResumed
+	26, // 16: sparkle.media.v1.Event.digit:type_name -> sparkle.media.v1.Digit
+	27, // 17: sparkle.media.v1.Event.levels:type_name -> sparkle.media.v1.Levels
+	29, // 18: sparkle.media.v1.Event.video_state:type_name -> sparkle.media.v1.VideoState
+	31, // 19: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
+	30, // 20: sparkle.media.v1.Event.play_ended:type_name -> sparkle.media.v1.PlayEnded
+	28, // 21: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
+	5,  // 22: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
+	3,  // 23: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
+	7,  // 24: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
+	9,  // 25: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
+	4,  // 26: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
+	13, // 27: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
+	14, // 28: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
+	2,  // 29: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
+	2,  // 30: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
+	2,  // 31: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
+	2,  // 32: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
+	8,  // 33: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
+	2,  // 34: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
+	19, // 35: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
+	2,  // 36: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
+	15, // 37: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
+	16, // 38: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
+	22, // 39: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
+	31, // [31:40] is the sub-list for method output_type
+	22, // [22:31] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_media_mediapb_media_proto_init() }
@@ -2713,7 +2865,7 @@ func file_media_mediapb_media_proto_init() {
 	if File_media_mediapb_media_proto != nil {
 		return
 	}
-	file_media_mediapb_media_proto_msgTypes[19].OneofWrappers = []any{
+	file_media_mediapb_media_proto_msgTypes[20].OneofWrappers = []any{
 		(*Event_MediaStarted)(nil),
 		(*Event_MediaStalled)(nil),
 		(*Event_MediaResumed)(nil),
@@ -2721,6 +2873,7 @@ func file_media_mediapb_media_proto_init() {
 		(*Event_Levels)(nil),
 		(*Event_VideoState)(nil),
 		(*Event_VideoProcess)(nil),
+		(*Event_PlayEnded)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2728,7 +2881,7 @@ func file_media_mediapb_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_media_mediapb_media_proto_rawDesc), len(file_media_mediapb_media_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

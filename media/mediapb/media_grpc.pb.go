@@ -31,6 +31,7 @@ const (
 	Media_OpenLeg_FullMethodName         = "/sparkle.media.v1.Media/OpenLeg"
 	Media_SetLeg_FullMethodName          = "/sparkle.media.v1.Media/SetLeg"
 	Media_CloseLeg_FullMethodName        = "/sparkle.media.v1.Media/CloseLeg"
+	Media_Play_FullMethodName            = "/sparkle.media.v1.Media/Play"
 	Media_Preview_FullMethodName         = "/sparkle.media.v1.Media/Preview"
 	Media_Snapshot_FullMethodName        = "/sparkle.media.v1.Media/Snapshot"
 	Media_Events_FullMethodName          = "/sparkle.media.v1.Media/Events"
@@ -53,6 +54,9 @@ type MediaClient interface {
 	SetLeg(ctx context.Context, in *Leg, opts ...grpc.CallOption) (*Empty, error)
 	// CloseLeg releases a leg and answers with its last statistics. Unknown: empty.
 	CloseLeg(ctx context.Context, in *LegRef, opts ...grpc.CallOption) (*LegStats, error)
+	// Play lets one leg hear a sound: over the ducked conference while it is present, alone
+	// while it is not. A sound that is still playing is replaced. NOT_FOUND: no such leg.
+	Play(ctx context.Context, in *PlayRequest, opts ...grpc.CallOption) (*Empty, error)
 	// Preview is the picture that the phones see, as JPEG.
 	Preview(ctx context.Context, in *PreviewRequest, opts ...grpc.CallOption) (*PreviewReply, error)
 	// Snapshot returns everything the engine knows: for metrics, the API and adoption.
@@ -120,6 +124,16 @@ func (c *mediaClient) CloseLeg(ctx context.Context, in *LegRef, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *mediaClient) Play(ctx context.Context, in *PlayRequest, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Media_Play_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *mediaClient) Preview(ctx context.Context, in *PreviewRequest, opts ...grpc.CallOption) (*PreviewReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PreviewReply)
@@ -176,6 +190,9 @@ type MediaServer interface {
 	SetLeg(context.Context, *Leg) (*Empty, error)
 	// CloseLeg releases a leg and answers with its last statistics. Unknown: empty.
 	CloseLeg(context.Context, *LegRef) (*LegStats, error)
+	// Play lets one leg hear a sound: over the ducked conference while it is present, alone
+	// while it is not. A sound that is still playing is replaced. NOT_FOUND: no such leg.
+	Play(context.Context, *PlayRequest) (*Empty, error)
 	// Preview is the picture that the phones see, as JPEG.
 	Preview(context.Context, *PreviewRequest) (*PreviewReply, error)
 	// Snapshot returns everything the engine knows: for metrics, the API and adoption.
@@ -207,6 +224,9 @@ func (UnimplementedMediaServer) SetLeg(context.Context, *Leg) (*Empty, error) {
 }
 func (UnimplementedMediaServer) CloseLeg(context.Context, *LegRef) (*LegStats, error) {
 	return nil, status.Error(codes.Unimplemented, "method CloseLeg not implemented")
+}
+func (UnimplementedMediaServer) Play(context.Context, *PlayRequest) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method Play not implemented")
 }
 func (UnimplementedMediaServer) Preview(context.Context, *PreviewRequest) (*PreviewReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Preview not implemented")
@@ -328,6 +348,24 @@ func _Media_CloseLeg_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Media_Play_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MediaServer).Play(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Media_Play_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MediaServer).Play(ctx, req.(*PlayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Media_Preview_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PreviewRequest)
 	if err := dec(in); err != nil {
@@ -401,6 +439,10 @@ var Media_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CloseLeg",
 			Handler:    _Media_CloseLeg_Handler,
+		},
+		{
+			MethodName: "Play",
+			Handler:    _Media_Play_Handler,
 		},
 		{
 			MethodName: "Preview",

@@ -113,6 +113,19 @@ type (
 		Status  int
 		Headers []Header
 	}
+	// Ring says 180 to an incoming INVITE, reliably where both sides do 100rel.
+	Ring struct{}
+	// Accept says 200 to an incoming INVITE, once what precedes it has been settled
+	// (PRACK, preconditions). Contact replaces Options.Contact where it is not empty.
+	Accept struct {
+		SDP     []byte
+		Contact string
+	}
+	// Reject says a final response of 300 to 699 to an incoming INVITE.
+	Reject struct {
+		Status  int
+		Headers []Header
+	}
 	// Tick says that the time of Next has come.
 	Tick struct{}
 )
@@ -128,6 +141,9 @@ func (Propose) isInput()   {}
 func (Resent) isInput()    {}
 func (Ask) isInput()       {}
 func (Tell) isInput()      {}
+func (Ring) isInput()      {}
+func (Accept) isInput()    {}
+func (Reject) isInput()    {}
 func (Tick) isInput()      {}
 
 // Action is what the caller is to do, in order.

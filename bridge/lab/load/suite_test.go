@@ -215,6 +215,7 @@ func (refuses) SetLeg(context.Context, *mediapb.Leg) error { return errFull }
 func (refuses) CloseLeg(context.Context, string) (*mediapb.LegStats, error) {
 	return nil, errFull
 }
+func (refuses) Play(context.Context, *mediapb.PlayRequest) error { return errFull }
 func (refuses) Preview(context.Context, string, int) (*mediapb.PreviewReply, error) {
 	return nil, errFull
 }
