@@ -436,7 +436,7 @@ func (b *Bridge) Subscribe(ctx context.Context, a Actor, conference, after strin
 
 func (b *Bridge) snapshot(ctx context.Context, a Actor, conference, id string) (Event, map[string]uint64) {
 	data := struct {
-		Conferences []*View          `json:"conferences"`
+		Conferences []*View      `json:"conferences"`
 		Attachments []Attachment `json:"attachments"`
 	}{Conferences: []*View{}, Attachments: []Attachment{}}
 	seen := map[string]uint64{}
