@@ -95,7 +95,7 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
 		ID: token, Authorize: a.authorize,
 	}
-	if o.Preconditions == "passive" {
+	if o.Preconditions == "passive" || o.Preconditions == "active" && inv.Passive {
 		do.Supported = append(do.Supported, "precondition")
 	}
 	h := func(name, value string) { do.Headers = append(do.Headers, dialog.Header{Name: name, Value: value}) }

@@ -88,9 +88,10 @@ type (
 	Hangup struct{ Why, Reason string }
 	// Reply answers the peer's Offer with the same ID.
 	Reply struct {
-		ID     uint64
-		SDP    []byte
-		Status int
+		ID      uint64
+		SDP     []byte
+		Status  int
+		Warning int // code of a Warning header beside Status, 0: none
 	}
 	// Propose sends a session description of ours in a re-INVITE.
 	Propose struct{ SDP []byte }
@@ -180,8 +181,9 @@ type (
 		SDP   []byte
 		Final bool
 	}
-	// Connected follows the final Answer; the ACK is on its way.
-	Connected struct{}
+	// Connected follows the final Answer; the ACK is on its way. Contact and Server are
+	// the far end's.
+	Connected struct{ Contact, Server string }
 	// Offer is the peer's; it waits for a Reply. SDP nil: we are to offer.
 	Offer struct {
 		ID  uint64
@@ -218,6 +220,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
+		AltService   string
 		Why          string
 	}
 )
@@ -419,7 +422,7 @@ func (c *Call) fire(t timer) {
 		c.linger()
 		c.endHung(Ended{})
 	case timerReply:
-		c.refuse(488)
+		c.refuse(488, 0)
 	case timerResend:
 		c.resend2xx()
 	case timerNoAck:

@@ -2,6 +2,7 @@ package dialog
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -242,7 +243,7 @@ func (c *Call) onSuccess(res *sip.Response) {
 		c.connected = true
 		c.stop(timerSetup, timerRing)
 		c.emit(Answer{SDP: sdp, Final: true})
-		c.emit(Connected{})
+		c.emit(Connected{Contact: value(res, "Contact"), Server: cmp.Or(value(res, "Server"), value(res, "User-Agent"))})
 		c.agreeSession(res, true)
 	}
 }
