@@ -155,13 +155,24 @@ func (b *Bridge) forgetStale(ctx context.Context) {
 		return // it is not up yet, so it has none
 	}
 	for _, c := range s.Conferences {
-		if r := b.find(c.Id); r != nil && r.view.Load().Conference.State == "active" {
+		if r := b.find(c.Id); r != nil {
+			r.post(r.forgetStale) // in order with a call that may just be beginning
 			continue
 		}
 		if err := b.media.CloseConference(ctx, c.Id); err != nil {
 			b.log.Warn("a stale conference stays in the engine", "conference_id", c.Id, "err", err)
 		}
 	}
+}
+
+// forgetStale closes the conference in the engine unless it is ours already.
+func (r *room) forgetStale(time.Time) {
+	if r.mediaOpen || r.mediaDown {
+		return
+	}
+	r.work.closeConference(r.id, func(err error) {
+		r.log.Warn("a stale conference stays in the engine", "err", err)
+	})
 }
 
 // onMedia is one event of the engine.
