@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"sparkle/bridge"
@@ -36,6 +37,16 @@ func startSIPp(t *testing.T, scenario, transport string, args ...string) *sippPh
 	}
 	t.Cleanup(s.Kill)
 	return &sippPhone{s, t}
+}
+
+// needRawSocket skips where SIPp could not play a capture.
+func needRawSocket(t *testing.T) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW, syscall.IPPROTO_UDP)
+	if err != nil {
+		t.Skip("NOT RUN: SIPp plays captures through a raw socket, which takes root or CAP_NET_RAW:", err)
+	}
+	syscall.Close(fd)
 }
 
 func (s *sippPhone) finish() {
