@@ -42,8 +42,8 @@ func readRefer(req *sipgo.Request) (r Refer, status int) {
 		}
 		r.Replaces = rep.CallID
 	}
-	r.ReferredBy, _ = ims.AddrSpec(value(req, "Referred-By"))
-	sub, _, _ := strings.Cut(value(req, "Refer-Sub"), ";")
+	r.ReferredBy, _ = ims.AddrSpec(first(req, "Referred-By"))
+	sub, _, _ := strings.Cut(first(req, "Refer-Sub"), ";")
 	r.Silent = strings.EqualFold(strings.TrimSpace(sub), "false") // RFC 4488 4
 	return r, 0
 }
@@ -82,8 +82,8 @@ func referList(req *sipgo.Request, cid string) (method string, uris []string, er
 
 // bodyParts takes the body of a message apart.
 func bodyParts(m sipgo.Message) ([]body.Part, error) {
-	return body.Parse(body.Header{Type: value(m, "Content-Type"), Disposition: value(m, "Content-Disposition"),
-		ID: value(m, "Content-Id"), Encoding: value(m, "Content-Transfer-Encoding")}, m.Body())
+	return body.Parse(body.Header{Type: first(m, "Content-Type"), Disposition: first(m, "Content-Disposition"),
+		ID: first(m, "Content-Id"), Encoding: first(m, "Content-Transfer-Encoding")}, m.Body())
 }
 
 // refer asks the owner about a REFER.

@@ -26,7 +26,7 @@ func readSubscribe(req *sipgo.Request) (s Subscribe, status int) {
 		return s, 400
 	}
 	s.Expires = -1
-	if v := value(req, "Expires"); v != "" || len(req.GetHeaders("Expires")) > 0 {
+	if v := first(req, "Expires"); v != "" || len(req.GetHeaders("Expires")) > 0 {
 		d, err := ims.ParseSeconds(v)
 		if err != nil {
 			return s, 400
@@ -46,7 +46,7 @@ func (us *usages) subscribe(tx any, req *sipgo.Request, s Subscribe, name, id st
 		us.way.tell(tx, req, 489, []dialog.Header{allowEvents})
 		return
 	}
-	u := us.add(tx, req, value(req, "Event"), notifier.Options{Asked: s.Expires})
+	u := us.add(tx, req, first(req, "Event"), notifier.Options{Asked: s.Expires})
 	if u == nil {
 		return
 	}

@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +15,6 @@ import (
 	sipgo "github.com/emiago/sipgo/sip"
 
 	"sparkle/sip/dialog"
-	"sparkle/sip/ims"
 	"sparkle/sip/notifier"
 )
 
@@ -44,7 +41,8 @@ type usages struct {
 	running bool
 	ended   bool // nothing is taken any more
 	wake    chan struct{}
-	idle    func() // called when the last subscription is gone, nothing waits and mu is held
+	once    bool        // with the last subscription the dialog ends
+	use     func(n int) // called with mu held: +1 when the goroutine begins, -1 when it ends
 
 	list []*usage         // the goroutine's, as what follows
 	out  map[uint64]asked // NOTIFYs that are out
@@ -95,10 +93,8 @@ type (
 	}
 )
 
-// newUsages is a dialog without subscriptions. callID and by are those of the call it
-// belongs to.
-func newUsages(a *attachment, w way, callID string, by *Identity) *usages {
-	return &usages{a: a, way: w, callID: callID, by: by, wake: make(chan struct{}, 1), out: map[uint64]asked{}}
+func newUsages(a *attachment, w way, use func(n int)) *usages {
+	return &usages{a: a, way: w, use: use, wake: make(chan struct{}, 1), out: map[uint64]asked{}}
 }
 
 // take hands over a SUBSCRIBE, REFER or NOTIFY of the peer. It reports false if nothing is
@@ -129,6 +125,7 @@ func (us *usages) post(in any) bool {
 			return true // there is no subscription that it could be about
 		}
 		us.running = true
+		us.use(1)
 		us.a.wg.Go(us.run)
 	}
 	us.inbox = append(us.inbox, in)
@@ -187,10 +184,8 @@ func (us *usages) rest() bool {
 		return false
 	}
 	us.running = false
-	if us.idle != nil && !us.ended {
-		us.ended = true
-		us.idle()
-	}
+	us.ended = us.ended || us.once
+	us.use(-1)
 	return true
 }
 
@@ -198,11 +193,8 @@ func (us *usages) rest() bool {
 func (us *usages) abandon() {
 	us.mu.Lock()
 	rest := us.inbox
-	us.running, us.inbox = false, nil
-	if us.idle != nil && !us.ended {
-		us.idle()
-	}
-	us.ended = true
+	us.running, us.inbox, us.ended = false, nil, true
+	us.use(-1)
 	us.mu.Unlock()
 	for _, u := range us.list {
 		us.a.usages.leave(u.peer)
@@ -252,7 +244,7 @@ func (us *usages) arrive(tx any, req *sipgo.Request) {
 			refuse(status, allowEvents)
 			return
 		}
-		name, id := notifier.Package(value(req, "Event"))
+		name, id := notifier.Package(first(req, "Event"))
 		for _, u := range us.list {
 			if u.name == name && u.id == id {
 				u.reqs[tx] = req
@@ -277,7 +269,8 @@ func (us *usages) arrive(tx any, req *sipgo.Request) {
 func (us *usages) add(tx any, req *sipgo.Request, ev string, o notifier.Options) *usage {
 	peer := sourceOf(req)
 	if len(us.list) >= maxUsagesADialog || !us.a.usages.enter(peer) {
-		us.way.tell(tx, req, 503, []dialog.Header{{Name: "Retry-After", Value: strconv.Itoa(retrySeconds())}})
+		v := overload()
+		us.way.tell(tx, req, v.status, []dialog.Header{v.header})
 		return nil
 	}
 	o.Tx = tx
@@ -415,188 +408,36 @@ func (t *usageTable) close(ctx context.Context) {
 	}
 }
 
-// outside is the dialog that a SUBSCRIBE or REFER made: we are its UAS.
-type outside struct {
-	a        *attachment
-	us       *usages
-	key      string
-	tag      string // ours
-	local    string // To of the request, without a tag
-	localURI sipgo.Uri
-	remote   *sipgo.FromHeader
-	callID   string
-	target   string   // Contact of the peer
-	routes   []string // Record-Route of the request, in its order (RFC 3261 12.1.1)
-	contact  string
-	fallback string        // who sent the request
-	gone     chan struct{} // closed with the last subscription
-
-	mu        sync.Mutex
-	seq       uint32 // of our last request
-	remoteSeq uint32
+// inCall is how the usages of a call's dialog speak.
+type inCall struct {
+	c  *call
+	us *usages
 }
 
-// outsideKey is how a request names such a dialog: Call-ID, our tag, the peer's.
-func outsideKey(callID, local, remote string) string {
-	return callID + "\x00" + local + "\x00" + remote
+// newUsages is for what comes in the call's dialog besides the call.
+func (c *call) newUsages() *usages {
+	way := &inCall{c: c}
+	us := newUsages(c.a, way, c.use)
+	us.callID, way.us = c.id, us
+	if c.in != nil {
+		us.by = &c.in.info.Caller
+	} else {
+		uri := dialog.AddrSpec(c.options.To) // whom we called ourselves
+		us.by = &Identity{URI: uri, Number: numberOf(uri), Trusted: true}
+	}
+	return us
 }
 
-// begin makes a dialog of a SUBSCRIBE or REFER that has none, and hands the request over.
-func (a *attachment) begin(req *sipgo.Request, tx *sipgo.ServerTx) {
-	target, ok := ims.AddrSpec(value(req, "Contact"))
-	from := req.From()
-	remoteTag, tagged := from.Params.Get("tag")
-	if !ok || !tagged || len(req.GetHeaders("Contact")) != 1 {
-		a.answer(req, tx, verdict{status: 400})
-		return
-	}
-	o := &outside{a: a, tag: token(), localURI: req.To().Address, remote: from, callID: string(*req.CallID()),
-		target: target, routes: dialog.Values(req, "Record-Route"), fallback: req.Source(), gone: make(chan struct{}), remoteSeq: req.CSeq().SeqNo}
-	user := req.Recipient.User
-	if user == "" || !strings.HasPrefix(strings.ToLower(req.Recipient.Scheme), "sip") {
-		user = a.user()
-	}
-	o.contact = "<sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport() + ">"
-	o.key = outsideKey(o.callID, o.tag, remoteTag)
-	o.us = newUsages(a, o, "", nil)
-	o.us.target = req.Recipient.String()
-	o.us.idle = func() {
-		a.usages.remove(o)
-		close(o.gone)
-	}
-	if !a.usages.put(o) || !o.us.take(tx, req) {
-		a.answer(req, tx, overloaded())
-	}
+func (w *inCall) tell(tx any, _ *sipgo.Request, status int, headers []dialog.Header) {
+	w.c.tellOther(tx.(uint64), status, headers...)
 }
 
-// onRequest takes a request inside the dialog.
-func (o *outside) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
-	o.mu.Lock()
-	late := req.CSeq().SeqNo <= o.remoteSeq
-	if !late {
-		o.remoteSeq = req.CSeq().SeqNo
-		if t, ok := ims.AddrSpec(value(req, "Contact")); ok {
-			o.target = t // target refresh (RFC 6665 4.4.1)
-		}
-	}
-	o.mu.Unlock()
-	switch {
-	case late:
-		o.a.answer(req, tx, verdict{status: 500}) // RFC 3261 12.2.2
-	case req.Method != sipgo.SUBSCRIBE && req.Method != sipgo.REFER && req.Method != sipgo.NOTIFY:
-		o.a.answer(req, tx, verdict{status: 481}) // no call is in this dialog
-	case !o.us.take(tx, req):
-		o.a.answer(req, tx, verdict{status: 481})
-	}
-}
-
-// tell implements way.
-func (o *outside) tell(tx any, req *sipgo.Request, status int, headers []dialog.Header) {
-	res := sipgo.NewResponseFromRequest(req, status, dialog.Phrase(status), nil)
-	res.To().Params.Remove("tag")
-	res.To().Params.Add("tag", o.tag)
-	if status < 300 {
-		res.AppendHeader(sipgo.NewHeader("Contact", o.contact))
-		res.AppendHeader(sipgo.NewHeader("Allow", allow))
-	}
-	for _, h := range headers {
-		res.AppendHeader(sipgo.NewHeader(h.Name, h.Value))
-	}
-	if err := tx.(*sipgo.ServerTx).Respond(res); err != nil {
-		o.a.log.Debug("response not sent", "status", status, "err", err)
-	}
-}
-
-// ask implements way: a NOTIFY in a transaction of its own. What the peer asks to be
-// proven is not (a challenge in here is no reason to use our credentials).
-func (o *outside) ask(id uint64, headers []dialog.Header, contentType string, body []byte) {
-	o.mu.Lock()
-	o.seq++
-	seq, target := o.seq, o.target
-	o.mu.Unlock()
-	req, err := o.request(target, seq)
-	if err != nil {
-		o.us.answered(id, 0, 0)
-		return
-	}
-	for _, h := range headers {
-		req.AppendHeader(sipgo.NewHeader(h.Name, h.Value))
-	}
-	if len(body) > 0 {
-		req.AppendHeader(sipgo.NewHeader("Content-Type", contentType))
-	}
-	req.SetBody(body)
-	o.a.wg.Go(func() {
-		res, err := o.a.exchange(o.a.ctx, req, o.a.nextHop(req, o.fallbackPeer()))
-		if err != nil {
-			o.us.answered(id, 0, 0)
-			return
-		}
-		wait, _ := retryAfter(res)
-		o.us.answered(id, res.StatusCode, wait)
-	})
-}
-
-// request is a NOTIFY without what is special about it.
-func (o *outside) request(target string, seq uint32) (*sipgo.Request, error) {
-	routes := o.routes
-	if len(routes) > 0 && !loose(routes[0]) {
-		// A strict router of RFC 2543 wants its own address in the Request-URI.
-		first, _ := ims.AddrSpec(routes[0])
-		target, routes = first, append(slices.Clone(routes[1:]), "<"+target+">")
-	}
-	var uri sipgo.Uri
-	if err := sipgo.ParseUri(target, &uri); err != nil {
-		return nil, err
-	}
-	req := sipgo.NewRequest(sipgo.NOTIFY, uri)
-	hops := sipgo.MaxForwardsHeader(70)
-	req.AppendHeader(&hops)
-	for _, r := range routes {
-		req.AppendHeader(sipgo.NewHeader("Route", r))
-	}
-	from := &sipgo.FromHeader{Address: o.localURI, Params: sipgo.NewParams()}
-	from.Params.Add("tag", o.tag)
-	req.AppendHeader(from)
-	req.AppendHeader(&sipgo.ToHeader{DisplayName: o.remote.DisplayName, Address: o.remote.Address, Params: o.remote.Params})
-	id := sipgo.CallIDHeader(o.callID)
-	req.AppendHeader(&id)
-	req.AppendHeader(&sipgo.CSeqHeader{SeqNo: seq, MethodName: sipgo.NOTIFY})
-	req.AppendHeader(sipgo.NewHeader("Contact", o.contact))
-	req.AppendHeader(sipgo.NewHeader("User-Agent", o.a.ua.o.UserAgent))
-	return req, nil
-}
-
-// fallbackPeer is who knows the way where the route names no peer: on UDP the one that
-// sent the request, on TCP, where that port is nobody's to connect to, the target.
-func (o *outside) fallbackPeer() string {
-	if o.a.o.Transport == "udp" {
-		return o.fallback
-	}
-	return o.a.target()
-}
-
-func loose(route string) bool {
-	uri, _ := ims.AddrSpec(route)
-	_, rest, _ := strings.Cut(uri, ";")
-	for p := range strings.SplitSeq(rest, ";") {
-		if name, _, _ := strings.Cut(p, "="); strings.EqualFold(strings.TrimSpace(name), "lr") {
-			return true
-		}
-	}
-	return false
+func (w *inCall) ask(id uint64, headers []dialog.Header, contentType string, body []byte) {
+	w.c.ask(sipgo.NOTIFY, headers, contentType, body, func(status int) { w.us.answered(id, status, 0) })
 }
 
 // sourceOf is the address a request came from.
 func sourceOf(req *sipgo.Request) netip.Addr {
 	ap, _ := netip.ParseAddrPort(req.Source())
 	return ap.Addr().Unmap()
-}
-
-// value is the first value of a header, "" if there is none.
-func value(m sipgo.Message, name string) string {
-	if hs := m.GetHeaders(name); len(hs) > 0 {
-		return strings.TrimSpace(hs[0].Value())
-	}
-	return ""
 }

@@ -92,7 +92,7 @@ func onSubscribe(ua *UA, decide func(Subscription)) *subscriber {
 	return s
 }
 
-func take[T any](t *testing.T, c chan T) T {
+func got[T any](t *testing.T, c chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -119,21 +119,21 @@ func TestSubscribe(t *testing.T) {
 			res.get("Record-Route") == "" {
 			t.Fatalf("%q", res.order)
 		}
-		in := take(t, s.asked)
+		in := got(t, s.asked)
 		want := Subscribe{Attachment: "t", At: in.At, Target: "sip:conf-1@carrier.example", Event: "conference", Expires: time.Hour,
 			Accept: []string{"application/conference-info+xml"},
-			By:     Identity{URI: "tel:+8613800138001", Number: "+8613800138001", Name: "Ann A", Trusted: true, Private: true}}
+			By:     Identity{URI: "tel:+8613800138001", Number: "+8613800138001", Name: "Ann", Trusted: true, Private: true}}
 		if !reflect.DeepEqual(in, want) {
 			t.Errorf("%+v", in)
 		}
-		sub := take(t, s.subs)
+		sub := got(t, s.subs)
 		m := a.notified("active;expires=600", 200)
 		if m.get("Event") != "conference;id=7" || m.get("Content-Type") != "application/conference-info+xml" || m.body != "<one/>" ||
 			m.get("Route") != "<sip:"+p.addr+";lr;transport="+network+">" || !strings.HasPrefix(m.start, "NOTIFY sip:callee@"+p.addr) {
 			t.Errorf("%s %q %q", m.start, m.order, m.body)
 		}
 		res = a.ask("SUBSCRIBE", a.contact(), "Event: conference;id=7", "Expires: 300")
-		if e, ok := take(t, s.events).(SubscriptionRefreshed); !ok || e.Expires != 5*time.Minute || res.get("Expires") != "300" {
+		if e, ok := got(t, s.events).(SubscriptionRefreshed); !ok || e.Expires != 5*time.Minute || res.get("Expires") != "300" {
 			t.Errorf("refreshed %+v, %q", e, res.order)
 		}
 		sub.Notify("application/conference-info+xml", []byte("<two/>"))
@@ -146,7 +146,7 @@ func TestSubscribe(t *testing.T) {
 		if res = a.ask("SUBSCRIBE", a.contact(), "Event: conference;id=7", "Expires: 0"); res.status() != "200" || res.get("Expires") != "0" {
 			t.Errorf("%q", res.order)
 		}
-		if e := take(t, s.events); e != (SubscriptionGone{"unsubscribed"}) {
+		if e := got(t, s.events); e != (SubscriptionGone{"unsubscribed"}) {
 			t.Errorf("%+v", e)
 		}
 		a.notified("terminated;reason=timeout", 200)
@@ -166,7 +166,7 @@ func TestSubscriptionEnds(t *testing.T) {
 		a := newAsker(t, p, ua, "sip:c@carrier.example")
 		a.ask("SUBSCRIBE", a.contact(), "Event: conference")
 		a.notified("active;expires=3600", 481)
-		if e := take(t, s.events); e != (SubscriptionGone{"notify_failed"}) {
+		if e := got(t, s.events); e != (SubscriptionGone{"notify_failed"}) {
 			t.Errorf("%+v", e)
 		}
 		if res := a.ask("SUBSCRIBE", a.contact(), "Event: conference"); res.status() != "481" {
@@ -180,11 +180,11 @@ func TestSubscriptionEnds(t *testing.T) {
 		a := newAsker(t, p, ua, "sip:c@carrier.example")
 		a.ask("SUBSCRIBE", a.contact(), "Event: conference")
 		a.notified("active;expires=3600", 200)
-		take(t, s.subs).Terminate("noresource", "x/y", []byte("last"))
+		got(t, s.subs).Terminate("noresource", "x/y", []byte("last"))
 		if m := a.notified("terminated;reason=noresource", 200); m.body != "last" {
 			t.Errorf("%q", m.body)
 		}
-		if e := take(t, s.events); e != (SubscriptionGone{"terminated"}) {
+		if e := got(t, s.events); e != (SubscriptionGone{"terminated"}) {
 			t.Errorf("%+v", e)
 		}
 	})
@@ -216,7 +216,7 @@ func TestSubscriptionEnds(t *testing.T) {
 		closed := make(chan struct{})
 		go func() { _ = ua.Close(context.Background()); close(closed) }()
 		a.notified("terminated;reason=deactivated", 200)
-		if e := take(t, s.events); e != (SubscriptionGone{"shutdown"}) {
+		if e := got(t, s.events); e != (SubscriptionGone{"shutdown"}) {
 			t.Errorf("%+v", e)
 		}
 		<-closed
@@ -256,7 +256,7 @@ func TestRefer(t *testing.T) {
 		if res.status() != "202" || res.get("Expires") != "" || res.get("Contact") == "" {
 			t.Fatalf("%s %q", res.start, res.order)
 		}
-		r := take(t, refers)
+		r := got(t, refers)
 		want := Refer{Attachment: "t", At: r.At, Target: "sip:conf-1@carrier.example", By: Identity{URI: "sip:ann@home.example", Name: "Ann"},
 			ReferredBy: "sip:ann@home.example", Method: "INVITE", URIs: []string{"sip:+15550123@home.example;user=phone"}, Replaces: "abc@h"}
 		if !reflect.DeepEqual(r, want) {
@@ -266,18 +266,18 @@ func TestRefer(t *testing.T) {
 		if m.get("Event") != "refer;id=1" || m.get("Content-Type") != "message/sipfrag;version=2.0" || m.body != "SIP/2.0 100 Trying\r\n" {
 			t.Errorf("%q %q", m.order, m.body)
 		}
-		first := take(t, refs)
+		first := got(t, refs)
 		// A second REFER in the same dialog has a subscription of its own.
 		if res := a.ask("REFER", a.contact(), "Refer-To: <tel:+15550124;method=BYE>"); res.status() != "202" {
 			t.Error(res.start)
 		}
-		if r := take(t, refers); r.Method != "BYE" || r.URIs[0] != "tel:+15550124" || r.Target != "sip:conf-1@carrier.example" {
+		if r := got(t, refers); r.Method != "BYE" || r.URIs[0] != "tel:+15550124" || r.Target != "sip:conf-1@carrier.example" {
 			t.Errorf("%+v", r)
 		}
 		if m := a.notified("active;expires=300", 200); m.get("Event") != "refer;id=2" {
 			t.Error(m.order)
 		}
-		second := take(t, refs)
+		second := got(t, refs)
 		first.Progress(180, "Ringing")
 		if m := a.notified("active;expires=300", 200); m.get("Event") != "refer;id=1" || m.body != "SIP/2.0 180 Ringing\r\n" {
 			t.Errorf("%q %q", m.order, m.body)
@@ -338,7 +338,7 @@ func TestReferForms(t *testing.T) {
 			if res.get("Refer-Sub") != "false" {
 				t.Errorf("%q", res.order)
 			}
-			if r := take(t, refers); !r.Silent || !reflect.DeepEqual(r.URIs, tt.uris) {
+			if r := got(t, refers); !r.Silent || !reflect.DeepEqual(r.URIs, tt.uris) {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -391,6 +391,98 @@ func TestUsagesAreBounded(t *testing.T) {
 		}
 		if res := a.ask("REFER", a.contact(), "Refer-To: <tel:+15550123>"); res.status() != want || want == "503" && res.get("Retry-After") == "" {
 			t.Fatalf("REFER %d: %s", i, res.start)
+		}
+	}
+}
+
+// pair waits for two messages in either order: they come over different connections.
+func (p *peer) pair(first, second string) (a, b message) {
+	p.t.Helper()
+	for range 2 {
+		m := got(p.t, p.in)
+		switch {
+		case strings.HasPrefix(m.start, "SIP/2.0 "+first):
+			a = m
+		case m.method() == second:
+			b = m
+		}
+	}
+	if a.start == "" || b.start == "" {
+		p.t.Fatalf("%s and %s: got %q and %q", first, second, a.start, b.start)
+	}
+	return a, b
+}
+
+// The same in the dialog of a call, as handsets do it: REFER and SUBSCRIBE beside each
+// other. What was subscribed to outlives the call (RFC 5057).
+func TestUsagesInACall(t *testing.T) {
+	p := newPeer(t, "tcp")
+	ua := newTrunk(t, p)
+	s := onSubscribe(ua, func(sub Subscription) {
+		sub.Accept(time.Hour)
+		sub.Notify("x/y", []byte("full"))
+	})
+	refers, refs := make(chan Refer, 16), make(chan Referral, 16)
+	ua.OnRefer(func(r Refer, ref Referral) { ref.Accept(); refers <- r; refs <- ref })
+	k := take(t, ua)
+	c := newCaller(t, p, ua)
+	c.request("INVITE", "i1", 1, "", "P-Asserted-Identity: <tel:+15550123>", "\n"+offerSDP)
+	p.expect("100")
+	_, call := k.next()
+	call.Accept(Acceptance{SDP: []byte(answerSDP), Focus: "conf-7"})
+	ok := p.expect("200")
+	tag := tagIn(ok)
+	c.request("ACK", "a1", 1, tag)
+	next[Connected](k.events)
+
+	c.request("REFER", "r2", 2, tag, "Refer-To: <tel:+15550124;method=INVITE>")
+	res, n := p.pair("202", "NOTIFY")
+	if !strings.Contains(res.get("Contact"), "sip:conf-7@") {
+		t.Errorf("%q", res.order)
+	}
+	r := got(t, refers)
+	if r.CallID != "in@caller" || r.By.Number != "+15550123" || !r.By.Trusted || r.URIs[0] != "tel:+15550124" {
+		t.Errorf("%+v", r)
+	}
+	if n.get("Event") != "refer;id=2" || n.body != "SIP/2.0 100 Trying\r\n" || n.get("Subscription-State") != "active;expires=300" {
+		t.Errorf("%q %q", n.order, n.body)
+	}
+	n.write(answer(n, 200, "OK", ""))
+	c.request("SUBSCRIBE", "s3", 3, tag, "Event: conference", "Expires: 600")
+	if res, n = p.pair("200", "NOTIFY"); res.get("Expires") != "600" {
+		t.Errorf("%q", res.order)
+	}
+	if in := got(t, s.asked); in.CallID != "in@caller" || in.By.Number != "+15550123" {
+		t.Errorf("%+v", in)
+	}
+	if n.get("Event") != "conference" || n.body != "full" {
+		t.Errorf("%q %q", n.order, n.body)
+	}
+	n.write(answer(n, 200, "OK", ""))
+	got(t, refs).Progress(200, "OK")
+	n = p.expect("NOTIFY")
+	if n.get("Event") != "refer;id=2" || n.get("Subscription-State") != "terminated;reason=noresource" {
+		t.Errorf("%q", n.order)
+	}
+	n.write(answer(n, 200, "OK", ""))
+
+	c.request("BYE", "b4", 4, tag)
+	p.expect("200")
+	next[Ended](k.events)
+	got(t, s.subs).Terminate("noresource", "x/y", []byte("last"))
+	n = p.expect("NOTIFY")
+	if n.get("Subscription-State") != "terminated;reason=noresource" || n.body != "last" {
+		t.Errorf("%q %q", n.order, n.body)
+	}
+	n.write(answer(n, 200, "OK", ""))
+	if e := got(t, s.events); e != (SubscriptionGone{"terminated"}) {
+		t.Errorf("%+v", e)
+	}
+	// With the last usage the dialog is gone.
+	deadline := time.Now().Add(patience)
+	for a := ua.atts[0]; a.find("in@caller", tag) != nil; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the dialog stays")
 		}
 	}
 }
