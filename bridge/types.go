@@ -173,5 +173,12 @@ type Leg struct {
 	Quality     *Quality        `json:"quality"`
 	CallID      string          `json:"call_id,omitempty"`
 	ICID        string          `json:"icid,omitempty"`
+	Queue       *LegQueue       `json:"queue,omitempty"` // while the INVITE waits for its turn
 	Timeline    []TimelineEntry `json:"timeline,omitempty"`
+}
+
+// LegQueue says where a leg stands whose INVITE waits for its turn.
+type LegQueue struct {
+	Ahead int        `json:"ahead"` // calls before it when it was queued
+	Until *time.Time `json:"until"` // when it is to leave; nil: when a call ends
 }
