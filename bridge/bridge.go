@@ -25,6 +25,7 @@ type Bridge struct {
 	caller Caller
 	media  media.API
 	store  Store
+	bills  Charger
 	log    *slog.Logger
 	opt    Options
 	hub    *hub
@@ -67,7 +68,7 @@ func New(d Deps) (*Bridge, error) {
 	}
 	now := time.Now()
 	b := &Bridge{
-		caller: d.Caller, media: d.Media, store: d.Store, log: d.Log, opt: d.Options.withDefaults(),
+		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, log: d.Log, opt: d.Options.withDefaults(),
 		hub: newHub(now), counts: newCounts(), totals: newTotals(),
 		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
 	}
@@ -80,6 +81,7 @@ func New(d Deps) (*Bridge, error) {
 		abandoned(&rec.Leg, now.UTC())
 		last[rec.Leg.Member] = OutcomeOf(rec.Leg)
 		b.store.QueueLeg(rec)
+		b.charge(rec)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	for _, c := range saved.Conferences {
@@ -237,6 +239,13 @@ func (r *room) shutdown(now time.Time, text string) {
 	}
 	for _, l := range sortedLegs(r.legs) {
 		r.hangup(now, l, text)
+	}
+}
+
+// charge hands an ended leg to whoever keeps charging records.
+func (b *Bridge) charge(r LegRecord) {
+	if b.bills != nil {
+		b.bills.Charge(r)
 	}
 }
 
