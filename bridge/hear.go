@@ -125,32 +125,6 @@ func noticeable(a, b Quality) bool {
 		far(a.RTTMs, b.RTTMs, 50) || far(a.MOS, b.MOS, 0.2)
 }
 
-// attachmentView is an attachment in an event, in the API's words.
-type attachmentView struct {
-	Name      string     `json:"name"`
-	Mode      string     `json:"mode"`
-	State     string     `json:"state"`
-	Up        bool       `json:"up"`
-	Since     *time.Time `json:"since"`
-	Identity  string     `json:"identity"`
-	Expires   *time.Time `json:"expires_at"`
-	LastError string     `json:"last_error"`
-	LocalAddr string     `json:"local_address"`
-	Calls     int        `json:"calls"`
-}
-
-func viewAttachment(a sip.AttachmentState) attachmentView {
-	at := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
-	return attachmentView{Name: a.Name, Mode: a.Mode, State: a.State, Up: a.Up, Since: at(a.Since), Identity: a.Identity,
-		Expires: at(a.Expires), LastError: a.LastError, LocalAddr: a.LocalAddr, Calls: a.Calls}
-}
-
 // watchAttachments publishes what has changed since known.
 func (b *Bridge) watchAttachments(ctx context.Context, now time.Time, known []sip.AttachmentState) []sip.AttachmentState {
 	states := b.Attachments(ctx)
@@ -164,7 +138,7 @@ func (b *Bridge) watchAttachments(ctx context.Context, now time.Time, known []si
 		if was.State == a.State && was.Up == a.Up && was.LastError == a.LastError {
 			continue
 		}
-		events = append(events, routed{Event: Event{Time: now.UTC(), Type: "attachment.updated", Data: encode(viewAttachment(a))}})
+		events = append(events, routed{Event: Event{Time: now.UTC(), Type: "attachment.updated", Data: encode(ViewAttachment(a))}})
 		b.log.Info("attachment", "name", a.Name, "state", a.State, "up", a.Up, "err", a.LastError)
 	}
 	if len(events) > 0 {

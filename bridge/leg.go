@@ -147,8 +147,10 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		return
 	}
 	switch e := e.(type) {
+	case sip.Queued:
+		r.onQueued(now, l, e)
 	case sip.Trying:
-		l.CallID, l.ICID = e.CallID, e.ICID
+		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
 		r.dirty = true
 	case sip.Charging:
 		l.access = e.AccessNetwork

@@ -436,9 +436,9 @@ func (b *Bridge) Subscribe(ctx context.Context, a Actor, conference, after strin
 
 func (b *Bridge) snapshot(ctx context.Context, a Actor, conference, id string) (Event, map[string]uint64) {
 	data := struct {
-		Conferences []*View          `json:"conferences"`
-		Attachments []attachmentView `json:"attachments"`
-	}{Conferences: []*View{}, Attachments: []attachmentView{}}
+		Conferences []*View      `json:"conferences"`
+		Attachments []Attachment `json:"attachments"`
+	}{Conferences: []*View{}, Attachments: []Attachment{}}
 	seen := map[string]uint64{}
 	e := Event{ID: id, Time: time.Now().UTC(), Type: "snapshot", Conference: conference}
 	for _, r := range b.all() {
@@ -453,7 +453,7 @@ func (b *Bridge) snapshot(ctx context.Context, a Actor, conference, id string) (
 		data.Conferences = append(data.Conferences, v)
 	}
 	for _, at := range b.Attachments(ctx) {
-		data.Attachments = append(data.Attachments, viewAttachment(at))
+		data.Attachments = append(data.Attachments, ViewAttachment(at))
 	}
 	e.Data = encode(data)
 	return e, seen

@@ -193,5 +193,12 @@ type Leg struct {
 	ICID        string          `json:"icid,omitempty"`
 	Charging    *Charging       `json:"charging,omitempty"`
 	Usage       *Usage          `json:"usage,omitempty"` // of an ended leg
+	Queue       *LegQueue       `json:"queue,omitempty"` // while the INVITE waits for its turn
 	Timeline    []TimelineEntry `json:"timeline,omitempty"`
+}
+
+// LegQueue says where a leg stands whose INVITE waits for its turn.
+type LegQueue struct {
+	Ahead int        `json:"ahead"` // calls before it when it was queued
+	Until *time.Time `json:"until"` // when it is to leave; nil: when a call ends
 }

@@ -460,6 +460,9 @@ func (e *Engine) closeLeg(id string) *mediapb.LegStats {
 	var freed *plan
 	_ = le.re.w.do(func() {
 		l := le.leg.Load()
+		if s := l.player.start(nil); s != nil {
+			le.re.w.note(note{what: notePlayEnded, leg: l, at: now, id: s.id, cut: true})
+		}
 		l.bye(now)
 		st = l.stats(now)
 		freed = le.re.w.removeLeg(le.re.room, l)
@@ -481,11 +484,6 @@ func (e *Engine) closeLeg(id string) *mediapb.LegStats {
 	delete(e.legs, id)
 	e.mu.Unlock()
 	return out
-}
-
-// Play implements API.
-func (e *Engine) Play(context.Context, *mediapb.PlayRequest) error {
-	return status.Error(codes.Unimplemented, "media: no sounds yet")
 }
 
 // Preview implements API.

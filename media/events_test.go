@@ -61,21 +61,26 @@ func TestSilentLegIsReportedOnceAndAgainWhenItReturns(t *testing.T) {
 	}
 }
 
+// press sends one key press: many packets, the end three times (RFC 4733 §2.5).
+func (p *phone) press(event byte) {
+	b := make([]byte, 16)
+	for i := range 6 {
+		header(b, 101, p.seq+uint16(i), p.ts+uint32(event)*1000, p.ssrc)
+		b[12], b[13] = event, 10
+		if i >= 3 {
+			b[13] |= 0x80
+		}
+		binary.BigEndian.PutUint16(b[14:], uint16(320*(i+1)))
+		p.write(b)
+	}
+	p.seq += 6 // a phone counts them with its speech
+}
+
 func TestDigits(t *testing.T) {
 	a := newAir(t, Options{})
 	x, y, z := a.three()
-	b := make([]byte, 16)
 	for digit, event := range map[string]byte{"5": 5, "#": 11} {
-		for i := range 6 { // one press is many packets, the end three times
-			header(b, 101, x.seq+uint16(i), x.ts+uint32(event)*1000, x.ssrc)
-			b[12], b[13] = event, 10
-			if i >= 3 {
-				b[13] |= 0x80
-			}
-			binary.BigEndian.PutUint16(b[14:], uint16(320*(i+1)))
-			x.write(b)
-		}
-		x.seq += 6 // a phone counts them with its speech
+		x.press(event)
 		a.run(100 * time.Millisecond)
 		if n := a.count(func(ev *mediapb.Event) bool { return ev.Leg == "x" && ev.GetDigit().GetDigit() == digit }); n != 1 {
 			t.Errorf("key %s: %d digits, want 1", digit, n)

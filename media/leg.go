@@ -63,6 +63,8 @@ type leg struct {
 	hearGain    float32
 	duck        float32
 	ownTick     uint64 // tick+1 when own was last used
+	player      player
+	prompted    bool // was played to: from then on it is sent silence between sounds
 	detector    mix.Detector
 	talks       bool
 	smooth      float32 // dBov
@@ -124,7 +126,7 @@ func newLeg(id string, pair *port.Pair, now int64) *leg {
 	l := &leg{
 		id: id, pair: pair, born: now,
 		ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), tsBase: rand.Uint32(),
-		hearGain: 1, duck: 1, smooth: mix.Silent, cmr: payload.NoRequest,
+		duck: 1, smooth: mix.Silent, cmr: payload.NoRequest,
 	}
 	l.level.Store(-1270)
 	for i := range l.frames {
@@ -165,8 +167,12 @@ func (l *leg) audible() bool {
 	return l.present && !l.held && l.st != nil && l.st.recv && (!l.muted || l.aside)
 }
 
-// mayEncode says whether the leg is sent audio at all.
-func (l *leg) mayEncode() bool { return l.present && l.st != nil && l.st.send && l.own != nil }
+// mayEncode says whether the leg is sent audio at all: while it is present, and from
+// its first sound on, since a phone in a menu takes silence between two prompts for a
+// dead line.
+func (l *leg) mayEncode() bool {
+	return (l.present || l.prompted) && l.st != nil && l.st.send && l.own != nil
+}
 
 func (l *leg) isSpeech(ft uint8) bool {
 	switch {

@@ -28,6 +28,7 @@ type room struct {
 	hist    [2][frameLen]int16
 	talkers [64]*leg
 	one     [frameLen]int16
+	sound   [frameLen]int32 // what one leg is played
 }
 
 // whisper in the words of the API.
@@ -135,10 +136,11 @@ func (r *room) tick(w *worker, n uint64, now int64) {
 	}
 	mix.Out(r.mix[:], r.sum[:])
 	for _, l := range r.legs {
+		sounds := r.play(w, l, now)
 		if l.mayEncode() {
-			r.hear(w, l, n)
+			r.hear(w, l, n, sounds)
 		} else {
-			l.spurt = false
+			l.spurt, l.hearGain = false, 0
 		}
 		l.control(now)
 	}
@@ -202,19 +204,33 @@ func (r *room) choose() {
 	}
 }
 
-// hear makes and sends what one leg hears.
-func (r *room) hear(w *worker, l *leg, n uint64) {
+// play makes the next frame of the sound a leg is played, in r.sound, and says whether
+// there is one. The sound goes on also while nothing may be sent: its end is an event
+// that somebody waits for.
+func (r *room) play(w *worker, l *leg, now int64) bool {
+	if !l.player.active() {
+		return false
+	}
+	if s := l.player.frame(&r.sound); s != nil {
+		w.note(note{what: notePlayEnded, leg: l, at: now, id: s.id})
+	}
+	return true
+}
+
+// hear makes and sends what one leg hears: the room without itself, whispers, and the
+// sound in r.sound.
+func (r *room) hear(w *worker, l *leg, n uint64, sounds bool) {
 	target := float32(1)
-	if l.deaf || l.held {
+	if l.deaf || l.held || !l.present {
 		target = 0
 	}
 	duck := float32(1)
-	if l.ducked {
+	if l.ducked || sounds {
 		duck = duckGain
 	}
 	l.stepMode(n)
 	self := l.contributes && !l.aside
-	if l.hearGain == target && l.duck == duck && (target == 0 || !self && !l.ducked && len(l.extra) == 0) {
+	if !sounds && l.hearGain == target && l.duck == duck && (target == 0 || !self && !l.ducked && len(l.extra) == 0) {
 		g := r.group(w, l, n, target == 0)
 		l.send(g.c, n)
 		return
@@ -233,11 +249,16 @@ func (r *room) hear(w *worker, l *leg, n uint64) {
 		}
 	}
 	scale(acc[:], l.hearGain, target)
+	if sounds {
+		for i, v := range &r.sound {
+			acc[i] += v
+		}
+	}
+	if l.ownTick != n { // it listened to a shared encoder until now, or to nothing
+		r.prime(w, l.own, l.mode, l.hearGain == 0)
+	}
 	l.hearGain, l.duck = target, duck
 	mix.Out(r.one[:], acc[:])
-	if l.ownTick != n { // it listened to a shared encoder until now
-		r.prime(w, l.own, l.mode)
-	}
 	l.own.encode(l.mode, &r.one)
 	w.stats.encodes++
 	l.ownTick = n + 1
@@ -246,9 +267,13 @@ func (r *room) hear(w *worker, l *leg, n uint64) {
 
 // prime lets an encoder hear what its listeners heard last, so that its first frame
 // goes on where the other encoder's ended: no click.
-func (r *room) prime(w *worker, c *coder, mode int) {
-	c.encode(mode, &r.hist[1])
-	c.encode(mode, &r.hist[0])
+func (r *room) prime(w *worker, c *coder, mode int, silence bool) {
+	last, newest := &r.hist[1], &r.hist[0]
+	if silence {
+		last, newest = &silent, &silent
+	}
+	c.encode(mode, last)
+	c.encode(mode, newest)
 	w.stats.encodes += 2
 }
 
@@ -276,9 +301,7 @@ func (r *room) group(w *worker, l *leg, n uint64, silence bool) *group {
 	// One shared encoder came with every leg, and each group has a leg: spare is set.
 	g := spare
 	if g.used != n || g.mode != l.mode || g.silence != silence {
-		if !silence {
-			r.prime(w, g.c, l.mode)
-		}
+		r.prime(w, g.c, l.mode, silence)
 		g.mode, g.silence = l.mode, silence
 	}
 	pcm := &r.mix

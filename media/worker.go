@@ -250,6 +250,8 @@ type note struct {
 	at    int64
 	digit byte
 	ms    uint32
+	id    string // of a sound
+	cut   bool
 }
 
 type noteKind uint8
@@ -257,6 +259,7 @@ type noteKind uint8
 const (
 	noteStarted noteKind = iota
 	noteDigit
+	notePlayEnded
 )
 
 func (w *worker) note(n note) {

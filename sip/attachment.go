@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -288,7 +289,7 @@ func (a *attachment) update(f func(*AttachmentState)) {
 	if s.State != old.State {
 		s.Since = time.Now()
 	}
-	changed, now := *s != old, *s
+	changed, now := !reflect.DeepEqual(*s, old), *s
 	now.Calls = a.live
 	a.mu.Unlock()
 	if !changed {

@@ -35,6 +35,13 @@ type Invite struct {
 type Event interface{ isEvent() }
 
 type (
+	// Queued says that the INVITE waits for its turn: the attachment sends no more than
+	// its limits allow. Trying follows, or Ended. Timers start when the INVITE leaves.
+	Queued struct {
+		At    time.Time
+		Ahead int       // calls before it
+		Until time.Time // when it is to leave; zero: when another call ends
+	}
 	// Trying says that the INVITE left; CallID names it in traces.
 	Trying struct {
 		At     time.Time
@@ -117,6 +124,7 @@ const (
 	ByNetwork By = "network" // no transport, no response
 )
 
+func (Queued) isEvent()    {}
 func (Trying) isEvent()    {}
 func (Ringing) isEvent()   {}
 func (Answer) isEvent()    {}
@@ -141,18 +149,50 @@ type Call interface {
 	Offer(sdp []byte)
 }
 
-// AttachmentState is what an organiser may see of an attachment.
+// AttachmentState is what an organiser may see of an attachment. Identities are whole:
+// who shows them masks them.
 type AttachmentState struct {
 	Name      string
 	Mode      string // ue | trunk | as
 	State     string // registering | registered | auth_failed | rejected | unregistered | up | down | suspended
 	Up        bool   // calls can be placed
 	Since     time.Time
-	Identity  string // IMPU or trunk identity; subscriber digits masked by the caller
+	Identity  string // IMPU or trunk identity
 	Expires   time.Time
 	LastError string
 	LocalAddr string
-	Calls     int // live
+	Calls     int     // live; those queued too
+	Queued    int     // INVITEs waiting for their turn
+	CPS       float64 // limit; 0: none
+	MaxCalls  int     // limit; 0: none
+	Targets   []TargetState
+	Reg       *RegistrationState // ue only
+	Presence  int                // as: users registered as the core tells
+}
+
+// TargetState is one peer of an attachment.
+type TargetState struct {
+	Addr      string // ip:port
+	Name      string // as configured, "" where that is the address
+	Transport string // udp | tcp | tls
+	State     string // unknown | up | down | suspended; of a P-CSCF in_use | standby
+	Until     time.Time
+	RTT       time.Duration // of the last OPTIONS; 0: none was answered
+	Calls     int
+	CPS       float64 // limit; 0: none of its own
+	MaxCalls  int     // limit; 0: none of its own
+	Priority  int     // lower first
+	Weight    int
+}
+
+// RegistrationState is the registration of a ue attachment.
+type RegistrationState struct {
+	PCSCF           string
+	Expires         time.Time
+	ServiceRoutes   int
+	Identities      []string
+	RegEvent        string // off | none | pending | active | refused
+	RegEventExpires time.Time
 }
 
 // MediaProfile is how media is described to the peers of an attachment. The UA only

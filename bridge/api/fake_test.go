@@ -308,7 +308,10 @@ func (f *fake) Legs(_ context.Context, a bridge.Actor, id, m string, limit int, 
 }
 
 func (f *fake) Attachments(context.Context) []sip.AttachmentState {
-	return []sip.AttachmentState{{Name: "ims", Mode: "ue", State: "registered", Up: true, Since: at, Expires: at.Add(time.Hour), Identity: "sip:+8613800138000@ims.example", LocalAddr: "192.0.2.5:5060"}}
+	return []sip.AttachmentState{{Name: "ims", Mode: "ue", State: "registered", Up: true, Since: at, Expires: at.Add(time.Hour), Identity: "sip:+8613800138000@ims.example", LocalAddr: "192.0.2.5:5060", CPS: 20, MaxCalls: 1000, Queued: 2,
+		Targets: []sip.TargetState{{Addr: "198.51.100.5:5060", Name: "p-cscf.ims.example:5060", Transport: "tcp", State: "in_use", RTT: 12500 * time.Microsecond}},
+		Reg: &sip.RegistrationState{PCSCF: "198.51.100.5:5060", Expires: at.Add(time.Hour), ServiceRoutes: 1,
+			Identities: []string{"sip:+8613800138000@ims.example", "tel:+8613800138000"}, RegEvent: "active", RegEventExpires: at.Add(time.Hour)}}}
 }
 
 // Subscribe hands out f.events to everybody, after a snapshot or the resumed id.

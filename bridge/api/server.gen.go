@@ -20,63 +20,6 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
-// Defines values for AttachmentMode.
-const (
-	As    AttachmentMode = "as"
-	Trunk AttachmentMode = "trunk"
-	Ue    AttachmentMode = "ue"
-)
-
-// Valid indicates whether the value is a known member of the AttachmentMode enum.
-func (e AttachmentMode) Valid() bool {
-	switch e {
-	case As:
-		return true
-	case Trunk:
-		return true
-	case Ue:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for AttachmentState.
-const (
-	AuthFailed   AttachmentState = "auth_failed"
-	Down         AttachmentState = "down"
-	Registered   AttachmentState = "registered"
-	Registering  AttachmentState = "registering"
-	Rejected     AttachmentState = "rejected"
-	Suspended    AttachmentState = "suspended"
-	Unregistered AttachmentState = "unregistered"
-	Up           AttachmentState = "up"
-)
-
-// Valid indicates whether the value is a known member of the AttachmentState enum.
-func (e AttachmentState) Valid() bool {
-	switch e {
-	case AuthFailed:
-		return true
-	case Down:
-		return true
-	case Registered:
-		return true
-	case Registering:
-		return true
-	case Rejected:
-		return true
-	case Suspended:
-		return true
-	case Unregistered:
-		return true
-	case Up:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for NewCallsMedia.
 const (
 	Audio NewCallsMedia = "audio"
@@ -134,32 +77,11 @@ func (e SessionVia) Valid() bool {
 	}
 }
 
-// Attachment defines model for Attachment.
-type Attachment struct {
-	// Calls Live calls
-	Calls int `json:"calls"`
+// Attachment One connection to a carrier
+type Attachment = bridge.Attachment
 
-	// Expires Of the registration
-	Expires *time.Time `json:"expires,omitempty"`
-
-	// Identity Subscriber digits masked
-	Identity  *string         `json:"identity,omitempty"`
-	LastError *string         `json:"last_error,omitempty"`
-	LocalAddr *string         `json:"local_addr,omitempty"`
-	Mode      AttachmentMode  `json:"mode"`
-	Name      string          `json:"name"`
-	Since     *time.Time      `json:"since"`
-	State     AttachmentState `json:"state"`
-
-	// Up Calls can be placed
-	Up bool `json:"up"`
-}
-
-// AttachmentMode defines model for Attachment.Mode.
-type AttachmentMode string
-
-// AttachmentState defines model for Attachment.State.
-type AttachmentState string
+// AttachmentTarget defines model for AttachmentTarget.
+type AttachmentTarget = bridge.AttachmentTarget
 
 // AudioMedia defines model for AudioMedia.
 type AudioMedia = bridge.AudioMedia
@@ -200,6 +122,9 @@ type LastOutcome = bridge.LastOutcome
 
 // Leg One call attempt with a member
 type Leg = bridge.Leg
+
+// LegQueue defines model for LegQueue.
+type LegQueue = bridge.LegQueue
 
 // LegState defines model for LegState.
 type LegState = bridge.LegState
@@ -315,6 +240,9 @@ type Problem struct {
 // Quality defines model for Quality.
 type Quality = bridge.Quality
 
+// Registration defines model for Registration.
+type Registration = bridge.Registration
+
 // SIPResult What the network said last
 type SIPResult = bridge.SIPResult
 
@@ -341,6 +269,9 @@ type SessionRole string
 
 // SessionVia defines model for Session.Via.
 type SessionVia string
+
+// StreamUsage Bytes are those of RTP with its header; rx is from the phone
+type StreamUsage = bridge.StreamUsage
 
 // Text One plain sentence
 type Text = bridge.Text

@@ -7,13 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"time"
 
 	"sparkle/bridge"
 	"sparkle/bridge/accounts"
-	"sparkle/sip"
 )
 
 // strictServer implements the generated interface: decode, ask the service, encode.
@@ -299,26 +297,9 @@ func (s strictServer) ListLegs(ctx context.Context, q ListLegsRequestObject) (Li
 func (s strictServer) ListAttachments(ctx context.Context, _ ListAttachmentsRequestObject) (ListAttachmentsResponseObject, error) {
 	out := ListAttachments200JSONResponse{Items: []Attachment{}}
 	for _, a := range s.Service.Attachments(ctx) {
-		out.Items = append(out.Items, attachmentOf(a))
+		out.Items = append(out.Items, bridge.ViewAttachment(a))
 	}
 	return out, nil
-}
-
-func attachmentOf(a sip.AttachmentState) Attachment {
-	return Attachment{
-		Name: a.Name, Mode: AttachmentMode(a.Mode), State: AttachmentState(a.State), Up: a.Up, Calls: a.Calls,
-		Since: timeOrNil(a.Since), Expires: timeOrNil(a.Expires), Identity: strOrNil(mask(a.Identity)),
-		LastError: strOrNil(mask(a.LastError)), LocalAddr: strOrNil(a.LocalAddr),
-	}
-}
-
-var longDigits = regexp.MustCompile(`\+?\d{9,}`)
-
-// mask hides the subscriber digits of numbers (and IMSIs) inside a text.
-func mask(s string) string {
-	return longDigits.ReplaceAllStringFunc(s, func(n string) string {
-		return n[:len(n)-8] + "****" + n[len(n)-4:]
-	})
 }
 
 // notModified is 304 with its tag.
@@ -387,21 +368,6 @@ func nonNil[T any](s []T) []T {
 		return []T{}
 	}
 	return s
-}
-
-func timeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
-}
-
-func strOrNil(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }
 
 var _ Accounts = (*accounts.Accounts)(nil)

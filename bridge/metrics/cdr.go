@@ -16,7 +16,9 @@ var (
 // NewCDR is a collector of the charging records' writer.
 func NewCDR(src interface{ Stats() cdr.Stats }) prometheus.Collector { return bills{src} }
 
-type bills struct{ src interface{ Stats() cdr.Stats } }
+type bills struct {
+	src interface{ Stats() cdr.Stats }
+}
 
 // Describe names every metric.
 func (b bills) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(b, ch) }
