@@ -14,6 +14,7 @@ type File struct {
 	Log         Log          `yaml:"log"`
 	HTTP        HTTP         `yaml:"http"`
 	Calls       Calls        `yaml:"calls"`
+	Inbound     Inbound      `yaml:"inbound"`
 	Media       Media        `yaml:"media"`
 	Video       Video        `yaml:"video"`
 	Charging    Charging     `yaml:"cdr"`
@@ -39,6 +40,13 @@ type Calls struct {
 	SetupTimeout time.Duration `yaml:"setup_timeout"` // 5s to 3m
 	Country      string        `yaml:"country"`       // ISO 3166: whose emergency numbers are refused; empty: every country's
 	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
+}
+
+// Inbound is what may be called.
+type Inbound struct {
+	DialIn      []string `yaml:"dial_in"`      // numbers shared by all conferences: the PIN says which one is meant
+	FactoryURIs []string `yaml:"factory_uris"` // sip: URIs at which a phone makes a conference (TS 24.147)
+	Domain      string   `yaml:"domain"`       // of the conferences' own URIs; empty: the first attachment's
 }
 
 // Media is the media process.

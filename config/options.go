@@ -48,6 +48,7 @@ func (f File) Bridge() bridge.Options {
 		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout,
 		Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
 		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
+		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),
 	}
 }
 
@@ -70,4 +71,12 @@ func (f File) Engine() media.Options {
 		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
 		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers,
 	}
+}
+
+// domain is that of the conferences' URIs, "" if there is none to take.
+func (f File) domain() string {
+	if f.Inbound.Domain == "" && len(f.Attachments) > 0 {
+		return f.Attachments[0].Domain
+	}
+	return f.Inbound.Domain
 }
