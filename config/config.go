@@ -14,6 +14,7 @@ type File struct {
 	Log         Log          `yaml:"log"`
 	HTTP        HTTP         `yaml:"http"`
 	Calls       Calls        `yaml:"calls"`
+	Inbound     Inbound      `yaml:"inbound"`
 	Media       Media        `yaml:"media"`
 	Video       Video        `yaml:"video"`
 	Attachments []Attachment `yaml:"attachments"`
@@ -38,6 +39,13 @@ type Calls struct {
 	SetupTimeout time.Duration `yaml:"setup_timeout"` // 5s to 3m
 	Country      string        `yaml:"country"`       // ISO 3166: whose emergency numbers are refused; empty: every country's
 	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
+}
+
+// Inbound is what may be called.
+type Inbound struct {
+	DialIn      []string `yaml:"dial_in"`      // numbers shared by all conferences: the PIN says which one is meant
+	FactoryURIs []string `yaml:"factory_uris"` // sip: URIs at which a phone makes a conference (TS 24.147)
+	Domain      string   `yaml:"domain"`       // of the conferences' own URIs; empty: the first attachment's
 }
 
 // Media is the media process.
@@ -75,9 +83,7 @@ type Attachment struct {
 	Preconditions string        `yaml:"preconditions"` // off | passive
 	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
-	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
-	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
-	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
+	PANI          string        `yaml:"pani"` // P-Access-Network-Info; empty: not sent
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
 
@@ -133,8 +139,6 @@ func DefaultAttachment() Attachment {
 		NumberForm:    "tel",
 		Preconditions: "passive",
 		VideoAVPF:     "capneg",
-		SessionExp:    1800 * time.Second,
-		MinSE:         90 * time.Second,
 		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

@@ -46,12 +46,15 @@ type attachment struct {
 	pace *pacer
 	poke chan struct{} // cap 1: a peer was suspended, watchTrunk looks at its clock again
 
-	mu    sync.Mutex
-	peer  []health // of each target; trunk only
-	state AttachmentState
-	calls map[string]*call // by Call-ID
-	live  int              // calls not ended
-	shutd bool
+	usages usageTable
+
+	mu      sync.Mutex
+	peer    []health // of each target; trunk only
+	state   AttachmentState
+	calls   map[string]*call // by call.key
+	merging map[string]bool  // by inviteKey, of the calls that came in
+	live    int              // calls not ended
+	shutd   bool
 
 	ctx    context.Context // ends when the attachment closes
 	cancel context.CancelFunc
@@ -62,7 +65,7 @@ type attachment struct {
 
 func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 	a := &attachment{ua: ua, o: o, log: ua.log.With("attachment", o.Name),
-		calls: map[string]*call{}, poke: make(chan struct{}, 1), pace: newPacer(o.CPS), peers: &peers{prefixes: slices.Clone(o.TrustPeers)}}
+		calls: map[string]*call{}, merging: map[string]bool{}, poke: make(chan struct{}, 1), pace: newPacer(o.CPS), peers: &peers{prefixes: slices.Clone(o.TrustPeers)}}
 	if err := a.resolve(); err != nil {
 		return nil, err
 	}
@@ -330,7 +333,7 @@ func (a *attachment) invite(inv Invite) (*call, error) {
 		return nil, ErrBusy
 	}
 	a.live++
-	a.calls[c.id] = c
+	a.calls[c.key()] = c
 	a.wg.Add(1)
 	a.mu.Unlock()
 	startAt := a.pace.reserve(time.Now())
@@ -341,16 +344,19 @@ func (a *attachment) invite(inv Invite) (*call, error) {
 	return c, nil
 }
 
-func (a *attachment) find(callID string) *call {
+func (a *attachment) find(callID, ourTag string) *call {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.calls[callID]
+	return a.calls[callKey(callID, ourTag)]
 }
 
 func (a *attachment) forget(c *call) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.calls, c.id)
+	delete(a.calls, c.key())
+	if c.in != nil {
+		delete(a.merging, c.in.key)
+	}
 }
 
 func (a *attachment) callEnded() {
@@ -469,6 +475,7 @@ func (a *attachment) close(ctx context.Context) {
 		c.post(kill{})
 		<-c.done
 	}
+	a.usages.close(ctx)
 	a.watch()
 	a.watchd.Wait()
 	a.shut()

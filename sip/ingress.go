@@ -127,7 +127,7 @@ func validate(req *sipgo.Request) verdict {
 
 // unsupported are the option tags a request requires and we do not know.
 func unsupported(req *sipgo.Request) []string {
-	known := []string{"100rel", "timer", "replaces", "precondition"}
+	known := []string{"100rel", "timer", "replaces", "precondition", "norefersub", "multiple-refer", "recipient-list-invite"}
 	return slices.DeleteFunc(dialog.Values(req, "Require"), func(tag string) bool {
 		return slices.Contains(known, strings.ToLower(tag))
 	})
@@ -156,13 +156,28 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	inDialog := req.To().Params.Has("tag")
 	switch {
 	case req.IsAck():
+	case req.Method == sipgo.SUBSCRIBE, req.Method == sipgo.REFER, req.Method == sipgo.NOTIFY:
+		a.onUsage(req, tx)
 	case inDialog || req.Method != sipgo.INVITE && req.Method != sipgo.OPTIONS:
 		a.answer(req, tx, verdict{status: 481})
 	case req.Method == sipgo.OPTIONS:
 		a.answer(req, tx, verdict{status: 200})
-	default: // calls to us: nobody here takes them
-		a.answer(req, tx, verdict{status: 404})
+	default:
+		a.onInvite(req, tx)
 	}
+}
+
+// onUsage takes a request of a subscription that is in no call's dialog.
+func (a *attachment) onUsage(req *sipgo.Request, tx *sipgo.ServerTx) {
+	if o := a.usages.find(req); o != nil {
+		o.onRequest(req, tx)
+		return
+	}
+	if req.To().Params.Has("tag") || req.Method == sipgo.NOTIFY {
+		a.answer(req, tx, verdict{status: 481})
+		return
+	}
+	a.begin(req, tx)
 }
 
 // callOf finds the call whose dialog a request names: Call-ID and our tag.
@@ -171,38 +186,27 @@ func (a *attachment) callOf(req *sipgo.Request) *call {
 	if id == nil || to == nil {
 		return nil
 	}
-	c := a.find(string(*id))
-	if tag, _ := to.Params.Get("tag"); c == nil || tag != c.tag {
-		return nil
-	}
-	return c
+	tag, _ := to.Params.Get("tag")
+	return a.find(string(*id), tag)
 }
 
 func (a *attachment) deliver(c *call, req *sipgo.Request, tx *sipgo.ServerTx) {
-	if req.IsInvite() {
-		tx.OnCancel(func(*sipgo.Request) { c.post(dialog.Cancelled{Tx: tx}) })
-		// A peer that gives its ACK the INVITE's branch has it matched there.
-		a.wg.Go(func() {
-			for {
-				select {
-				case ack := <-tx.Acks():
-					c.post(dialog.Request{Req: ack})
-				case <-tx.Done():
-					return
-				}
-			}
-		})
-	}
-	if req.IsAck() {
+	var to responder = tx
+	switch {
+	case req.IsAck():
 		c.post(dialog.Request{Req: req})
 		return
+	case req.IsInvite():
+		itx := &inviteTx{ServerTx: tx, req: req}
+		c.watch(itx)
+		to = itx
 	}
-	if !c.postIfLive(dialog.Request{Req: req, Tx: tx}) {
-		a.answer(req, tx, verdict{status: 481})
+	if !c.postIfLive(dialog.Request{Req: req, Tx: to}) {
+		a.answer(req, to, verdict{status: 481})
 	}
 }
 
-func (a *attachment) answer(req *sipgo.Request, tx *sipgo.ServerTx, v verdict) {
+func (a *attachment) answer(req *sipgo.Request, tx responder, v verdict) {
 	if req.IsAck() {
 		return
 	}
@@ -233,7 +237,8 @@ func (a *attachment) onStray(res *sipgo.Response) {
 	if seq == nil || id == nil || res.From() == nil || res.To() == nil || seq.MethodName != sipgo.INVITE {
 		return
 	}
-	if c := a.find(string(*id)); c != nil && c.postIfLive(dialog.Response{Res: res}) {
+	tag, _ := res.From().Params.Get("tag")
+	if c := a.find(string(*id), tag); c != nil && c.postIfLive(dialog.Response{Res: res}) {
 		return
 	}
 	if res.IsSuccess() {
