@@ -35,7 +35,7 @@ const (
 
 // startDaemon starts one and returns when it can place calls. attachment are more keys of
 // the trunk, a line each.
-func startDaemon(ctx context.Context, program, dir, peer, attachment string) (*daemon, error) {
+func (s *Suite) startDaemon(ctx context.Context, dir, peer, attachment string) (*daemon, error) {
 	config := fmt.Sprintf(`
 data_dir: %q
 log: {level: warn}
@@ -65,7 +65,10 @@ attachments:
 		return nil, fmt.Errorf("churn: %w", err)
 	}
 	defer log.Close()
-	d.cmd = exec.Command(program, "serve", "--config", file)
+	d.cmd = exec.Command(s.Program, "serve", "--config", file)
+	if s.Profile != "" {
+		d.cmd.Args = append(d.cmd.Args, "--cpu-profile", s.Profile+"."+filepath.Base(dir))
+	}
 	d.cmd.Env = append(os.Environ(), "SPARKLE_ADMIN_PASSWORD="+password)
 	d.cmd.Stderr = log
 	stdout, err := d.cmd.StdoutPipe()
