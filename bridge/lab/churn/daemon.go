@@ -21,6 +21,7 @@ import (
 // daemon is a `sparkle serve` whose only attachment is a trunk to SIPp.
 type daemon struct {
 	api  *client.Client
+	url  string // http://127.0.0.1:port
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
 	log  string        // the file
@@ -102,9 +103,9 @@ func (d *daemon) open(ctx context.Context, said <-chan string) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	select {
-	case url := <-said:
+	case d.url = <-said:
 		var err error
-		if d.api, err = client.New(url, ""); err != nil {
+		if d.api, err = client.New(d.url, ""); err != nil {
 			return err
 		}
 	case <-d.done:
