@@ -414,10 +414,10 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 		m.leg, m.recall = l, ""
 	}
 	if v.in.ReferredBy != "" {
-		l.note(now, "sip_received", "referred by "+maskDigits(v.in.ReferredBy))
+		l.note(now, "sip_received", "referred by "+MaskNumbers(v.in.ReferredBy))
 	}
 	if v.in.Diverted != "" {
-		l.note(now, "sip_received", "diverted from "+maskDigits(v.in.Diverted))
+		l.note(now, "sip_received", "diverted from "+MaskNumbers(v.in.Diverted))
 	}
 	r.legs[l.ID] = l
 	r.setState(now, l, Dialing)
