@@ -49,6 +49,11 @@ type Store interface {
 	Healthy() error
 }
 
+// Charger keeps a charging record of every leg that has ended. It does not block.
+type Charger interface {
+	Charge(LegRecord)
+}
+
 // Saved is what a store gives back after a restart.
 type Saved struct {
 	Conferences []SavedConference
@@ -68,6 +73,9 @@ type SavedConference struct {
 type LegRecord struct {
 	Leg    Leg
 	Number string
+	// AccessNetwork is P-Access-Network-Info. It may say where a subscriber is: it is for
+	// charging only, and not kept in history.
+	AccessNetwork string
 }
 
 // AuditRecord says who did what. Target is an id; numbers are not in it.
@@ -87,6 +95,7 @@ type Deps struct {
 	Caller  Caller
 	Media   media.API
 	Store   Store
+	Charger Charger      // nil: no charging records
 	Log     *slog.Logger // nil: discards
 	Options Options
 }
@@ -108,6 +117,12 @@ type Options struct {
 	CallingCode string
 	// NoVideo makes every leg a voice leg, also in conferences of type video.
 	NoVideo bool
+	// DialIn are numbers (E.164) that all conferences share: the PIN says which is meant.
+	DialIn []string
+	// FactoryURIs are where a phone makes a conference by itself.
+	FactoryURIs []string
+	// Domain of the conferences' own URIs; "": they have none to show.
+	Domain string
 	// MediaIP is the local address for media where an attachment does not name one.
 	MediaIP string
 	// CloseTimeout caps how long Close waits for BYEs. 0: 5 s.

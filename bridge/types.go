@@ -98,6 +98,40 @@ type Conference struct {
 	Members   int            `json:"members"`
 	Ringing   int            `json:"ringing"`
 	InRoom    int            `json:"in_conference"`
+	// PIN lets callers in, and where conferences share a number it says which one is meant.
+	PIN         string     `json:"pin"`
+	Alias       string     `json:"alias"` // what may be dialled besides its URI: a number, or a name; "" none
+	JoinPolicy  JoinPolicy `json:"join_policy"`
+	WhoMayRefer Referrers  `json:"who_may_refer"`
+	AdHoc       bool       `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
+	DialIn      DialIn     `json:"dial_in"`
+}
+
+// JoinPolicy says who may call into a conference.
+type JoinPolicy string
+
+const (
+	JoinOpen   JoinPolicy = "open"         // everybody
+	JoinListed JoinPolicy = "allow_listed" // asserted numbers that are on the roster
+	JoinPIN    JoinPolicy = "pin"          // who gives the PIN
+)
+
+// Referrers says whose REFER a conference follows: who may have others called and hung up
+// from a phone.
+type Referrers string
+
+const (
+	ReferCreator    Referrers = "creator"    // the phone that made it, over the factory
+	ReferModerators Referrers = "moderators" // hosts, and the creator
+	ReferAny        Referrers = "any"        // whoever is in
+	ReferNone       Referrers = "none"
+)
+
+// DialIn is what callers dial: a telephone number, "" if there is none, and the
+// conference's own URI, "" without an attachment.
+type DialIn struct {
+	Number string `json:"number"`
+	URI    string `json:"uri"`
 }
 
 // Member is a row of the roster.
@@ -146,6 +180,24 @@ type Quality struct {
 	Strangers  uint64  `json:"rx_stranger"`
 }
 
+// Charging is what P-Charging-Vector said of whose networks the call went through.
+type Charging struct {
+	OrigIOI string `json:"orig_ioi,omitempty"`
+	TermIOI string `json:"term_ioi,omitempty"`
+}
+
+// Usage is what a leg's streams carried; bytes are those of RTP with its header.
+type Usage struct {
+	Audio StreamUsage `json:"audio"`
+	Video StreamUsage `json:"video"`
+}
+type StreamUsage struct {
+	RxPackets uint64 `json:"rx_packets"`
+	RxBytes   uint64 `json:"rx_bytes"`
+	TxPackets uint64 `json:"tx_packets"`
+	TxBytes   uint64 `json:"tx_bytes"`
+}
+
 // TimelineEntry is one thing that happened to a leg, in words.
 type TimelineEntry struct {
 	At   time.Time `json:"at"`
@@ -160,7 +212,7 @@ type Leg struct {
 	Conference  string          `json:"conference_id"`
 	State       LegState        `json:"state"`
 	Since       time.Time       `json:"since"`
-	Direction   string          `json:"direction"` // outbound
+	Direction   string          `json:"direction"` // outbound | inbound
 	Attachment  string          `json:"attachment"`
 	Outcome     Outcome         `json:"outcome"` // null while it lives
 	SIP         *SIPResult      `json:"sip"`
@@ -173,6 +225,8 @@ type Leg struct {
 	Quality     *Quality        `json:"quality"`
 	CallID      string          `json:"call_id,omitempty"`
 	ICID        string          `json:"icid,omitempty"`
+	Charging    *Charging       `json:"charging,omitempty"`
+	Usage       *Usage          `json:"usage,omitempty"` // of an ended leg
 	Queue       *LegQueue       `json:"queue,omitempty"` // while the INVITE waits for its turn
 	Timeline    []TimelineEntry `json:"timeline,omitempty"`
 }

@@ -14,6 +14,7 @@ import (
 
 var (
 	countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
+	e164        = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 	callingCode = regexp.MustCompile(`^\+[1-9][0-9]{0,2}$`)
 	simpleName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 	domainName  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
@@ -38,9 +39,17 @@ func (l *loader) check(c *File) {
 	if c.Calls.CallingCode != "" && !callingCode.MatchString(c.Calls.CallingCode) {
 		l.fault("calls.calling_code", "%q is not a country's calling code such as +86", c.Calls.CallingCode)
 	}
+	l.inbound(&c.Inbound)
 	l.media(&c.Media)
 	if c.Video.FPS < 1 || c.Video.FPS > 30 {
 		l.fault("video.fps", "%d is not from 1 to 30", c.Video.FPS)
+	}
+	l.oneOf("cdr.numbers", c.Charging.Numbers, "full", "masked")
+	if c.Charging.MaxMB < 1 || c.Charging.MaxMB > 1024 {
+		l.fault("cdr.max_mb", "%d is not from 1 to 1024", c.Charging.MaxMB)
+	}
+	if c.Charging.KeepDays < 0 {
+		l.fault("cdr.keep_days", "%d is negative", c.Charging.KeepDays)
 	}
 	seen := map[string]bool{}
 	for i := range c.Attachments {
@@ -53,6 +62,22 @@ func (l *loader) check(c *File) {
 		}
 		seen[a.Name] = true
 		l.attachment(a, key)
+	}
+}
+
+func (l *loader) inbound(in *Inbound) {
+	for i, n := range in.DialIn {
+		if !e164.MatchString(n) {
+			l.fault(fmt.Sprintf("inbound.dial_in[%d]", i), "%q is not a number with + and country code", n)
+		}
+	}
+	for i, u := range in.FactoryURIs {
+		if user, domain, at := strings.Cut(strings.TrimPrefix(u, "sip:"), "@"); !strings.HasPrefix(u, "sip:") || !at || user == "" || !domainName.MatchString(domain) {
+			l.fault(fmt.Sprintf("inbound.factory_uris[%d]", i), "%q is not a URI such as sip:conference@factory.example", u)
+		}
+	}
+	if in.Domain != "" && !domainName.MatchString(in.Domain) {
+		l.fault("inbound.domain", "%q is not a domain", in.Domain)
 	}
 }
 
@@ -102,8 +127,6 @@ func (l *loader) attachment(a *Attachment, key string) {
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive")
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
-	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
-	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)
 	if a.MaxCalls < 0 {
 		l.fault(key+".max_calls", "%d is negative", a.MaxCalls)
 	}

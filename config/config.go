@@ -14,8 +14,10 @@ type File struct {
 	Log         Log          `yaml:"log"`
 	HTTP        HTTP         `yaml:"http"`
 	Calls       Calls        `yaml:"calls"`
+	Inbound     Inbound      `yaml:"inbound"`
 	Media       Media        `yaml:"media"`
 	Video       Video        `yaml:"video"`
+	Charging    Charging     `yaml:"cdr"`
 	Attachments []Attachment `yaml:"attachments"`
 }
 
@@ -40,6 +42,13 @@ type Calls struct {
 	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
 }
 
+// Inbound is what may be called.
+type Inbound struct {
+	DialIn      []string `yaml:"dial_in"`      // numbers shared by all conferences: the PIN says which one is meant
+	FactoryURIs []string `yaml:"factory_uris"` // sip: URIs at which a phone makes a conference (TS 24.147)
+	Domain      string   `yaml:"domain"`       // of the conferences' own URIs; empty: the first attachment's
+}
+
 // Media is the media process.
 type Media struct {
 	LocalIP    string        `yaml:"local_ip"` // where RTP is received and what SDP says; empty: the attachment's
@@ -54,6 +63,14 @@ type Media struct {
 type Video struct {
 	Enabled bool `yaml:"enabled"`
 	FPS     int  `yaml:"fps"`
+}
+
+// Charging are the charging records, under data_dir/cdr.
+type Charging struct {
+	Enabled  bool   `yaml:"enabled"`
+	Numbers  string `yaml:"numbers"`   // full | masked
+	MaxMB    int    `yaml:"max_mb"`    // of a file; the next begins then, and at midnight UTC
+	KeepDays int    `yaml:"keep_days"` // closed files are removed after so many days; 0: never
 }
 
 // Attachment is one connection to a carrier.
@@ -75,9 +92,7 @@ type Attachment struct {
 	Preconditions string        `yaml:"preconditions"` // off | passive
 	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
-	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
-	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
-	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
+	PANI          string        `yaml:"pani"` // P-Access-Network-Info; empty: not sent
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
 
@@ -118,7 +133,8 @@ func Default() File {
 			Realtime:   true,
 			MaxTalkers: 8,
 		},
-		Video: Video{Enabled: true, FPS: 15},
+		Video:    Video{Enabled: true, FPS: 15},
+		Charging: Charging{Enabled: true, Numbers: "full", MaxMB: 16},
 	}
 }
 
@@ -133,8 +149,6 @@ func DefaultAttachment() Attachment {
 		NumberForm:    "tel",
 		Preconditions: "passive",
 		VideoAVPF:     "capneg",
-		SessionExp:    1800 * time.Second,
-		MinSE:         90 * time.Second,
 		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

@@ -36,6 +36,9 @@ func normal(f File) File {
 	if len(f.Attachments) == 0 {
 		f.Attachments = nil
 	}
+	if len(f.Inbound.DialIn)+len(f.Inbound.FactoryURIs) == 0 {
+		f.Inbound.DialIn, f.Inbound.FactoryURIs = nil, nil
+	}
 	return f
 }
 

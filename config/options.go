@@ -3,8 +3,10 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"sparkle/bridge"
+	"sparkle/bridge/cdr"
 	"sparkle/media"
 	"sparkle/sip"
 )
@@ -30,7 +32,6 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
 		Expires: a.Expires, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
 		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
-		SessionExpires: a.SessionExp, MinSE: a.MinSE,
 	}
 	for _, p := range a.TrustPeers {
 		if prefix, err := netip.ParsePrefix(p); err == nil { // checked on load
@@ -46,7 +47,21 @@ func (f File) Bridge() bridge.Options {
 		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout,
 		Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
 		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
+		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),
 	}
+}
+
+// CDR is the file's part for charging records.
+func (f File) CDR() cdr.Options {
+	o := cdr.Options{
+		Dir: filepath.Join(f.DataDir, "cdr"), Masked: f.Charging.Numbers == "masked",
+		MaxBytes: int64(f.Charging.MaxMB) << 20, Keep: time.Duration(f.Charging.KeepDays) * 24 * time.Hour,
+		Identities: map[string]string{},
+	}
+	for _, a := range f.Attachments {
+		o.Identities[a.Name] = a.IMPU
+	}
+	return o
 }
 
 // Engine is the file's part for the media process.
@@ -55,4 +70,12 @@ func (f File) Engine() media.Options {
 		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
 		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers,
 	}
+}
+
+// domain is that of the conferences' URIs, "" if there is none to take.
+func (f File) domain() string {
+	if f.Inbound.Domain == "" && len(f.Attachments) > 0 {
+		return f.Attachments[0].Domain
+	}
+	return f.Inbound.Domain
 }

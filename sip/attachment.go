@@ -46,6 +46,8 @@ type attachment struct {
 	pace *pacer
 	poke chan struct{} // cap 1: a peer was suspended, watchTrunk looks at its clock again
 
+	usages usageTable
+
 	mu      sync.Mutex
 	peer    []health // of each target; trunk only
 	state   AttachmentState
@@ -473,6 +475,7 @@ func (a *attachment) close(ctx context.Context) {
 		c.post(kill{})
 		<-c.done
 	}
+	a.usages.close(ctx)
 	a.watch()
 	a.watchd.Wait()
 	a.shut()

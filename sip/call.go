@@ -29,12 +29,15 @@ type call struct {
 	options dialog.Options
 	asks    map[uint64]func(status int) // who waits for Asked
 	lastAsk uint64
-	usages  int // of the dialog besides the call (RFC 5057)
+	usages  int     // of the dialog besides the call (RFC 5057)
+	other   *usages // what they are; nil as long as there was none
 
 	tried bool   // Trying was told
 	told  bool   // Ended was told
 	hop   string // where the last INVITE went, or came from: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
+
+	charging Charging // as told
 
 	mu    sync.Mutex
 	inbox []any // dialog.Input, or kill
@@ -100,6 +103,9 @@ func (c *call) bury() {
 	}
 	for _, done := range c.asks {
 		done(0)
+	}
+	if c.other != nil {
+		c.other.stop("shutdown")
 	}
 	c.hunt.stop()
 	c.settled()
@@ -207,9 +213,11 @@ func (c *call) drain() bool {
 			c.step(dialog.Use{Usages: c.usages})
 		case dialog.Request:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Req)})
+			c.chargedBy(in.Req, false)
 			c.step(in)
 		case dialog.Response:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
+			c.chargedBy(in.Res, false)
 			if !c.onTryResponse(in.Res) {
 				c.step(in)
 			}
@@ -240,6 +248,7 @@ func (c *call) perform(act dialog.Action) {
 		if !c.tried {
 			c.tried = true
 			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+			c.chargedBy(act.Req, true)
 		}
 		c.send(act.Req, true)
 	case dialog.Ack:
@@ -268,16 +277,12 @@ func (c *call) perform(act dialog.Action) {
 	}
 }
 
-// onOther takes a request of another usage of the dialog (RFC 5057). It is answered by
-// tellOther, then or within 2 s.
+// onOther takes a request of another usage of the dialog (RFC 5057): REFER, SUBSCRIBE. It
+// is answered by tellOther, then or within 2 s.
 func (c *call) onOther(e dialog.Other) {
-	switch e.Req.Method {
-	case sipgo.REFER:
-		c.tellOther(e.ID, 603)
-	case sipgo.SUBSCRIBE:
-		c.tellOther(e.ID, 489)
-	default:
-		c.tellOther(e.ID, 481) // we subscribe to nothing in here
+	if c.other == nil || !c.other.take(e.ID, e.Req) {
+		c.other = c.newUsages()
+		c.other.take(e.ID, e.Req)
 	}
 }
 
