@@ -25,10 +25,14 @@ type call struct {
 	on   func(Event)
 	d    *dialog.Call // the goroutine's
 
-	tried bool   // Trying was told
-	told  bool   // Ended was told
-	hop   string // where the last INVITE went: its CANCEL goes there too
-	hunt  *hunt  // of a trunk's INVITE for a peer
+	tried  bool   // Trying was told
+	told   bool   // Ended was told
+	hop    string // where the last INVITE went, and over what: its CANCEL goes there too
+	hunt   *hunt  // of a trunk's INVITE for a peer
+	inv    Invite
+	left   bool    // its turn came
+	w      *waiter // its place in the queue
+	target *target // the peer whose line it has; written under the attachment's mutex
 
 	mu    sync.Mutex
 	inbox []any // dialog.Input, or kill
@@ -49,8 +53,26 @@ func newCall(a *attachment, inv Invite) *call {
 		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
 	o := a.dialogOptions(inv, c.icid)
 	o.Rand = rand.Float64
+	c.inv = inv
 	c.id, c.tag, c.d = o.CallID, o.FromTag, dialog.New(o)
 	return c
+}
+
+// leave sends the INVITE, or ends the call that will not get a turn. While it waited the
+// attachment may have got another P-CSCF or identity: the dialog is made now.
+func (c *call) leave(g grant) {
+	if g.refused != "" {
+		c.tellEnded(dialog.Ended{By: "network", Why: g.refused})
+		return
+	}
+	if c.d.GivenUp() {
+		return
+	}
+	o := c.a.dialogOptions(c.inv, c.icid)
+	o.Rand = rand.Float64
+	o.CallID, o.FromTag = c.id, c.tag
+	c.d, c.left = dialog.New(o), true
+	c.step(dialog.Start{})
 }
 
 func (c *call) post(in any) { c.postIfLive(in) }
@@ -107,9 +129,9 @@ func (c *call) Reply(id uint64, sdp []byte, status int) {
 // Offer implements Call.
 func (c *call) Offer(sdp []byte) { c.post(dialog.Propose{SDP: sdp}) }
 
-// run is the call's goroutine. startAt is when the pacer lets the INVITE go; until
-// then the call can be hung up without a trace in the network.
-func (c *call) run(startAt time.Time) {
+// run is the call's goroutine. Until its turn comes the call can be hung up without a
+// trace in the network.
+func (c *call) run() {
 	defer c.bury()
 	defer c.a.forget(c)
 	defer func() {
@@ -119,31 +141,22 @@ func (c *call) run(startAt time.Time) {
 			c.tellEnded(dialog.Ended{By: "network", Why: "internal"})
 		}
 	}()
-	started := false
-	timer := time.NewTimer(time.Until(startAt))
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		select {
-		case <-timer.C:
-			if !started {
-				started = true
-				c.step(dialog.Start{})
-			} else {
-				c.step(dialog.Tick{})
-			}
-		case <-c.wake:
-		}
-		if c.drain() || c.d.Done() {
-			return
-		}
 		next := c.d.Next()
-		if !started {
-			next = startAt
-		}
 		if next.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(max(time.Until(next), 0))
+		}
+		select {
+		case <-timer.C:
+			c.step(dialog.Tick{})
+		case <-c.wake:
+		}
+		if c.drain() || c.d.Done() || c.told && !c.left {
+			return
 		}
 	}
 }
@@ -163,8 +176,12 @@ func (c *call) drain() bool {
 			return true
 		case resend:
 			c.send(in.req, false)
+		case grant:
+			c.leave(in)
 		case silence:
 			c.onSilence(in)
+		case turn:
+			c.onTurn(in)
 		case dialog.Request:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Req)})
 			c.step(in)
@@ -226,7 +243,7 @@ func (c *call) perform(act dialog.Action) {
 // fallback is who knows the way where a route does not name a peer: the one that took
 // the INVITE.
 func (c *call) fallback() string {
-	if c.hop != "" && c.a.o.Mode == ModeTrunk {
+	if c.hop != "" && c.a.o.Mode != ModeUE {
 		return c.hop
 	}
 	return c.a.target()
@@ -244,7 +261,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 	}
 	tx, err := c.a.transact(req, dest)
 	if req.IsInvite() {
-		c.hop = req.Destination()
+		c.hop = hopOf(req)
 	}
 	if err != nil {
 		if again && c.a.ctx.Err() == nil {
@@ -314,7 +331,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 		return
 	}
 	defer func() { c.told = true }()
-	c.a.callEnded()
+	c.a.callEnded(c)
 	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
 		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Why: e.Why})
