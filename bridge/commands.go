@@ -45,21 +45,13 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Detail) 
 
 // ConferenceSpec makes a conference.
 type ConferenceSpec struct {
-	Name        string
-	Type        ConferenceType
-	PIN         string     // six digits; "": made up
-	Alias       string     // "": none
-	JoinPolicy  JoinPolicy // "": pin
-	WhoMayRefer Referrers  // "": creator
+	Name string
+	Type ConferenceType
 }
 
 // ConferencePatch changes what is not nil.
 type ConferencePatch struct {
-	Name        *string
-	PIN         *string // "": another one is made up
-	Alias       *string // "": none
-	JoinPolicy  *JoinPolicy
-	WhoMayRefer *Referrers
+	Name *string
 }
 
 // MemberSpec makes a member.

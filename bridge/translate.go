@@ -134,7 +134,8 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			out.Audio.ModeSet = append(out.Audio.ModeSet, uint32(mode))
 		}
 	}
-	if v := l.agreed.Video; v != nil {
+	// A video stream has a peer or is none; in an old-style hold it has none for a while.
+	if v := l.agreed.Video; v != nil && remote(v.Remote, l.profile) != nil {
 		out.Video = &mediapb.VideoStream{
 			Remote: remote(v.Remote, l.profile), PayloadType: uint32(v.PT), PacketizationMode: uint32(v.PacketizationMode),
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),

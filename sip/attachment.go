@@ -49,14 +49,15 @@ type attachment struct {
 
 	poke chan struct{} // cap 1: a peer was suspended or is new, watchPeers looks at its clock again
 
-	mu    sync.Mutex
-	list  []*target // where requests may go, best first; replaced, never changed
-	pace  pacer
-	clock *time.Timer // of pace
-	state AttachmentState
-	calls map[string]*call // by Call-ID
-	live  int              // calls not ended
-	shutd bool
+	mu      sync.Mutex
+	list    []*target // where requests may go, best first; replaced, never changed
+	pace    pacer
+	clock   *time.Timer // of pace
+	state   AttachmentState
+	calls   map[string]*call // by call.key
+	merging map[string]bool  // by inviteKey, of the calls that came in
+	live    int              // calls not ended
+	shutd   bool
 
 	ctx    context.Context // ends when the attachment closes
 	cancel context.CancelFunc
@@ -68,7 +69,7 @@ type attachment struct {
 // bareAttachment has no socket yet.
 func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a := &attachment{ua: ua, o: o, log: ua.log.With("attachment", o.Name),
-		calls: map[string]*call{}, poke: make(chan struct{}, 1), sockets: map[string]socket{}, peers: &peers{},
+		calls: map[string]*call{}, merging: map[string]bool{}, poke: make(chan struct{}, 1), sockets: map[string]socket{}, peers: &peers{},
 		pace: pacer{total: meterOf(o.CPS), max: max(o.MaxCalls, 0), chance: rand.Float64}}
 	if o.Mode == ModeUE {
 		a.pace.fixed = a.fixedTarget
@@ -281,7 +282,7 @@ func (a *attachment) invite(inv Invite) (*call, error) {
 		return nil, ErrBusy
 	}
 	a.live++
-	a.calls[c.id] = c
+	a.calls[c.key()] = c
 	a.wg.Add(1)
 	a.pace.add(now, c.w)
 	grants := a.advance(now)
@@ -331,16 +332,19 @@ func hand(grants []grant) {
 	}
 }
 
-func (a *attachment) find(callID string) *call {
+func (a *attachment) find(callID, ourTag string) *call {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.calls[callID]
+	return a.calls[callKey(callID, ourTag)]
 }
 
 func (a *attachment) forget(c *call) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.calls, c.id)
+	delete(a.calls, c.key())
+	if c.in != nil {
+		delete(a.merging, c.in.key)
+	}
 }
 
 // callEnded gives back what a call had: its place in the queue, or its line.
@@ -503,4 +507,6 @@ func (a *attachment) shut() {
 	}
 	_ = a.stack.Close()
 	a.wg.Wait()
+	// What was answered as the sockets closed opened one of its own.
+	_ = a.stack.TransportLayer().Close()
 }

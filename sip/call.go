@@ -19,19 +19,26 @@ import (
 // transactions and one bridge can have outstanding.
 type call struct {
 	a    *attachment
-	id   string // Call-ID
-	tag  string // our tag: From of what we send, To of what comes
+	in   *inbound // of a call that comes in
+	id   string   // Call-ID
+	tag  string   // our tag: From of what we send, To of what comes
 	icid string
 	on   func(Event)
 	d    *dialog.Call // the goroutine's
 
-	tried  bool   // Trying was told
-	told   bool   // Ended was told
-	hop    string // where the last INVITE went, and over what: its CANCEL goes there too
-	hunt   *hunt  // of a trunk's INVITE for a peer
+	options dialog.Options
+	asks    map[uint64]func(status int) // who waits for Asked
+	lastAsk uint64
+	usages  int // of the dialog besides the call (RFC 5057)
+
+	tried bool   // Trying was told
+	told  bool   // Ended was told
+	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
+	hunt  *hunt  // of a trunk's INVITE for a peer
+
 	inv    Invite
 	left   bool    // its turn came
-	w      *waiter // its place in the queue
+	w      *waiter // its place in the queue, and its line
 	target *target // the peer whose line it has; written under the attachment's mutex
 
 	mu    sync.Mutex
@@ -51,29 +58,40 @@ type resend struct{ req *sipgo.Request }
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
 		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
-	o := a.dialogOptions(inv, c.icid)
-	o.Rand = rand.Float64
 	c.inv = inv
-	c.id, c.tag, c.d = o.CallID, o.FromTag, dialog.New(o)
+	c.options = a.dialogOptions(inv, c.icid)
+	c.options.Rand = rand.Float64
+	c.id, c.tag, c.d = c.options.CallID, c.options.FromTag, dialog.New(c.options)
 	return c
 }
 
-// leave sends the INVITE, or ends the call that will not get a turn. While it waited the
-// attachment may have got another P-CSCF or identity: the dialog is made now.
+// leave begins the call, or ends the one that will not get a turn. While an INVITE waited
+// the attachment may have got another P-CSCF or identity: its dialog is made now.
 func (c *call) leave(g grant) {
 	if g.refused != "" {
 		c.tellEnded(dialog.Ended{By: "network", Why: g.refused})
 		return
 	}
-	if c.d.GivenUp() {
+	if c.d.GivenUp() || c.left {
+		return
+	}
+	c.left = true
+	if c.in != nil {
+		c.step(dialog.Start{})
+		c.present()
 		return
 	}
 	o := c.a.dialogOptions(c.inv, c.icid)
 	o.Rand = rand.Float64
 	o.CallID, o.FromTag = c.id, c.tag
-	c.d, c.left = dialog.New(o), true
+	c.options, c.d = o, dialog.New(o)
 	c.step(dialog.Start{})
 }
+
+// key names the call by what every message of it has: its Call-ID and our tag.
+func (c *call) key() string { return callKey(c.id, c.tag) }
+
+func callKey(callID, ourTag string) string { return callID + "\x00" + ourTag }
 
 func (c *call) post(in any) { c.postIfLive(in) }
 
@@ -100,9 +118,17 @@ func (c *call) bury() {
 	c.inbox = nil
 	c.mu.Unlock()
 	for _, in := range rest {
-		if r, ok := in.(dialog.Request); ok && r.Tx != nil {
-			c.a.answer(r.Req, r.Tx.(*sipgo.ServerTx), verdict{status: 481})
+		switch in := in.(type) {
+		case dialog.Request:
+			if in.Tx != nil {
+				c.a.answer(in.Req, in.Tx.(responder), verdict{status: 481})
+			}
+		case asking:
+			in.done(0)
 		}
+	}
+	for _, done := range c.asks {
+		done(0)
 	}
 	c.hunt.stop()
 	c.settled()
@@ -128,6 +154,11 @@ func (c *call) Reply(id uint64, sdp []byte, status int) {
 
 // Offer implements Call.
 func (c *call) Offer(sdp []byte) { c.post(dialog.Propose{SDP: sdp}) }
+
+// responder is a server transaction.
+type responder interface {
+	Respond(*sipgo.Response) error
+}
 
 // run is the call's goroutine. Until its turn comes the call can be hung up without a
 // trace in the network.
@@ -182,6 +213,19 @@ func (c *call) drain() bool {
 			c.onSilence(in)
 		case turn:
 			c.onTurn(in)
+		case which:
+			in.answer <- c.d.Match(in.tag)
+		case asking:
+			if c.asks == nil {
+				c.asks = map[uint64]func(int){}
+			}
+			c.lastAsk++
+			c.asks[c.lastAsk] = in.done
+			in.ask.ID = c.lastAsk
+			c.step(in.ask)
+		case using:
+			c.usages += int(in)
+			c.step(dialog.Use{Usages: c.usages})
 		case dialog.Request:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Req)})
 			c.step(in)
@@ -226,19 +270,64 @@ func (c *call) perform(act dialog.Action) {
 		}
 	case dialog.Respond:
 		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Res)})
-		if tx, ok := act.Tx.(*sipgo.ServerTx); ok {
-			if err := tx.Respond(act.Res); err != nil && !errors.Is(err, sipgo.ErrTransactionTerminated) {
-				c.a.log.Debug("response not sent", "err", err)
-			}
+		if err := act.Tx.(responder).Respond(act.Res); err != nil && !errors.Is(err, sipgo.ErrTransactionTerminated) {
+			c.a.log.Debug("response not sent", "err", err)
 		}
 	case dialog.Emit:
-		if e, ok := act.Event.(dialog.Ended); ok {
+		switch e := act.Event.(type) {
+		case dialog.Ended:
 			c.tellEnded(e)
-			return
+		case dialog.Other:
+			c.onOther(e)
+		case dialog.Asked:
+			done := c.asks[e.ID]
+			delete(c.asks, e.ID)
+			done(e.Status)
+		default:
+			c.tell(event(act.Event))
 		}
-		c.tell(event(act.Event))
 	}
 }
+
+// onOther takes a request of another usage of the dialog (RFC 5057). It is answered by
+// tellOther, then or within 2 s.
+func (c *call) onOther(e dialog.Other) {
+	switch e.Req.Method {
+	case sipgo.REFER:
+		c.tellOther(e.ID, 603)
+	case sipgo.SUBSCRIBE:
+		c.tellOther(e.ID, 489)
+	default:
+		c.tellOther(e.ID, 481) // we subscribe to nothing in here
+	}
+}
+
+// tellOther answers the request that came to onOther.
+func (c *call) tellOther(id uint64, status int, headers ...dialog.Header) {
+	c.post(dialog.Tell{ID: id, Status: status, Headers: headers})
+}
+
+// asking and using are posted by ask and use.
+type (
+	asking struct {
+		ask  dialog.Ask
+		done func(status int)
+	}
+	using int
+)
+
+// ask sends a request of another usage in the call's dialog: NOTIFY, REFER. done hears its
+// final status from the call's goroutine, 0 if there was no answer, or no dialog any more.
+func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(status int)) {
+	a := asking{dialog.Ask{Method: method, Headers: headers, ContentType: contentType, Body: body}, done}
+	if !c.postIfLive(a) {
+		done(0)
+	}
+}
+
+// use says that a usage of the dialog began (+1) or ended (-1): the dialog lives on for
+// it after the call. Who begins one sees to it that it ends.
+func (c *call) use(n int) { c.post(using(n)) }
 
 // fallback is who knows the way where a route does not name a peer: the one that took
 // the INVITE.
@@ -256,8 +345,14 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		return
 	}
 	dest := c.a.nextHop(req, c.fallback())
-	if req.IsCancel() {
+	switch {
+	case req.IsCancel():
 		dest = c.hop
+	case again || c.in == nil:
+	case dest != c.hop: // who called us need not listen where his Contact says
+		dest = c.hop
+	default: // and his connection may be gone
+		dest = c.a.target()
 	}
 	tx, err := c.a.transact(req, dest)
 	if req.IsInvite() {

@@ -65,7 +65,6 @@ func (c *call) hunts(req *sipgo.Request) bool {
 // sendHunting sends the dialog's INVITE: first to the peer that the pacer chose. Repeated
 // with credentials, or with an extension less, it goes to the peer that asked for that.
 func (c *call) sendHunting(req *sipgo.Request) {
-	announceOverload(req) // in the dialog's own: a CANCEL has the same Via
 	first := c.target
 	if c.hunt == nil {
 		c.hunt = &hunt{tries: map[string]*try{}}

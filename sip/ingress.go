@@ -168,8 +168,8 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 		a.answer(req, tx, verdict{status: 481})
 	case req.Method == sipgo.OPTIONS:
 		a.answer(req, tx, verdict{status: 200})
-	default: // calls to us: nobody here takes them
-		a.answer(req, tx, verdict{status: 404})
+	default:
+		a.onInvite(req, tx)
 	}
 }
 
@@ -179,38 +179,27 @@ func (a *attachment) callOf(req *sipgo.Request) *call {
 	if id == nil || to == nil {
 		return nil
 	}
-	c := a.find(string(*id))
-	if tag, _ := to.Params.Get("tag"); c == nil || tag != c.tag {
-		return nil
-	}
-	return c
+	tag, _ := to.Params.Get("tag")
+	return a.find(string(*id), tag)
 }
 
 func (a *attachment) deliver(c *call, req *sipgo.Request, tx *sipgo.ServerTx) {
-	if req.IsInvite() {
-		tx.OnCancel(func(*sipgo.Request) { c.post(dialog.Cancelled{Tx: tx}) })
-		// A peer that gives its ACK the INVITE's branch has it matched there.
-		a.wg.Go(func() {
-			for {
-				select {
-				case ack := <-tx.Acks():
-					c.post(dialog.Request{Req: ack})
-				case <-tx.Done():
-					return
-				}
-			}
-		})
-	}
-	if req.IsAck() {
+	var to responder = tx
+	switch {
+	case req.IsAck():
 		c.post(dialog.Request{Req: req})
 		return
+	case req.IsInvite():
+		itx := &inviteTx{ServerTx: tx, req: req}
+		c.watch(itx)
+		to = itx
 	}
-	if !c.postIfLive(dialog.Request{Req: req, Tx: tx}) {
-		a.answer(req, tx, verdict{status: 481})
+	if !c.postIfLive(dialog.Request{Req: req, Tx: to}) {
+		a.answer(req, to, verdict{status: 481})
 	}
 }
 
-func (a *attachment) answer(req *sipgo.Request, tx *sipgo.ServerTx, v verdict) {
+func (a *attachment) answer(req *sipgo.Request, tx responder, v verdict) {
 	if req.IsAck() {
 		return
 	}
@@ -241,7 +230,8 @@ func (a *attachment) onStray(res *sipgo.Response) {
 	if seq == nil || id == nil || res.From() == nil || res.To() == nil || seq.MethodName != sipgo.INVITE {
 		return
 	}
-	if c := a.find(string(*id)); c != nil && c.postIfLive(dialog.Response{Res: res}) {
+	tag, _ := res.From().Params.Get("tag")
+	if c := a.find(string(*id), tag); c != nil && c.postIfLive(dialog.Response{Res: res}) {
 		return
 	}
 	if res.IsSuccess() {

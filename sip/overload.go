@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -8,18 +9,10 @@ import (
 	sipgo "github.com/emiago/sipgo/sip"
 )
 
-// announceOverload says in the Via of an INVITE that we do RFC 7339's loss algorithm;
-// only then may a peer ask for it.
-func announceOverload(req *sipgo.Request) {
-	if via := req.Via(); !via.Params.Has("oc") {
-		via.Params.Add("oc", "")
-		via.Params.Add(`oc-algo="loss"`, "") // sipgo would quote the quotes of a value
-	}
-}
-
 // overloadOf reads what a response asks for in our Via: oc per cent of the new calls left
 // out for oc-validity milliseconds, 500 if it does not say (RFC 7339 4.1 to 4.4, 5). ok is
-// false where nothing sound is asked for.
+// false where nothing sound is asked for. We do not announce that we do this: sipgo, and so
+// half of the small peers there are, loses what follows a quoted parameter of a Via.
 func overloadOf(now time.Time, via *sipgo.ViaHeader) (o overload, ok bool) {
 	if via == nil || via.Params == nil {
 		return o, false
@@ -29,16 +22,34 @@ func overloadOf(now time.Time, via *sipgo.ViaHeader) (o overload, ok bool) {
 	if err != nil || loss < 0 || loss > 100 {
 		return o, false // without a value it is our own announcement, echoed
 	}
-	if algo, has := via.Params.Get("oc-algo"); has && strings.Trim(algo, `"`) != "loss" {
+	algo, validity := ocRest(via.Params)
+	if algo != "" && algo != "loss" {
 		return o, false
 	}
 	valid := 500
-	if v, has := via.Params.Get("oc-validity"); has {
+	if v, has := via.Params.Get("oc-validity"); has || validity != "" {
+		v = cmp.Or(v, validity)
 		if valid, err = strconv.Atoi(v); err != nil || valid < 0 {
 			return o, false
 		}
 	}
 	return overload{loss, now.Add(min(time.Duration(valid)*time.Millisecond, longestSuspension))}, true
+}
+
+// ocRest finds the algorithm, and the validity where it stands behind the algorithm's
+// quotes: sipgo keeps all of that as one key.
+func ocRest(params sipgo.HeaderParams) (algo, validity string) {
+	for _, kv := range params {
+		rest, ok := strings.CutPrefix(kv.K, "oc-algo")
+		if !ok {
+			continue
+		}
+		algo = strings.Trim(kv.V, `"`)
+		if _, after, ok := strings.Cut(rest, "oc-validity="); ok {
+			validity, _, _ = strings.Cut(after, ";")
+		}
+	}
+	return algo, validity
 }
 
 // heed takes what a peer's response says of its load.

@@ -48,7 +48,7 @@ func (t Target) validate() error {
 	if n, err := strconv.Atoi(port); port != "" && (err != nil || n < 1 || n > 65535) {
 		return fmt.Errorf("%q is not host:port", t.Host)
 	}
-	if _, err := netip.ParseAddr(host); err != nil && !isHostName(host) {
+	if _, err := netip.ParseAddr(host); err != nil && (!isHostName(host) || port == "" && !strings.Contains(host, ".")) {
 		return fmt.Errorf("%q is not host:port", t.Host)
 	}
 	switch t.Transport {
@@ -212,4 +212,22 @@ func (a *attachment) known(hop string) *target {
 		}
 	}
 	return nil
+}
+
+// targetAt is the target a hop belongs to, whatever its port: a peer's own requests come
+// from any. nil: none. a.mu is held.
+func (a *attachment) targetAt(hop string) *target {
+	_, addr := splitHop(hop, "")
+	host, _, _ := net.SplitHostPort(addr)
+	var found *target
+	for _, t := range a.list {
+		h, _, _ := net.SplitHostPort(t.addr())
+		if t.hop == hop {
+			return t
+		}
+		if h == host && found == nil {
+			found = t
+		}
+	}
+	return found
 }

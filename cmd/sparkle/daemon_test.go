@@ -84,8 +84,10 @@ type daemon struct {
 // priority that a test machine may refuse.
 const base = `
 http: {listen: "127.0.0.1:0"}
-media: {port_min: 0, port_max: 0, realtime: false}
 `
+
+// anyPorts is the media process of a test that says nothing about it.
+const anyPorts = "media: {port_min: 0, port_max: 0, realtime: false}\n"
 
 // fewPictures and noPictures keep many daemons on a small machine from being busy with
 // mosaics that nobody looks at.
@@ -107,6 +109,9 @@ func newDaemon(t *testing.T, more string) *daemon {
 	d := &daemon{t: t, dir: dir, file: filepath.Join(dir, "sparkle.yaml")}
 	if !strings.Contains(more, "video:") {
 		more += fewPictures
+	}
+	if !strings.Contains(more, "media:") {
+		more += anyPorts
 	}
 	text := fmt.Sprintf("data_dir: %q", filepath.Join(dir, "data")) + base + more
 	if err := os.WriteFile(d.file, []byte(text), 0o600); err != nil {

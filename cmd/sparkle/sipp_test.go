@@ -1,252 +1,251 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"sparkle/bridge"
-	"sparkle/bridge/lab"
 )
 
-// phone is a SIPp process that plays a scenario of testdata/sipp.
-type sippPhone struct {
-	t         *testing.T
-	transport string // tcp or udp
-	port      int
-	dir       string
-	cmd       *exec.Cmd
-	done      chan struct{}
+// flow is one scenario of testdata/sipp against the real binary. Its attachment is a
+// trunk whose peer SIPp plays.
+type flow struct {
+	name       string // "" the scenario's
+	scenario   string // without .xml
+	then       string // the scenario of a second target, which the first sends us to
+	transports []string
+	attachment string // more keys of it, a line each
+	config     string // more of the file
+	raw        bool   // SIPp plays a capture: that takes a raw socket
+	call       bridge.CallRequest
+	steps      []step // what the organiser does meanwhile
+
+	outcome bridge.Outcome
+	status  int // 0: none
+	q850    int
+	// legs is what the event stream says of the leg, in order, repetitions left out: its
+	// state, with the media while it is connected or held, and the outcome at the end.
+	// What it says of the member follows from that, and is checked too.
+	legs     []string
+	timeline []string // words that the leg's timeline has, in this order
 }
 
-// startSIPp starts SIPp and returns when its port is open.
-func startSIPp(t *testing.T, scenario, transport string) *sippPhone {
-	t.Helper()
-	bin, err := exec.LookPath("sipp")
-	if err != nil {
-		t.Skip("NOT RUN: sipp is not installed (Debian package sip-tester); the real binary then has no second opinion")
+// step is something the organiser does, or sees, during a call.
+type step func(*dialled)
+
+const (
+	seesUs  = "AMR-WB H264"    // 42c00c
+	hearsUs = "AMR-WB refused" // the phone said m=video 0
+)
+
+var (
+	takesVideo = []string{"dialing", "ringing", "connected " + seesUs, "ended hung_up"}
+	takesVoice = []string{"dialing", "ringing", "connected " + hearsUs, "ended hung_up"}
+)
+
+func hangUp(x *dialled) {
+	x.await(x.conference, x.member, "the conference", in)
+	x.hangNow()
+}
+
+// hangNow is for a phone in whatever state.
+func (x *dialled) hangNow() {
+	x.t.Helper()
+	if err := x.api.Hangup(x.t.Context(), x.conference, x.member); err != nil {
+		x.t.Error(err)
 	}
-	file, err := filepath.Abs(filepath.Join("..", "..", "testdata", "sipp", scenario))
-	if err != nil {
-		t.Fatal(err)
+}
+
+func cancel(x *dialled) {
+	x.await(x.conference, x.member, "ringing", ringing)
+	x.hangNow()
+}
+
+// calleeFlows are those in which SIPp is the phone that is called.
+var calleeFlows = []flow{
+	{scenario: "uas-video", transports: []string{"tcp", "udp"}, steps: []step{hangUp}, outcome: bridge.HungUp, legs: takesVideo},
+	{scenario: "uas-voice", steps: []step{hangUp}, outcome: bridge.HungUp, legs: takesVoice},
+	{scenario: "uas-488", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_488", "ended hung_up"},
+		timeline: []string{"488", "INVITE", "200"}},
+	{scenario: "uas-prack", steps: []step{hangUp}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "early_media", "ringing", "connected " + seesUs, "ended hung_up"},
+		timeline: []string{"183", "PRACK", "180"}},
+	{scenario: "uas-precondition", transports: []string{"tcp", "udp"}, steps: []step{hangUp}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "early_media", "ringing", "connected " + hearsUs, "ended hung_up"},
+		timeline: []string{"183", "PRACK", "UPDATE", "180"}},
+	{scenario: "uas-precondition-update", steps: []step{hangUp}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "early_media", "ringing", "connected AMR-WB not_offered", "ended hung_up"},
+		timeline: []string{"183", "PRACK", "UPDATE", "180"}},
+	{scenario: "uas-early-media", attachment: "offer_g711: true", steps: []step{hangUp}, outcome: bridge.HungUp,
+		legs: []string{"dialing", "early_media", "ringing", "connected PCMA refused", "ended hung_up"}},
+
+	{scenario: "uas-busy", outcome: bridge.Busy, status: 486, q850: 17, legs: []string{"dialing", "ended busy"}},
+	{scenario: "uas-declines", outcome: bridge.Declined, status: 603, legs: []string{"dialing", "ringing", "ended declined"}},
+	{scenario: "uas-unknown", outcome: bridge.NotFound, status: 404, legs: []string{"dialing", "ended not_found"}},
+	{scenario: "uas-unavailable", outcome: bridge.Unreachable, status: 480, q850: 20, legs: []string{"dialing", "ended unreachable"}},
+	{scenario: "uas-timeout", outcome: bridge.Unreachable, status: 408, legs: []string{"dialing", "ended unreachable"}},
+	{scenario: "uas-silent", config: "calls: {setup_timeout: 5s}", outcome: bridge.Unreachable, status: 487,
+		legs: []string{"dialing", "ended unreachable"}, timeline: []string{"100", "CANCEL", "487"}},
+	{scenario: "uas-moved", outcome: bridge.Unreachable, status: 302, legs: []string{"dialing", "ended unreachable"}},
+	{scenario: "uas-overload", then: "uas-video", steps: []step{hangUp, firstTargetSuspended}, outcome: bridge.HungUp, legs: takesVideo},
+
+	{name: "the organiser gives up", scenario: "uas-cancel", steps: []step{cancel}, outcome: bridge.Cancelled, status: 487,
+		legs: []string{"dialing", "ringing", "ended cancelled"}, timeline: []string{"CANCEL", "487"}},
+	{name: "nobody answers", scenario: "uas-cancel", call: bridge.CallRequest{RingTimeout: time.Second}, outcome: bridge.NoAnswer, status: 487,
+		legs: []string{"dialing", "ringing", "ended no_answer"}, timeline: []string{"CANCEL", "487"}},
+	{scenario: "uas-cancel-race", transports: []string{"tcp", "udp"}, steps: []step{cancel}, outcome: bridge.Cancelled,
+		legs: []string{"dialing", "ringing", "ended cancelled"}, timeline: []string{"CANCEL", "200", "ACK", "BYE"}},
+
+	{scenario: "uas-bye", outcome: bridge.Left, q850: 16, legs: []string{"dialing", "ringing", "connected " + seesUs, "ended left"}},
+	{scenario: "uas-rtp-stop", attachment: "offer_g711: true", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
+		legs:     []string{"dialing", "ringing", "connected PCMA refused", "ended dropped"},
+		timeline: []string{"audio flows", "audio stalled", "BYE"}},
+
+	{scenario: "uas-hold", outcome: bridge.Left,
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "held " + seesUs, "connected " + seesUs, "ended left"}},
+	{scenario: "uas-hold-old", outcome: bridge.Left,
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "held AMR-WB inactive", "connected " + seesUs, "ended left"}},
+	{scenario: "uas-update", outcome: bridge.Left,
+		legs:     []string{"dialing", "ringing", "connected " + seesUs, "connected AMR-WB removed", "connected " + seesUs, "ended left"},
+		timeline: []string{"UPDATE", "UPDATE", "BYE"}},
+	{scenario: "uas-late-offer", outcome: bridge.Left,
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected " + hearsUs, "ended left"}},
+	{scenario: "uas-srvcc", outcome: bridge.Left,
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected AMR removed", "ended left"}},
+
+	{scenario: "uas-refresh", attachment: shortSession, steps: []step{secondRefresh, hangUp}, outcome: bridge.HungUp, legs: takesVideo,
+		timeline: []string{"UPDATE", "UPDATE", "BYE"}},
+	{scenario: "uas-refreshes", attachment: shortSession, outcome: bridge.Left,
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "ended left"}, timeline: []string{"UPDATE", "UPDATE", "BYE"}},
+	{scenario: "uas-expires", attachment: shortSession, outcome: bridge.Dropped,
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "ended dropped"}},
+	{scenario: "uas-glare", attachment: shortSession, steps: []step{afterGlare, hangUp}, outcome: bridge.HungUp, legs: takesVideo,
+		timeline: []string{"INVITE", "491", "491", "BYE"}},
+
+	{scenario: "uas-fork-rings", steps: []step{hangUp}, outcome: bridge.HungUp, legs: takesVideo},
+	{scenario: "uas-fork-answers", transports: []string{"tcp", "udp"}, steps: []step{hangUp}, outcome: bridge.HungUp, legs: takesVideo,
+		timeline: []string{"200", "ACK", "200", "ACK", "BYE", "BYE"}},
+
+	{scenario: "uas-dtmf", raw: true, outcome: bridge.Left, legs: []string{"dialing", "ringing", "connected " + hearsUs, "ended left"},
+		timeline: []string{"a key", "a key", "a key", "BYE"}},
+	{scenario: "uas-dtmf-info", outcome: bridge.Left, legs: []string{"dialing", "ringing", "connected " + hearsUs, "ended left"},
+		timeline: []string{"a key by INFO", "a key by INFO", "BYE"}},
+}
+
+// shortSession lets peers have sessions that a test can see the end of.
+const shortSession = "min_se: 4s"
+
+func oneLeg(x *dialled) {
+	legs, err := x.api.Legs(x.t.Context(), x.conference, x.member)
+	if err != nil || len(legs) != 1 {
+		x.t.Errorf("%d legs, %v: one call is one leg, however many INVITEs it took", len(legs), err)
 	}
-	for range 5 {
-		s := &sippPhone{t: t, transport: transport, port: spare(t), dir: t.TempDir(), done: make(chan struct{})}
-		s.cmd = exec.Command(bin, "-sf", file, "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", fmt.Sprint(s.port),
-			"-t", map[string]string{"tcp": "t1", "udp": "u1"}[transport], "-nostdin", "-timeout", "60",
-			"-trace_err", "-error_file", "errors")
-		s.cmd.Dir = s.dir
-		s.cmd.Env = append(os.Environ(), "TERM=dumb")
-		if err := s.cmd.Start(); err != nil {
-			t.Fatal(err)
+}
+
+func firstTargetSuspended(x *dialled) {
+	as, err := x.api.Attachments(x.t.Context())
+	if err != nil || len(as) != 1 {
+		x.t.Fatalf("attachments: %v, %v", as, err)
+	}
+	if !strings.Contains(as[0].LastError, "503") {
+		x.t.Errorf("attachment is %+v: nothing of the peer that asked to be left alone", as[0])
+	}
+}
+
+// said waits until the newest leg's timeline has the words in this order.
+func (x *dialled) said(words ...string) {
+	x.t.Helper()
+	eventually(x.t, strings.Join(words, ", ")+" in the timeline", func() error {
+		return inOrder(x.timeline(), words)
+	})
+}
+
+func secondRefresh(x *dialled) { x.said("UPDATE", "200", "UPDATE", "200") }
+func afterGlare(x *dialled)    { x.said("491", "491", "INVITE", "200", "INVITE", "200", "ACK") }
+
+// timeline is that of the newest leg, as text.
+func (x *dialled) timeline() []string {
+	legs, err := x.api.Legs(x.t.Context(), x.conference, x.member)
+	if err != nil || len(legs) == 0 {
+		return nil
+	}
+	var out []string
+	for _, e := range legs[0].Timeline {
+		out = append(out, e.What+" "+e.Text)
+	}
+	return out
+}
+
+// inOrder says which of the words does not come after the ones before it.
+func inOrder(lines, words []string) error {
+	i := 0
+	for _, l := range lines {
+		if i < len(words) && strings.Contains(l, words[i]) {
+			i++
 		}
-		go func() { defer close(s.done); _ = s.cmd.Wait() }()
-		if s.listens() {
-			t.Cleanup(s.end)
-			return s
-		}
-		s.end()
 	}
-	t.Fatal("SIPp does not start: no free port, or a scenario it cannot read")
+	if i < len(words) {
+		return fmt.Errorf("no %q (%d of %q) in\n%s", words[i], i, words, strings.Join(lines, "\n"))
+	}
 	return nil
 }
 
-// listens waits until the kernel lists the port as open; false: SIPp has ended.
-func (s *sippPhone) listens() bool {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	want := fmt.Sprintf(": 0100007F:%04X ", s.port)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		b, _ := os.ReadFile("/proc/net/" + s.transport)
-		if strings.Contains(string(b), want) {
-			return true
-		}
-		select {
-		case <-s.done:
-			return false
-		case <-tick.C:
+func TestSIPpIsCalled(t *testing.T) {
+	for _, f := range calleeFlows {
+		for _, transport := range slices.Concat(f.transports, []string{"tcp"})[:max(1, len(f.transports))] {
+			t.Run(cmp.Or(f.name, f.scenario)+" "+transport, func(t *testing.T) {
+				t.Parallel()
+				f.isCalled(t, transport)
+			})
 		}
 	}
-	return false
 }
 
-// end is for a SIPp that the test did not finish.
-func (s *sippPhone) end() {
-	_ = s.cmd.Process.Kill() // it may have ended
-	<-s.done
-}
-
-// finish asks SIPp to end when the call under way has, and wants it content: exit code 0
-// is every call (and every OPTIONS, which is one for SIPp) as the scenario has it.
-func (s *sippPhone) finish() {
-	s.t.Helper()
-	_ = s.cmd.Process.Signal(syscall.SIGUSR1) // SIPp's own word for a soft end
-	select {
-	case <-s.done:
-	case <-time.After(patience):
-		s.t.Error("SIPp waits for something that never came")
-		s.end()
+func (f flow) isCalled(t *testing.T, transport string) {
+	if f.raw {
+		needRawSocket(t)
 	}
-	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
-		said, _ := os.ReadFile(filepath.Join(s.dir, "errors"))
-		s.t.Errorf("SIPp ended with %v\n%s", s.cmd.ProcessState, said)
+	phones := []*sippPhone{startSIPp(t, f.scenario, transport)}
+	if f.then != "" {
+		phones = append(phones, startSIPp(t, f.then, transport))
 	}
-}
-
-// trunk is the daemon's attachment towards it.
-func (s *sippPhone) trunk() string {
-	return fmt.Sprintf(`
-attachments:
-  - name: sipp
-    mode: trunk
-    transport: %s
-    local_addr: 127.0.0.1
-    targets: ["127.0.0.1:%d"]
-    domain: sipp.example
-    impu: "sip:+15550100100@sipp.example"
-`, s.transport, s.port)
-}
-
-// dialled is a daemon with one member whose phone SIPp plays, being called.
-type dialled struct {
-	*daemon
-	sipp               *sippPhone
-	conference, member string
-}
-
-func dialSIPp(t *testing.T, scenario, transport string, r bridge.CallRequest) dialled {
-	t.Helper()
-	s := startSIPp(t, scenario, transport)
-	d := startDaemon(t, s.trunk())
+	d := startDaemon(t, trunkTo(transport, f.attachment, phones...)+f.config+"\n")
 	d.ready()
-	x := dialled{daemon: d, sipp: s, conference: d.conference(bridge.VideoConference)}
+	x := &dialled{daemon: d, conference: d.conference(bridge.VideoConference)}
 	x.member = d.invite(x.conference, "+8613800138001", "SIPp")
-	if r.Targets == "" {
-		r.Targets = "all"
+	x.watch()
+	if f.call.Targets == "" {
+		f.call.Targets = "all"
 	}
-	d.call(x.conference, r)
-	return x
-}
-
-// hangUp hangs the member up and waits for the outcome.
-func (x dialled) hangUp(want bridge.Outcome) bridge.LastOutcome {
-	x.t.Helper()
-	if err := x.api.Hangup(x.t.Context(), x.conference, x.member); err != nil {
-		x.t.Fatal(err)
+	d.call(x.conference, f.call)
+	for _, s := range f.steps {
+		s(x)
 	}
-	return x.ended(x.conference, x.member, want)
-}
-
-func TestSIPpTakesTheVideoCall(t *testing.T) {
-	for _, transport := range []string{"tcp", "udp"} { // an INVITE of 3 kB over both
-		t.Run(transport, func(t *testing.T) {
-			t.Parallel()
-			x := dialSIPp(t, "uas-video.xml", transport, bridge.CallRequest{})
-			m := x.await(x.conference, x.member, "the conference", in)
-			if a := m.Leg.Media.Audio; a == nil || a.Codec != "AMR-WB" {
-				t.Errorf("audio is %+v", a)
-			}
-			if v := m.Leg.Media.Video; v == nil || v.Codec != "H264" || !strings.EqualFold(v.Profile, "42c00c") {
-				t.Errorf("video is %+v, want H264 42c00c; why not: %v", v, m.Leg.Media.WhyNoVideo)
-			}
-			x.hangUp(bridge.HungUp)
-			x.sipp.finish()
-		})
+	o := x.ended(x.conference, x.member, f.outcome)
+	x.holds(f, o)
+	for _, p := range phones {
+		p.finish()
 	}
 }
 
-func TestSIPpTakesVoiceOnly(t *testing.T) {
-	t.Parallel()
-	x := dialSIPp(t, "uas-voice.xml", "tcp", bridge.CallRequest{})
-	m := x.await(x.conference, x.member, "the conference", in)
-	media := m.Leg.Media
-	if media.Audio == nil || media.Audio.Codec != "AMR-WB" || media.Video != nil || media.WhyNoVideo == nil || *media.WhyNoVideo != "refused" {
-		t.Errorf("media is %+v (%v), want voice, video refused", media, media.WhyNoVideo)
-	}
-	x.hangUp(bridge.HungUp)
-	x.sipp.finish()
-}
-
-// An offer with video is refused as a whole; the same phone takes the voice retry
-// (IMS.md §3 row 9).
-func TestSIPpTakesTheVoiceRetry(t *testing.T) {
-	t.Parallel()
-	x := dialSIPp(t, "uas-488.xml", "tcp", bridge.CallRequest{})
-	m := x.await(x.conference, x.member, "the conference", in)
-	media := m.Leg.Media
-	if media.Audio == nil || media.Video != nil || media.WhyNoVideo == nil || *media.WhyNoVideo != "rejected_488" {
-		t.Errorf("media is %+v (%v), want voice after a 488", media, media.WhyNoVideo)
-	}
-	legs, err := x.api.Legs(t.Context(), x.conference, x.member)
-	if err != nil || len(legs) != 1 {
-		t.Errorf("%d legs, %v: one call is one leg, however many INVITEs it took", len(legs), err)
-	}
-	x.hangUp(bridge.HungUp)
-	x.sipp.finish()
-}
-
-// The answer comes in a reliable 183; the 200 has none.
-func TestSIPpAnswersReliably(t *testing.T) {
-	t.Parallel()
-	x := dialSIPp(t, "uas-prack.xml", "tcp", bridge.CallRequest{})
-	m := x.await(x.conference, x.member, "the conference", in)
-	if a, v := m.Leg.Media.Audio, m.Leg.Media.Video; a == nil || a.Codec != "AMR-WB" || v == nil || v.Codec != "H264" {
-		t.Errorf("media is %+v", m.Leg.Media)
-	}
-	x.hangUp(bridge.HungUp)
-	x.sipp.finish()
-}
-
-func TestSIPpRefuses(t *testing.T) {
-	for _, tt := range []struct {
-		name, scenario string
-		want           bridge.Outcome
-		status, q850   int
-	}{
-		{"busy", "uas-busy.xml", bridge.Busy, 486, 17},
-		{"declined", "uas-declines.xml", bridge.Declined, 603, 0},
-		{"no such number", "uas-unknown.xml", bridge.NotFound, 404, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			x := dialSIPp(t, tt.scenario, "tcp", bridge.CallRequest{})
-			o := x.ended(x.conference, x.member, tt.want)
-			if o.SIP == nil || o.SIP.Status != tt.status || o.SIP.Q850 != tt.q850 {
-				t.Errorf("SIP %+v, want %d and Q.850 %d", o.SIP, tt.status, tt.q850)
-			}
-			x.sipp.finish()
-		})
-	}
-}
-
-// The organiser gives up while it rings: CANCEL, 487.
-func TestSIPpIsCancelled(t *testing.T) {
-	t.Parallel()
-	x := dialSIPp(t, "uas-cancel.xml", "tcp", bridge.CallRequest{})
-	x.await(x.conference, x.member, "ringing", ringing)
-	x.hangUp(bridge.Cancelled)
-	x.sipp.finish()
-}
-
-// Nobody answers in the time the organiser gave.
-func TestSIPpIsNotAnswered(t *testing.T) {
-	t.Parallel()
-	x := dialSIPp(t, "uas-cancel.xml", "tcp", bridge.CallRequest{RingTimeout: time.Second})
-	x.ended(x.conference, x.member, bridge.NoAnswer)
-	x.sipp.finish()
-}
-
-// spare is a port for SIPp, which cannot tell which one it took.
-func spare(t *testing.T) int {
+// holds holds an ended call to what the flow says.
+func (x *dialled) holds(f flow, o bridge.LastOutcome) {
+	t := x.t
 	t.Helper()
-	port, err := lab.SparePort()
-	if err != nil {
-		t.Fatal(err)
+	var got bridge.SIPResult
+	if o.SIP != nil {
+		got = *o.SIP
 	}
-	return port
+	if got.Status != f.status || got.Q850 != f.q850 {
+		t.Errorf("SIP %+v, want status %d and Q.850 %d", got, f.status, f.q850)
+	}
+	x.seen.check(t, f.legs)
+	if err := inOrder(x.timeline(), f.timeline); err != nil {
+		t.Error(err)
+	}
 }

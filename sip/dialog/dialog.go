@@ -1,6 +1,6 @@
-// Package dialog decides what an outgoing call says next. It holds the INVITE with
-// all its forks, the dialog that won, 100rel, session timers and glare as one state
-// machine that sends nothing, arms nothing and reads no clock:
+// Package dialog decides what a call says next. It holds the INVITE with all its
+// forks, the dialog that won, 100rel, preconditions, session timers and glare as one
+// state machine that sends nothing, arms nothing and reads no clock:
 //
 //	Step(now, input) → actions      Next() → when to call Step(now, Tick{}) again
 //
@@ -8,9 +8,10 @@
 //	                │              │ Hangup, timers: CANCEL      ▲
 //	                └──────────────┴── failure, 487, timeout ────┘
 //
-// Ended is told once; after it the machine lives on until nothing can come back:
-// a 2xx that arrives late is still acknowledged and its dialog ended with BYE.
-// A Call belongs to one goroutine.
+// A call that comes in (NewIncoming) is the same machine from confirmed on; before, see
+// incoming. Ended is told once; after it the machine lives on until nothing can come
+// back: a 2xx that arrives late is still acknowledged and its dialog ended with BYE, and
+// a subscription made in the dialog goes on. A Call belongs to one goroutine.
 package dialog
 
 import (
@@ -82,8 +83,12 @@ type (
 		Req *sip.Request
 		Tx  any
 	}
-	// Cancelled says that the peer cancelled its re-INVITE, which has been answered 487.
-	Cancelled struct{ Tx any }
+	// Cancelled says that the peer cancelled its INVITE, or re-INVITE, which has been
+	// answered 487. Req is the CANCEL, nil if it is not at hand.
+	Cancelled struct {
+		Tx  any
+		Req *sip.Request
+	}
 	// Hangup ends the call the way its state needs.
 	Hangup struct{ Why, Reason string }
 	// Reply answers the peer's Offer with the same ID.
@@ -113,6 +118,9 @@ type (
 		Status  int
 		Headers []Header
 	}
+	// Use says how many other usages (RFC 5057) there are in the dialog: subscriptions.
+	// While there are any the call is not Done, and Ask and Other go on after Ended.
+	Use struct{ Usages int }
 	// Ring says 180 to an incoming INVITE, reliably where both sides do 100rel.
 	Ring struct{}
 	// Accept says 200 to an incoming INVITE, once what precedes it has been settled
@@ -141,6 +149,7 @@ func (Propose) isInput()   {}
 func (Resent) isInput()    {}
 func (Ask) isInput()       {}
 func (Tell) isInput()      {}
+func (Use) isInput()       {}
 func (Ring) isInput()      {}
 func (Accept) isInput()    {}
 func (Reject) isInput()    {}
@@ -195,7 +204,8 @@ type (
 	// Info is a DTMF digit that came in INFO.
 	Info struct{ Digit rune }
 	// Other is a REFER, SUBSCRIBE or NOTIFY of the peer within the dialog. It waits for
-	// Tell; Options.Reply without one is answered 480. It may come after Connected only.
+	// Tell; Options.Reply without one is answered 480. Before Connected it comes only in
+	// the dialog of an incoming call; as long as Use says so it comes after Ended too.
 	Other struct {
 		ID  uint64
 		Req *sip.Request
@@ -205,7 +215,8 @@ type (
 		ID     uint64
 		Status int
 	}
-	// Ended comes once and last.
+	// Ended comes once, and nothing of the call itself after it: no more than Other and
+	// Asked of other usages.
 	Ended struct {
 		By           string // remote | local | timeout | network
 		Connected    bool
@@ -247,6 +258,10 @@ const (
 	timerReoffer              // our re-INVITE has waited long enough
 	timerRefresh              // session timer: our turn
 	timerExpire               // session timer: nobody refreshed
+	timerPrack                // no PRACK yet: our 18x again (RFC 3262 3)
+	timerNoPrack              // 64·T1 of that
+	timerQoS                  // the caller's resources do not come
+	timerOther                // nobody tells what to answer to a request of another usage
 	timerCount
 )
 
@@ -254,16 +269,17 @@ const (
 // user for up to 60 s.
 const reofferLimit = 70 * time.Second
 
-// Call is one outgoing call: the INVITE, its forks, and the dialog that won.
+// Call is one call: the INVITE, its forks, and the dialog that won.
 type Call struct {
 	o   Options
 	now time.Time
 	out []Action
 	at  [timerCount]time.Time
 
-	invite     *sip.Request
-	seq        uint32 // CSeq of the INVITE
-	proceeding bool   // a provisional response came: CANCEL is allowed
+	in         *incoming    // of a call that comes in; nil of one that goes out
+	invite     *sip.Request // ours
+	seq        uint32       // CSeq of the INVITE
+	proceeding bool         // a provisional response came: CANCEL is allowed
 	rang       bool
 	connected  bool             // Connected was told
 	forks      map[string]*fork // early and confirmed dialogs by remote tag
@@ -288,6 +304,11 @@ type Call struct {
 
 	session   time.Duration // agreed session interval, 0: none
 	weRefresh bool
+
+	usages  int               // other than the call (RFC 5057)
+	asks    map[uint32]uint64 // ID of our requests in them by CSeq
+	others  []other           // the peer's, oldest first
+	otherID uint64
 }
 
 type hang struct{ by, why, reason string }
@@ -304,7 +325,7 @@ func New(o Options) *Call {
 	if o.Rand == nil {
 		o.Rand = func() float64 { return 0.5 }
 	}
-	return &Call{o: o, seq: 1, forks: map[string]*fork{}, localSDP: o.Offer}
+	return &Call{o: o, seq: 1, forks: map[string]*fork{}, localSDP: o.Offer, asks: map[uint32]uint64{}}
 }
 
 // Step takes one input and returns what is to be done, in order.
@@ -312,7 +333,9 @@ func (c *Call) Step(now time.Time, in Input) []Action {
 	c.now, c.out = now, nil
 	switch in := in.(type) {
 	case Start:
-		if c.invite == nil && !c.ended {
+		if c.in != nil {
+			c.startIncoming()
+		} else if c.invite == nil && !c.ended {
 			c.sendInvite(nil)
 			c.arm(timerSetup, c.o.Setup)
 		}
@@ -323,9 +346,13 @@ func (c *Call) Step(now time.Time, in Input) []Action {
 	case Request:
 		c.onRequest(in)
 	case Cancelled:
-		if c.peer != nil && c.peer.tx == in.Tx && c.peer.res == nil {
-			c.peer = nil // its 487 has been sent already
-			c.stop(timerReply)
+		switch {
+		case c.in != nil && c.in.tx == in.Tx:
+			c.onCancelled(in)
+		case c.peer != nil && c.peer.tx == in.Tx:
+			// Its 487 has been sent already, and whatever we said crossed it.
+			c.peer = nil
+			c.stop(timerReply, timerResend, timerNoAck)
 			c.proposeQueued()
 		}
 	case Hangup:
@@ -336,6 +363,18 @@ func (c *Call) Step(now time.Time, in Input) []Action {
 		c.onPropose(in)
 	case Resent:
 		c.proceeding = false
+	case Ask:
+		c.onAsk(in)
+	case Tell:
+		c.onTell(in)
+	case Use:
+		c.usages = max(in.Usages, 0)
+	case Ring:
+		c.onRing()
+	case Accept:
+		c.onAccept(in)
+	case Reject:
+		c.onReject(in)
 	case Tick:
 		c.onTick()
 	}
@@ -356,7 +395,8 @@ func (c *Call) Next() time.Time {
 // Done says that the call can be forgotten: it has ended and nothing of it is left
 // in the network that we would have to answer.
 func (c *Call) Done() bool {
-	return c.ended && c.byes == 0 && c.at[timerLinger].IsZero()
+	return c.ended && c.byes == 0 && c.peer == nil && c.at[timerLinger].IsZero() &&
+		c.usages == 0 && len(c.asks) == 0 && len(c.others) == 0
 }
 
 // HasEnded says that Ended was told; the machine may still be lingering.
@@ -379,9 +419,12 @@ func (c *Call) end(e Ended) {
 	c.ended = true
 	e.Connected = c.connected
 	e.WasRinging = c.rang
-	linger := c.at[timerLinger]
+	old := c.at
 	c.dropPeerOffer()
-	c.at = [timerCount]time.Time{timerLinger: linger}
+	c.at = [timerCount]time.Time{timerLinger: old[timerLinger], timerOther: old[timerOther]}
+	if c.peer != nil { // our 2xx to its INVITE: BYE has to wait for its ACK
+		c.at[timerResend], c.at[timerNoAck] = old[timerResend], old[timerNoAck]
+	}
 	c.reoffer, c.queued, c.refresh = nil, nil, 0
 	c.emit(e)
 }
@@ -416,16 +459,16 @@ func (c *Call) fire(t timer) {
 	case timerRing:
 		c.hangUp(hang{"timeout", "ring_timeout", `SIP;cause=487;text="no answer"`})
 	case timerGrace:
-		c.linger()
+		if c.in == nil {
+			c.linger()
+		}
 		c.endHung(Ended{})
 	case timerReply:
 		c.refuse(488)
 	case timerResend:
 		c.resend2xx()
 	case timerNoAck:
-		c.peer = nil
-		c.stop(timerResend)
-		c.byeAndEnd(c.winner, hang{"timeout", "no_ack", `SIP;cause=408;text="no ACK"`})
+		c.noAck()
 	case timerGlare:
 		c.sendReoffer()
 	case timerReoffer:
@@ -434,6 +477,14 @@ func (c *Call) fire(t timer) {
 		c.refreshSession()
 	case timerExpire:
 		c.byeAndEnd(c.winner, hang{"timeout", "session_expired", `SIP;cause=408;text="session timer"`})
+	case timerPrack:
+		c.resend1xx()
+	case timerNoPrack:
+		c.refuseInvite(504, nil, Ended{By: "network", Why: "no_prack"})
+	case timerQoS:
+		c.refuseInvite(580, nil, Ended{By: "timeout", Why: "precondition_timeout"})
+	case timerOther:
+		c.otherLate()
 	}
 }
 
@@ -442,7 +493,7 @@ func (c *Call) GivenUp() bool { return c.ended || c.hang != nil }
 
 // Settled says that Ended was told and no BYE of ours waits for its answer; what is
 // left is the watch for late answers.
-func (c *Call) Settled() bool { return c.ended && c.byes == 0 }
+func (c *Call) Settled() bool { return c.ended && c.byes == 0 && c.peer == nil }
 
 // Stray makes the ACK and BYE for a 2xx that belongs to no call we still know.
 func Stray(o Options, res *sip.Response) (ack, bye *sip.Request) {
@@ -458,4 +509,21 @@ func Stray(o Options, res *sip.Response) (ack, bye *sip.Request) {
 		}
 	}
 	return ack, bye
+}
+
+// Match is what there is of one dialog of a call, for a Replaces that names it.
+type Match struct {
+	Found     bool
+	Confirmed bool
+	Incoming  bool // the peer called
+	Ended     bool
+}
+
+// Match finds the dialog with this remote tag.
+func (c *Call) Match(remoteTag string) Match {
+	f := c.forks[remoteTag]
+	if f == nil {
+		return Match{}
+	}
+	return Match{Found: true, Confirmed: f == c.winner, Incoming: c.in != nil, Ended: c.ended || f.gone}
 }

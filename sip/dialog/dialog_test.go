@@ -19,6 +19,25 @@ type bench struct {
 	now   time.Time
 	sent  map[string]*sip.Request // last of each method; "re" is the last re-INVITE
 	start time.Time
+	names map[string]string // words that stand for a description
+}
+
+// named is what a word of a script stands for.
+func (b *bench) named(w string) string {
+	if s, ok := b.names[w]; ok {
+		return s
+	}
+	return strings.ReplaceAll(w, "_", " ")
+}
+
+// name is the word for a description.
+func (b *bench) name(sdp []byte) string {
+	for w, s := range b.names {
+		if s == string(sdp) {
+			return w
+		}
+	}
+	return string(sdp)
 }
 
 func options() Options {
@@ -80,9 +99,26 @@ func (b *bench) step(w []string) []string {
 		if status, err := strconv.Atoi(arg(2)); err == nil {
 			return b.feed(Reply{ID: id, Status: status})
 		}
-		return b.feed(Reply{ID: id, SDP: []byte(arg(2)), Status: 200})
+		return b.feed(Reply{ID: id, SDP: []byte(b.named(arg(2))), Status: 200})
 	case "cancelled":
 		return b.feed(Cancelled{Tx: arg(1)})
+	case "ring":
+		return b.feed(Ring{})
+	case "accept":
+		return b.feed(Accept{SDP: []byte(b.named(arg(1))), Contact: arg(2)})
+	case "reject":
+		status, _ := strconv.Atoi(arg(1))
+		return b.feed(Reject{Status: status})
+	case "tell":
+		id, _ := strconv.ParseUint(arg(1), 10, 64)
+		status, _ := strconv.Atoi(arg(2))
+		return b.feed(Tell{ID: id, Status: status})
+	case "ask":
+		id, _ := strconv.ParseUint(arg(1), 10, 64)
+		return b.feed(Ask{ID: id, Method: sip.RequestMethod(arg(2)), Body: []byte("x"), ContentType: "message/sipfrag"})
+	case "use":
+		n, _ := strconv.Atoi(arg(1))
+		return b.feed(Use{n})
 	case "fail", "timeout":
 		return b.feed(Failed{Req: b.sent[arg(1)], Timeout: w[0] == "timeout"})
 	case "wait":
@@ -114,15 +150,15 @@ func (b *bench) wait(d time.Duration) (out []string) {
 	}
 }
 
-// response makes one from words: status tag [re|upd|bye|prack|cancel] and header words.
+// response makes one from words: status tag [re|upd|bye|prack|cancel|notify] and header words.
 func (b *bench) response(w []string) *sip.Response {
 	status, _ := strconv.Atoi(w[0])
 	method := "INVITE"
 	var rest []string
 	for _, x := range w[2:] {
 		switch x {
-		case "re", "upd", "bye", "prack", "cancel":
-			method = map[string]string{"re": "re", "upd": "UPDATE", "bye": "BYE", "prack": "PRACK", "cancel": "CANCEL"}[x]
+		case "re", "upd", "bye", "prack", "cancel", "notify":
+			method = map[string]string{"re": "re", "upd": "UPDATE", "bye": "BYE", "prack": "PRACK", "cancel": "CANCEL", "notify": "NOTIFY"}[x]
 		default:
 			rest = append(rest, x)
 		}
@@ -163,6 +199,9 @@ func decorate(m sip.Message, words []string) {
 			add(m, "Content-Type", v)
 			m.SetBody([]byte("Signal=7\r\n"))
 		case ok:
+			if name == "RAck" {
+				v = strings.ReplaceAll(v, "_", " ")
+			}
 			add(m, name, v)
 		default:
 			setSDP(m, []byte(x))
@@ -184,7 +223,13 @@ func (b *bench) request(w []string) Request {
 	req.AppendHeader(&id)
 	seq, _ := strconv.Atoi(w[2])
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: uint32(seq), MethodName: req.Method})
-	decorate(req, w[3:])
+	for _, x := range w[3:] {
+		if s, ok := b.names[x]; ok {
+			setSDP(req, []byte(s))
+		} else {
+			decorate(req, []string{x})
+		}
+	}
 	return Request{Req: req, Tx: w[0] + w[2]}
 }
 
@@ -202,13 +247,19 @@ func (b *bench) feed(in Input) (out []string) {
 			out = append(out, describe(a.Req))
 		case Respond:
 			s := fmt.Sprintf("%v=%d", a.Tx, a.Res.StatusCode)
-			for _, name := range []string{"Session-Expires", "Min-SE", "Retry-After"} {
+			for _, name := range []string{"RSeq", "Session-Expires", "Min-SE", "Retry-After"} {
 				if v := value(a.Res, name); v != "" {
 					s += " " + name + "=" + v
 				}
 			}
+			if body := a.Res.Body(); a.Tx == "INV" && len(body) > 0 {
+				s += " " + strings.ReplaceAll(strings.TrimSpace(string(body)), "\r\n", "|")
+			}
 			out = append(out, s)
 		case Emit:
+			if o, ok := a.Event.(Offer); ok {
+				a.Event = Offer{o.ID, []byte(b.name(o.SDP))}
+			}
 			out = append(out, strings.TrimSpace(told(a.Event)))
 		}
 	}
@@ -241,6 +292,10 @@ func told(e Event) string {
 		return fmt.Sprintf("reoffered %d %s", e.Status, e.SDP)
 	case Info:
 		return "digit " + string(e.Digit)
+	case Other:
+		return fmt.Sprintf("other %d %s", e.ID, e.Req.Method)
+	case Asked:
+		return fmt.Sprintf("asked %d %d", e.ID, e.Status)
 	case Ended:
 		s := "ended by " + e.By
 		if e.Why != "" {
@@ -437,7 +492,7 @@ func TestScripts(t *testing.T) {
 		{"methods", up + `
 			> PRACK a 1 -> PRACK1=481
 			> MESSAGE a 2 -> MESSAGE2=405
-			> REFER a 3 -> REFER3=603
+			> REFER a 3 -> other 1 REFER
 			> INFO a 4 body=application/dtmf-relay -> INFO4=200; digit 7
 			> INFO a 5 body=text/plain -> INFO5=415
 			> INFO a 6 -> INFO6=200
@@ -596,7 +651,8 @@ func TestScripts(t *testing.T) {
 			> ACK a 2 ->
 			wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac`},
 		{"the peer wants too short a session", up + `
-			> UPDATE a 1 Session-Expires=30 -> UPDATE1=422 Min-SE=90`},
+			> UPDATE a 1 Session-Expires=30 Supported=timer -> UPDATE1=422 Min-SE=90
+			> UPDATE a 2 Session-Expires=30 -> UPDATE2=200`},
 		{"the peer knows no session timer: none runs", up + `
 			wait 100h ->`},
 	} {

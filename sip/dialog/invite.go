@@ -68,7 +68,7 @@ func (c *Call) onResponse(res *sip.Response) {
 	}
 	switch seq.MethodName {
 	case sip.INVITE:
-		if seq.SeqNo == c.seq {
+		if seq.SeqNo == c.seq && c.in == nil {
 			c.onInviteResponse(res)
 		} else if seq.SeqNo > c.seq {
 			c.onReofferResponse(res)
@@ -91,6 +91,8 @@ func (c *Call) onResponse(res *sip.Response) {
 			c.byeDone()
 		}
 	case sip.CANCEL: // 200 or 481: the INVITE's own answer decides
+	default:
+		c.asked(seq.SeqNo, res.StatusCode)
 	}
 }
 
@@ -169,7 +171,7 @@ func (c *Call) fork(res *sip.Response) *fork {
 		c.forks[tag] = f
 		c.setRoute(f, res)
 	}
-	if t := addrSpec(value(res, "Contact")); t != "" {
+	if t := AddrSpec(value(res, "Contact")); t != "" {
 		f.target = t
 	}
 	if hs := res.GetHeaders("Allow"); len(hs) > 0 {
@@ -310,7 +312,12 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 func (c *Call) hangUp(h hang) {
 	switch {
 	case c.ended || c.hang != nil:
-	case c.invite == nil: // nothing was sent
+	case c.in != nil && !c.in.final:
+		c.refuseInvite(480, nil, Ended{By: h.by, Why: h.why})
+	case c.peer != nil && c.peer.initial: // BYE has to wait for the ACK (RFC 3261 15)
+		c.hang = &h
+		c.arm(timerGrace, c.o.Grace)
+	case c.in == nil && c.invite == nil: // nothing was sent
 		c.end(Ended{By: h.by, Why: h.why})
 	case c.winner != nil:
 		c.byeAndEnd(c.winner, h)
@@ -408,6 +415,8 @@ func (c *Call) onFailed(in Failed) {
 		}
 	case seq.MethodName == sip.INVITE && seq.SeqNo == c.seq:
 		c.onInviteLost(in.Timeout)
+	default:
+		c.asked(seq.SeqNo, 0)
 	}
 }
 

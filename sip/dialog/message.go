@@ -22,13 +22,16 @@ func Phrase(status int) string {
 }
 
 var phrases = map[int]string{
-	200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+	100: "Trying", 180: "Ringing", 183: "Session Progress", 200: "OK", 202: "Accepted",
+	300: "Multiple Choices", 301: "Moved Permanently", 302: "Moved Temporarily", 380: "Alternative Service",
+	400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
 	406: "Not Acceptable", 416: "Unsupported URI Scheme",
 	415: "Unsupported Media Type", 420: "Bad Extension", 422: "Session Interval Too Small",
 	480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist", 482: "Loop Detected",
 	483: "Too Many Hops", 486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here",
 	489: "Bad Event", 491: "Request Pending", 500: "Server Internal Error", 501: "Not Implemented",
-	503: "Service Unavailable", 505: "Version Not Supported", 603: "Decline", 606: "Not Acceptable",
+	503: "Service Unavailable", 504: "Server Time-out", 505: "Version Not Supported",
+	580: "Precondition Failure", 600: "Busy Everywhere", 603: "Decline", 606: "Not Acceptable",
 }
 
 func tagOf(p sip.HeaderParams) string { t, _ := p.Get("tag"); return t }
@@ -98,8 +101,8 @@ func value(m sip.Message, name string) string {
 	return ""
 }
 
-// addrSpec takes the URI out of a name-addr or addr-spec value.
-func addrSpec(v string) string {
+// AddrSpec takes the URI out of a name-addr or addr-spec value.
+func AddrSpec(v string) string {
 	quoted := false
 	for i := 0; i < len(v); i++ {
 		switch {
@@ -118,9 +121,9 @@ func addrSpec(v string) string {
 	return strings.TrimSpace(uri)
 }
 
-// params parses ";a=b;c="d;e"" into lower-case names; the part before the first ; is
+// Params parses ";a=b;c="d;e"" into lower-case names; the part before the first ; is
 // under "".
-func params(v string) map[string]string {
+func Params(v string) map[string]string {
 	ps := map[string]string{}
 	start, quoted := 0, false
 	put := func(end int) {
@@ -168,7 +171,7 @@ func seconds(v string) (time.Duration, bool) {
 // readReasons fills in what Reason, Warning and Retry-After tell (RFC 3326).
 func (e *Ended) readReasons(m sip.Message) {
 	for _, v := range Values(m, "Reason") {
-		ps := params(v)
+		ps := Params(v)
 		cause, _ := strconv.Atoi(ps["cause"])
 		switch strings.ToUpper(ps[""]) {
 		case "Q.850":
@@ -253,7 +256,7 @@ func appendAddress(req *sip.Request, name, addr, tag string) {
 	ps := sip.NewParams()
 	display, err := sip.ParseAddressValue(addr, &uri, &ps)
 	if err != nil {
-		_ = sip.ParseUri(addrSpec(addr), &uri) // an empty URI is visible in the trace
+		_ = sip.ParseUri(AddrSpec(addr), &uri) // an empty URI is visible in the trace
 	}
 	if tag != "" {
 		ps.Remove("tag")
@@ -287,7 +290,7 @@ func (c *Call) inDialog(f *fork, m sip.RequestMethod, seq uint32) *sip.Request {
 	uri, routes := f.target, f.route
 	if len(routes) > 0 && !isLoose(routes[0]) {
 		// A strict router of RFC 2543 wants its own address in the Request-URI.
-		uri, routes = addrSpec(routes[0]), append(slices.Clone(routes[1:]), "<"+f.target+">")
+		uri, routes = AddrSpec(routes[0]), append(slices.Clone(routes[1:]), "<"+f.target+">")
 	}
 	req := c.newRequest(m, uri, routes, f.remote, seq)
 	add(req, "User-Agent", c.o.UserAgent)
@@ -295,7 +298,7 @@ func (c *Call) inDialog(f *fork, m sip.RequestMethod, seq uint32) *sip.Request {
 }
 
 func isLoose(route string) bool {
-	_, rest, ok := strings.Cut(addrSpec(route), ";")
+	_, rest, ok := strings.Cut(AddrSpec(route), ";")
 	if !ok {
 		return false
 	}

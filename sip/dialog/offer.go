@@ -84,7 +84,7 @@ func (c *Call) onReofferResponse(res *sip.Response) {
 	}
 	r := c.reoffer
 	if code < 300 { // whatever became of the call, a 2xx is acknowledged
-		if t := addrSpec(value(res, "Contact")); t != "" {
+		if t := AddrSpec(value(res, "Contact")); t != "" {
 			f.target = t
 		}
 		c.reAck = c.inDialog(f, sip.ACK, seq)
@@ -166,7 +166,7 @@ func (c *Call) agreeSession(res *sip.Response, initial bool) {
 		return
 	}
 	c.session = d
-	c.weRefresh = !strings.EqualFold(params(v)["refresher"], "uas")
+	c.weRefresh = !strings.EqualFold(Params(v)["refresher"], "uas")
 	c.armSession()
 }
 
@@ -181,30 +181,37 @@ func (c *Call) armSession() {
 	}
 }
 
-// tooShort says whether a request of the peer wants a session interval below ours.
-func (c *Call) tooShort(req *sip.Request) bool {
+// tooShort says whether a request of the peer wants a session interval below ours. One
+// that does not know of timers would not understand the refusal (RFC 4028 9).
+func tooShort(req *sip.Request, least time.Duration) bool {
 	d, ok := seconds(value(req, "Session-Expires"))
-	return ok && d < c.o.MinSE
+	return ok && d < least && knowsTimer(req)
+}
+
+func knowsTimer(req *sip.Request) bool {
+	return lists(req, "Supported", "timer") || lists(req, "Require", "timer")
 }
 
 // agreeRefresh answers the Session-Expires of a peer's request in our 2xx.
 func (c *Call) agreeRefresh(req *sip.Request, res *sip.Response) {
 	v := value(req, "Session-Expires")
 	d, ok := seconds(v)
-	if !ok {
+	if !ok || d < c.o.MinSE { // below it only a proxy asks on behalf of a peer without timers
 		c.armSession() // any refresh request restarts what is running
 		return
 	}
 	c.session = d
-	// In its request uac is the peer. Where it leaves the choice, it stays with him.
-	c.weRefresh = strings.EqualFold(params(v)["refresher"], "uas")
+	// In its request uac is the peer. Where it leaves the choice, it stays with him if he
+	// knows of timers; the interval of a proxy on his behalf is ours to keep.
+	refresher := Params(v)["refresher"]
+	c.weRefresh = strings.EqualFold(refresher, "uas") || refresher == "" && !knowsTimer(req)
 	who := "uac"
 	if c.weRefresh {
 		who = "uas"
-	} else if lists(req, "Supported", "timer") {
+	} else if knowsTimer(req) {
 		add(res, "Require", "timer")
 	}
-	add(res, "Session-Expires", deltaSeconds(d)+";refresher="+who)
+	add(res, "Session-Expires", deltaSeconds(c.session)+";refresher="+who)
 	c.armSession()
 }
 
@@ -245,7 +252,7 @@ func (c *Call) onRefreshResponse(seq uint32, code int, res *sip.Response) {
 	c.refresh = 0
 	switch {
 	case code < 300:
-		if t := addrSpec(value(res, "Contact")); t != "" {
+		if t := AddrSpec(value(res, "Contact")); t != "" {
 			c.winner.target = t
 		}
 		c.agreeSession(res, false)

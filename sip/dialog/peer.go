@@ -7,16 +7,19 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// peerOffer is a re-INVITE or UPDATE of the peer that we have not finished with:
+// peerOffer is an INVITE, re-INVITE, UPDATE or PRACK of the peer that we have not
+// finished with:
 //
-//	re-INVITE: Offer → Reply → 2xx, again until ACK (T1, 2·T1 … T2; 64·T1) → done
-//	UPDATE:    Offer → Reply → 2xx → done
+//	INVITE:        see incoming; in here from its 2xx on
+//	re-INVITE:     Offer → Reply → 2xx, again until ACK (T1, 2·T1 … T2; 64·T1) → done
+//	UPDATE, PRACK: Offer → Reply → 2xx → done
 type peerOffer struct {
+	initial  bool // the INVITE that made the call
 	id       uint64
 	tx       any
 	req      *sip.Request
 	empty    bool          // it came without description: ours is the offer
-	res      *sip.Response // 2xx to a re-INVITE, waiting for its ACK
+	res      *sip.Response // 2xx to an INVITE, waiting for its ACK
 	interval time.Duration
 }
 
@@ -50,12 +53,20 @@ func (c *Call) onRequest(in Request) {
 		c.onBye(f, in)
 		return
 	}
+	if c.usages > 0 && (req.Method == sip.SUBSCRIBE || req.Method == sip.NOTIFY) {
+		c.onOther(in) // whether or not the call is over
+		return
+	}
 	if c.ended || f.gone {
 		c.respond(in.Tx, req, 481)
 		return
 	}
 	switch req.Method {
 	case sip.INVITE:
+		if c.in != nil && !c.in.final { // RFC 3261 14.2
+			c.retryLater(in.Tx, req)
+			return
+		}
 		if f != c.winner {
 			c.respond(in.Tx, req, 481) // a re-INVITE needs a confirmed dialog
 			return
@@ -68,11 +79,13 @@ func (c *Call) onRequest(in Request) {
 	case sip.OPTIONS:
 		c.respond(in.Tx, req, 200)
 	case sip.PRACK:
-		c.respond(in.Tx, req, 481) // we send no reliable 1xx
-	case sip.NOTIFY:
-		c.respond(in.Tx, req, 481) // we subscribe to nothing in here
-	case sip.REFER:
-		c.respond(in.Tx, req, 603)
+		c.onPrack(in)
+	case sip.REFER, sip.SUBSCRIBE, sip.NOTIFY:
+		if f != c.winner && c.in == nil {
+			c.respond(in.Tx, req, 481) // a fork that may never be
+			return
+		}
+		c.onOther(in)
 	default:
 		c.respond(in.Tx, req, 405)
 	}
@@ -81,11 +94,19 @@ func (c *Call) onRequest(in Request) {
 // response makes a response of this dialog, with what its status demands.
 func (c *Call) response(req *sip.Request, status int) *sip.Response {
 	res := sip.NewResponseFromRequest(req, status, Phrase(status), nil)
+	if status > 100 && res.To() != nil && tagOf(res.To().Params) != c.o.FromTag {
+		res.To().Params.Remove("tag") // the INVITE that made the dialog had none of ours
+		res.To().Params.Add("tag", c.o.FromTag)
+	}
 	switch status {
+	case 180, 183:
+		add(res, "Allow", c.o.Allow)
+		add(res, "Contact", c.o.Contact)
 	case 200:
 		add(res, "Allow", c.o.Allow)
 		if req.Method == sip.INVITE || req.Method == sip.UPDATE {
 			add(res, "Contact", c.o.Contact)
+			add(res, "Supported", strings.Join(c.o.Supported, ", "))
 		}
 		if req.Method == sip.OPTIONS {
 			add(res, "Accept", "application/sdp")
@@ -108,12 +129,24 @@ func (c *Call) respond(tx any, req *sip.Request, status int) {
 func (c *Call) onBye(f *fork, in Request) {
 	c.respond(in.Tx, in.Req, 200)
 	f.gone = true
-	if f != c.winner || c.ended {
-		return // an early fork's BYE overtook its 2xx, or it crossed ours
+	if c.peer != nil && c.peer.initial { // it has our 2xx, whatever became of its ACK
+		c.peer = nil
+		c.stop(timerResend, timerNoAck)
+	}
+	if c.ended {
+		return // it crossed ours
 	}
 	e := Ended{By: "remote"}
 	e.readReasons(in.Req)
-	c.end(e)
+	switch {
+	case c.in != nil && !c.in.final: // the caller may end an early dialog so (RFC 3261 15)
+		c.refuseInvite(487, nil, e)
+	case f != c.winner: // an early fork's BYE overtook its 2xx
+	case c.hang != nil:
+		c.endHung(e)
+	default:
+		c.end(e)
+	}
 }
 
 // onInfo takes DTMF (application/dtmf-relay: "Signal=5"). An empty INFO is a probe.
@@ -166,19 +199,23 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	case len(req.Body()) > 0 && sdp == nil:
 		c.respond(in.Tx, req, 415)
 		return
-	case c.tooShort(req):
+	case tooShort(req, c.o.MinSE):
 		c.respond(in.Tx, req, 422)
 		return
 	case offers && c.reoffer != nil && c.reoffer.sent:
 		c.respond(in.Tx, req, 491) // glare (RFC 3261 14.2)
 		return
-	case offers && c.peer != nil:
-		res := c.response(req, 500) // it must wait for our answer to its first
-		add(res, "Retry-After", "2")
-		c.do(Respond{in.Tx, res})
+	case req.Method == sip.INVITE && c.peer != nil && c.peer.res != nil && !c.peer.empty:
+		// Nobody sends an INVITE before he has the 2xx to his last: its ACK is late.
+		c.acknowledged(c.peer, c.peer.req)
+	case offers && c.peer != nil && c.peer.res != nil && c.peer.empty, offers && c.ourOfferIsOut():
+		c.respond(in.Tx, req, 491) // his answer to our offer comes first
+		return
+	case offers && (c.peer != nil || c.in != nil && !c.in.final && !c.in.described):
+		c.retryLater(in.Tx, req) // it must wait for our answer to its first (RFC 3311 5.2)
 		return
 	}
-	if t := addrSpec(value(req, "Contact")); t != "" {
+	if t := AddrSpec(value(req, "Contact")); t != "" {
 		f.target = t // target refresh (RFC 3261 12.2.2, RFC 3311 5.2)
 	}
 	if len(req.GetHeaders("Allow")) > 0 {
@@ -191,10 +228,27 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 		c.do(Respond{in.Tx, res})
 		return
 	}
+	c.offered(in, sdp)
+}
+
+// ourOfferIsOut says whether an offer of ours in a reliable 18x waits for its answer.
+func (c *Call) ourOfferIsOut() bool {
+	return c.in != nil && !c.in.final && c.in.described && !c.in.answered && c.in.offer == nil
+}
+
+// offered hands the peer's offer to the owner. nil: the owner is to make one.
+func (c *Call) offered(in Request, sdp []byte) {
 	c.offerID++
-	c.peer = &peerOffer{id: c.offerID, tx: in.Tx, req: req, empty: sdp == nil}
+	c.peer = &peerOffer{id: c.offerID, tx: in.Tx, req: in.Req, empty: sdp == nil}
 	c.arm(timerReply, c.o.Reply)
 	c.emit(Offer{ID: c.offerID, SDP: sdp})
+}
+
+// retryLater refuses what comes too early.
+func (c *Call) retryLater(tx any, req *sip.Request) {
+	res := c.response(req, 500)
+	add(res, "Retry-After", "2")
+	c.do(Respond{tx, res})
 }
 
 func (c *Call) onReply(in Reply) {
@@ -212,13 +266,19 @@ func (c *Call) onReply(in Reply) {
 	}
 	c.stop(timerReply)
 	res := c.response(p.req, 200)
-	c.agreeRefresh(p.req, res)
+	if p.req.Method != sip.PRACK {
+		c.agreeRefresh(p.req, res)
+	}
+	offer := SDP(p.req)
+	if c.usesQoS(p.req) {
+		in.SDP = answerQoS(offer, in.SDP)
+	}
 	c.localSDP = c.version(in.SDP)
 	setSDP(res, c.localSDP)
 	c.do(Respond{p.tx, res})
 	if p.req.Method != sip.INVITE {
-		c.peer = nil
-		c.proposeQueued()
+		c.settleQoS(offer)
+		c.peerDone()
 		return
 	}
 	p.res, p.interval = res, c.o.T1
@@ -233,14 +293,25 @@ func (c *Call) refuse(status int) {
 		return
 	}
 	c.respond(p.tx, p.req, status)
-	c.peer = nil
 	c.stop(timerReply)
+	c.peerDone()
+}
+
+// peerDone makes room for what waited behind the peer's offer.
+func (c *Call) peerDone() {
+	c.peer = nil
+	if c.in != nil && !c.in.final {
+		c.awaitQoS()
+		c.proceed()
+		return
+	}
 	c.proposeQueued()
 }
 
-// dropPeerOffer forgets the peer's offer when the call ends: 487 as for a CANCEL.
+// dropPeerOffer forgets the peer's offer when the call ends: 487 as for a CANCEL. Our
+// 2xx to the INVITE that made the call goes on until its ACK.
 func (c *Call) dropPeerOffer() {
-	if c.peer == nil {
+	if c.peer == nil || c.peer.initial {
 		return
 	}
 	if c.peer.res == nil {
@@ -267,8 +338,16 @@ func (c *Call) onAck(f *fork, ack *sip.Request) {
 	if f == nil || f != c.winner || p == nil || p.res == nil || ack.CSeq().SeqNo != p.req.CSeq().SeqNo {
 		return
 	}
+	c.acknowledged(p, ack)
+}
+
+func (c *Call) acknowledged(p *peerOffer, ack *sip.Request) {
 	c.peer = nil
 	c.stop(timerResend, timerNoAck)
+	if p.initial {
+		c.onFirstAck(p, ack)
+		return
+	}
 	if p.empty {
 		if sdp := SDP(ack); sdp != nil {
 			c.emit(Reoffered{SDP: sdp, Status: 200})
@@ -277,4 +356,18 @@ func (c *Call) onAck(f *fork, ack *sip.Request) {
 		}
 	}
 	c.proposeQueued()
+}
+
+// noAck: 64·T1 over and no ACK. The dialog is there all the same and has to be ended.
+func (c *Call) noAck() {
+	c.peer = nil
+	c.stop(timerResend)
+	h := hang{"timeout", "no_ack", `SIP;cause=408;text="no ACK"`}
+	switch {
+	case c.hang == nil:
+		c.byeAndEnd(c.winner, h)
+	case !c.winner.gone: // it was to be hung up anyway
+		c.bye(c.winner, c.hang.reason)
+		c.endHung(Ended{})
+	}
 }

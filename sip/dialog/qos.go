@@ -47,22 +47,89 @@ func (c *Call) sendQoS(f *fork) {
 func withQoS(sdp []byte) []byte {
 	const ready = "a=curr:qos local sendrecv\r\na=curr:qos remote none\r\n" +
 		"a=des:qos mandatory local sendrecv\r\na=des:qos mandatory remote sendrecv\r\n"
+	return appendToMedia(sdp, func(int) string { return ready })
+}
+
+// unmet says whether an offer waits for the offerer's own resources: a medium whose
+// local status falls short of what is mandatory for it (RFC 3312 5).
+func unmet(offer []byte) bool {
+	for _, m := range media(offer) {
+		if m.live && m.unmet() {
+			return true
+		}
+	}
+	return false
+}
+
+// medium is an m-line and what it says of quality of service.
+type medium struct {
+	live, qos          bool
+	curr, want, strong string // a=curr:qos local X; a=des:qos STRONG local X
+}
+
+func (m medium) unmet() bool {
+	return m.strong == "mandatory" && m.want != "none" && m.curr != m.want && m.curr != "sendrecv"
+}
+
+func media(sdp []byte) (ms []medium) {
+	for line := range strings.Lines(string(sdp)) {
+		line = strings.TrimSpace(line)
+		w := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "m="):
+			ms = append(ms, medium{live: len(w) > 1 && w[1] != "0", curr: "none", want: "none"})
+		case len(ms) == 0:
+		case len(w) == 3 && w[0] == "a=curr:qos":
+			m := &ms[len(ms)-1]
+			m.qos = true
+			if w[1] == "local" {
+				m.curr = w[2]
+			}
+		case len(w) == 4 && w[0] == "a=des:qos" && w[2] == "local":
+			m := &ms[len(ms)-1]
+			m.strong, m.want = w[1], w[3]
+		}
+	}
+	return ms
+}
+
+// answerQoS adds to our answer what a side that is always ready says to an offer with
+// preconditions; where the offerer is not ready it is asked to confirm (RFC 3312 5.1).
+func answerQoS(offer, answer []byte) []byte {
+	offered := media(offer)
+	return appendToMedia(answer, func(i int) string {
+		if i >= len(offered) || !offered[i].qos {
+			return ""
+		}
+		m := offered[i]
+		s := "a=curr:qos local sendrecv\r\na=curr:qos remote " + m.curr + "\r\n" +
+			"a=des:qos mandatory local sendrecv\r\na=des:qos mandatory remote sendrecv\r\n"
+		if m.unmet() {
+			s += "a=conf:qos remote sendrecv\r\n"
+		}
+		return s
+	})
+}
+
+// appendToMedia adds lines to every medium of a description that is not off.
+func appendToMedia(sdp []byte, lines func(i int) string) []byte {
 	var out bytes.Buffer
-	live := false
+	n, live := -1, false
+	flush := func() {
+		if live {
+			out.WriteString(lines(n))
+		}
+	}
 	for line := range bytes.Lines(sdp) {
 		if bytes.HasPrefix(line, []byte("m=")) {
-			if live {
-				out.WriteString(ready)
-			}
+			flush()
 			w := bytes.Fields(line)
-			live = len(w) > 1 && string(w[1]) != "0"
+			n, live = n+1, len(w) > 1 && string(w[1]) != "0"
 		}
 		out.Write(bytes.TrimRight(line, "\r\n"))
 		out.WriteString("\r\n")
 	}
-	if live {
-		out.WriteString(ready)
-	}
+	flush()
 	return out.Bytes()
 }
 

@@ -1,0 +1,384 @@
+package sip
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	sipgo "github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/dialog"
+)
+
+// inbound is what a call that comes in has besides its dialog.
+type inbound struct {
+	info  Incoming
+	take  func(Incoming, IncomingCall) func(Event)
+	early []Event // told before there was anybody to tell
+	tx    *inviteTx
+	key   string // names the INVITE, whichever way it came: see inviteKey
+}
+
+// inviteTx is the server transaction of an INVITE. sipgo answers a CANCEL itself, with 487;
+// a response of ours that crosses it must not take the place of the 487, which would then
+// be what is sent again.
+type inviteTx struct {
+	*sipgo.ServerTx
+	req       *sipgo.Request
+	cancelled atomic.Bool
+}
+
+func (tx *inviteTx) Respond(res *sipgo.Response) error {
+	if tx.cancelled.Load() {
+		return sipgo.ErrTransactionCanceled
+	}
+	err := tx.ServerTx.Respond(res)
+	if tx.cancelled.Load() {
+		_ = tx.ServerTx.Respond(sipgo.NewResponseFromRequest(tx.req, 487, dialog.Phrase(487), nil))
+		return sipgo.ErrTransactionCanceled
+	}
+	return err
+}
+
+// onInvite takes an INVITE outside any dialog that passed the front door.
+func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
+	a.ua.mu.Lock()
+	take, closed := a.ua.incoming, a.ua.closed
+	a.ua.mu.Unlock()
+	switch {
+	case closed:
+		a.answer(req, tx, sendAway())
+		return
+	case take == nil:
+		a.answer(req, tx, verdict{status: 404})
+		return
+	}
+	c := newIncomingCall(a, req, tx, take)
+	if status, h := dialog.Refusal(c.options, req); status != 0 {
+		a.answer(req, tx, verdict{status, h})
+		return
+	}
+	id, v := a.ua.replaced(req)
+	if v.status != 0 {
+		a.answer(req, tx, v)
+		return
+	}
+	c.in.info.Replaces = id
+	if v := a.admit(c); v.status != 0 {
+		a.answer(req, tx, v)
+		return
+	}
+	c.post(grant{}) // its turn is now
+	c.watch(c.in.tx)
+	go func() {
+		defer a.wg.Done()
+		c.run()
+	}()
+}
+
+// sendAway sends a caller away for a short while, not all of them for the same one.
+func sendAway() verdict {
+	return verdict{503, dialog.Header{Name: "Retry-After", Value: strconv.Itoa(1 + rand.IntN(10))}}
+}
+
+// admit counts a call that comes in, if there is room for it and it is not the same
+// INVITE by another way (RFC 3261 8.2.2.2).
+func (a *attachment) admit(c *call) verdict {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.merging[c.in.key]:
+		return verdict{status: 482}
+	case a.shutd || a.pace.max > 0 && a.pace.busy >= a.pace.max:
+		return sendAway()
+	}
+	a.live++
+	c.w, c.target = &waiter{call: c, granted: true}, a.targetAt(c.hop)
+	a.pace.busy++
+	a.pace.move(nil, c.target)
+	a.calls[c.key()] = c
+	a.merging[c.in.key] = true
+	a.wg.Add(1)
+	return verdict{}
+}
+
+func inviteKey(req *sipgo.Request) string {
+	tag, _ := req.From().Params.Get("tag")
+	return string(*req.CallID()) + "\x00" + tag + "\x00" + strconv.FormatUint(uint64(req.CSeq().SeqNo), 10)
+}
+
+func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take func(Incoming, IncomingCall) func(Event)) *call {
+	offer := dialog.SDP(req)
+	c := &call{a: a, icid: icidOf(req), tried: true, hop: hopTo(strings.ToLower(req.Transport()), req.Source()),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	c.options = a.dialogOptions(Invite{Video: bytes.Contains(offer, []byte("m=video"))}, c.icid)
+	c.options.Rand = rand.Float64
+	c.id, c.tag = string(*req.CallID()), c.options.FromTag
+	// Every response has our tag in To, those that sipgo makes itself too.
+	req.To().Params.Add("tag", c.tag)
+	c.in = &inbound{take: take, tx: &inviteTx{ServerTx: tx, req: req}, key: inviteKey(req)}
+	c.in.info = a.incoming(req, offer, c.icid)
+	c.on = func(e Event) { c.in.early = append(c.in.early, e) }
+	c.d = dialog.NewIncoming(c.options, req, c.in.tx)
+	return c
+}
+
+// present shows the call to who takes it. It runs in the call's goroutine.
+func (c *call) present() {
+	sink := c.in.take(c.in.info, c)
+	if sink == nil {
+		sink = func(Event) {}
+		if !c.answeredByOwner() {
+			c.post(dialog.Reject{Status: 404})
+		}
+	}
+	c.on = sink
+	for _, e := range c.in.early {
+		c.on(e)
+	}
+	c.in.early = nil
+}
+
+// answeredByOwner says whether a final answer waits in the mailbox.
+func (c *call) answeredByOwner() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.inbox, func(in any) bool {
+		switch in.(type) {
+		case dialog.Accept, dialog.Reject, dialog.Hangup:
+			return true
+		}
+		return false
+	})
+}
+
+// Ring implements IncomingCall.
+func (c *call) Ring() { c.post(dialog.Ring{}) }
+
+// Accept implements IncomingCall.
+func (c *call) Accept(acc Acceptance) {
+	in := dialog.Accept{SDP: acc.SDP}
+	if acc.Focus != "" {
+		in.Contact = c.a.focusContact(acc.Focus, bytes.Contains(acc.SDP, []byte("m=video")))
+	}
+	c.post(in)
+}
+
+// Reject implements IncomingCall.
+func (c *call) Reject(status int, contact string) {
+	in := dialog.Reject{Status: status}
+	if contact != "" && status >= 300 && status < 400 {
+		in.Headers = []dialog.Header{{Name: "Contact", Value: "<" + contact + ">"}}
+	}
+	c.post(in)
+}
+
+// watch brings what concerns a server transaction of an INVITE to the mailbox.
+func (c *call) watch(tx *inviteTx) {
+	cancelled := func(cancel *sipgo.Request) {
+		tx.cancelled.Store(true)
+		c.post(dialog.Cancelled{Tx: tx, Req: cancel})
+	}
+	if !tx.OnCancel(cancelled) {
+		cancelled(nil) // it came before we listened; twice is nothing
+	}
+	// A peer that gives its ACK the INVITE's branch has it matched there.
+	c.a.wg.Go(func() {
+		for {
+			select {
+			case ack := <-tx.Acks():
+				c.post(dialog.Request{Req: ack})
+			case <-tx.Done():
+				return
+			}
+		}
+	})
+}
+
+// incoming reads what an INVITE says of its caller.
+func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Incoming {
+	return Incoming{
+		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
+		Target: req.Recipient.String(), To: req.To().Address.String(), Caller: identityOf(req),
+		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
+		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
+	}
+}
+
+func first(m sipgo.Message, name string) string {
+	if hs := m.GetHeaders(name); len(hs) > 0 {
+		return strings.TrimSpace(hs[0].Value())
+	}
+	return ""
+}
+
+// identityOf is who a request comes from: the asserted identity, a telephone number
+// before a SIP name, for all who may send to us are trusted (RFC 3325); else From.
+func identityOf(req *sipgo.Request) Identity {
+	id := Identity{URI: req.From().Address.String(), Name: req.From().DisplayName}
+	asserted := dialog.Values(req, "P-Asserted-Identity")
+	slices.SortStableFunc(asserted, func(x, y string) int { return rank(x) - rank(y) })
+	if len(asserted) > 0 && dialog.AddrSpec(asserted[0]) != "" {
+		id.URI, id.Trusted = dialog.AddrSpec(asserted[0]), true
+		if name := displayName(asserted[0]); name != "" {
+			id.Name = name
+		}
+	}
+	id.Number = numberOf(id.URI)
+	id.Verstat = verstat(id.URI)
+	if id.Verstat == "" { // some put it where the caller's own URI is
+		id.Verstat = verstat(req.From().Address.String())
+	}
+	for _, v := range dialog.Values(req, "Privacy") {
+		for w := range strings.SplitSeq(v, ";") {
+			switch strings.ToLower(strings.TrimSpace(w)) {
+			case "id", "user", "header":
+				id.Private = true
+			}
+		}
+	}
+	return id
+}
+
+func rank(nameAddr string) int {
+	if strings.HasPrefix(strings.ToLower(dialog.AddrSpec(nameAddr)), "tel:") {
+		return 0
+	}
+	return 1
+}
+
+// displayName is the name before the URI of a name-addr.
+func displayName(nameAddr string) string {
+	var uri sipgo.Uri
+	var ps sipgo.HeaderParams
+	name, err := sipgo.ParseAddressValue(nameAddr, &uri, &ps)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// numberOf is the telephone number in a tel: or sip: URI, without the separators that
+// people read it by; "" if it is none of E.164.
+func numberOf(uri string) string {
+	scheme, rest, _ := strings.Cut(uri, ":")
+	switch strings.ToLower(scheme) {
+	case "tel":
+	case "sip", "sips":
+		user, _, at := strings.Cut(rest, "@")
+		if !at {
+			return ""
+		}
+		rest = user
+	default:
+		return ""
+	}
+	rest, _, _ = strings.Cut(rest, ";")
+	number := strings.NewReplacer("-", "", ".", "", "(", "", ")", "").Replace(rest)
+	if !validNumber(number) {
+		return ""
+	}
+	return number
+}
+
+// verstat is the verification status a network put into a telephone number's URI (TS
+// 24.229 7.2A.20): in a sip: URI it stands among the parameters of the user part.
+func verstat(uri string) string {
+	uri, _, _ = strings.Cut(uri, "@")
+	for p := range strings.SplitSeq(uri, ";") {
+		if name, v, ok := strings.Cut(p, "="); ok && strings.EqualFold(name, "verstat") {
+			return v
+		}
+	}
+	return ""
+}
+
+// divertedFrom is who was dialled first: the oldest entry of Diversion (RFC 5806), or of
+// a History-Info (RFC 7044) that tells of more than this target.
+func divertedFrom(req *sipgo.Request) string {
+	if ds := dialog.Values(req, "Diversion"); len(ds) > 0 {
+		return dialog.AddrSpec(ds[len(ds)-1])
+	}
+	if hs := dialog.Values(req, "History-Info"); len(hs) > 1 {
+		uri, _, _ := strings.Cut(dialog.AddrSpec(hs[0]), "?") // Reason and Privacy ride on it
+		return uri
+	}
+	return ""
+}
+
+// icidOf is the call's name in everybody's charging records (RFC 7315 4.6).
+func icidOf(req *sipgo.Request) string {
+	if id := dialog.Params(first(req, "P-Charging-Vector"))["icid-value"]; id != "" {
+		return id
+	}
+	// The first parameter of the header stands before any semicolon.
+	if name, v, ok := strings.Cut(dialog.Params(first(req, "P-Charging-Vector"))[""], "="); ok && strings.EqualFold(strings.TrimSpace(name), "icid-value") {
+		if v = strings.Trim(strings.TrimSpace(v), `"`); v != "" {
+			return v
+		}
+	}
+	return token()
+}
+
+// focusContact is the Contact of a conference (RFC 4579 5.2).
+func (a *attachment) focusContact(user string, video bool) string {
+	c := "<sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport() + ">;" + mmtelTag + ";audio"
+	if video {
+		c += ";video"
+	}
+	return c + ";isfocus"
+}
+
+// which asks a call's goroutine for the dialog with this remote tag.
+type which struct {
+	tag    string
+	answer chan dialog.Match // cap 1
+}
+
+// replaced resolves Replaces (RFC 3891 3) to the Call-ID of a call of ours.
+func (ua *UA) replaced(req *sipgo.Request) (callID string, v verdict) {
+	hs := req.GetHeaders("Replaces")
+	if len(hs) == 0 {
+		return "", verdict{}
+	}
+	ps := dialog.Params(hs[0].Value())
+	id, local, remote := ps[""], ps["to-tag"], ps["from-tag"]
+	_, earlyOnly := ps["early-only"]
+	if len(hs) > 1 || id == "" || local == "" {
+		return "", verdict{status: 400}
+	}
+	for _, a := range ua.atts {
+		c := a.find(id, local)
+		if c == nil {
+			continue
+		}
+		switch m := c.match(remote); {
+		case !m.Found:
+		case m.Ended:
+			return "", verdict{status: 603}
+		case m.Confirmed && earlyOnly:
+			return "", verdict{status: 486}
+		case !m.Confirmed && m.Incoming: // only who called may have an early dialog replaced
+		default:
+			return id, verdict{}
+		}
+	}
+	return "", verdict{status: 481}
+}
+
+// match asks the call's goroutine about one of its dialogs.
+func (c *call) match(remoteTag string) dialog.Match {
+	q := which{remoteTag, make(chan dialog.Match, 1)}
+	c.post(q)
+	select {
+	case m := <-q.answer:
+		return m
+	case <-c.done:
+		return dialog.Match{}
+	}
+}
