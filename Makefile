@@ -12,7 +12,7 @@ export CGO_ENABLED ?= 1
 APT_BUILD := pkg-config gcc libopencore-amrwb-dev libopencore-amrnb-dev libvo-amrwbenc-dev \
              libavcodec-dev libavutil-dev libopenh264-dev libyuv-dev
 APT_RUN   := fonts-wqy-microhei
-APT_TEST  := sip-tester ffmpeg chromium
+APT_TEST  := sip-tester ffmpeg chromium kamailio kamailio-ims-modules kamailio-presence-modules kamailio-sqlite-modules
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # apt-missing prints those of its arguments that are not installed.
@@ -27,7 +27,7 @@ define apt-install
 	fi
 endef
 
-.PHONY: demo test bench build quiet-build web web-deps deps deps-test lint fmt generate clean
+.PHONY: demo test bench build quiet-build web web-deps deps deps-test lint fmt generate prompts clean
 
 ## demo: build everything, start the daemon with the lab, call eight phones
 demo: quiet-build
@@ -79,8 +79,13 @@ bench: quiet-build
 fmt:
 	gofmt -w $$(git ls-files '*.go')
 
+## prompts: speak bridge/prompts/*.wav anew
+prompts:
+	$(call apt-install,espeak-ng ffmpeg)
+	$(GO) generate ./bridge/prompts
+
 generate:
-	$(GO) generate ./...
+	$(GO) generate ./bridge/api ./media/...
 
 clean:
 	rm -rf bin bridge/console/dist/app $(WEB)/node_modules

@@ -43,6 +43,8 @@ type Bridge struct {
 	mu      sync.Mutex
 	rooms   map[string]*room
 	closing bool
+	pins    map[string]string // PIN -> conference id
+	aliases map[string]string // alias -> conference id
 }
 
 // How often the engine's figures and the attachments' states are read.
@@ -70,6 +72,7 @@ func New(d Deps) (*Bridge, error) {
 		caller: d.Caller, media: d.Media, store: d.Store, log: d.Log, opt: d.Options.withDefaults(),
 		hub: newHub(now), counts: newCounts(), totals: newTotals(),
 		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
+		pins: map[string]string{}, aliases: map[string]string{},
 	}
 	saved, err := d.Store.Load(context.Background())
 	if err != nil {
@@ -87,6 +90,16 @@ func New(d Deps) (*Bridge, error) {
 			if o := last[c.Members[i].ID]; o != nil {
 				c.Members[i].LastOutcome = o
 			}
+		}
+		if c.Conference.AdHoc { // its calls ended with the last process
+			if err := d.Store.DropConference(b.ctx, c.Conference.ID); err != nil {
+				d.Log.Warn("an ad-hoc conference stays in the store", "conference_id", c.Conference.ID, "err", err)
+			}
+			continue
+		}
+		if err := b.restoreNames(&c.Conference); err != nil {
+			b.cancel()
+			return nil, fmt.Errorf("bridge: %w", err)
 		}
 		b.store.QueueSeq(c.Conference.ID, c.Seq+seqBlock)
 		b.rooms[c.Conference.ID] = newRoom(b, c.Conference, c.Seq, c.Members)

@@ -45,13 +45,21 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Detail) 
 
 // ConferenceSpec makes a conference.
 type ConferenceSpec struct {
-	Name string
-	Type ConferenceType
+	Name        string
+	Type        ConferenceType
+	PIN         string     // six digits; "": made up
+	Alias       string     // "": none
+	JoinPolicy  JoinPolicy // "": pin
+	WhoMayRefer Referrers  // "": creator
 }
 
 // ConferencePatch changes what is not nil.
 type ConferencePatch struct {
-	Name *string
+	Name        *string
+	PIN         *string // "": another one is made up
+	Alias       *string // "": none
+	JoinPolicy  *JoinPolicy
+	WhoMayRefer *Referrers
 }
 
 // MemberSpec makes a member.

@@ -108,6 +108,12 @@ type Options struct {
 	CallingCode string
 	// NoVideo makes every leg a voice leg, also in conferences of type video.
 	NoVideo bool
+	// DialIn are numbers (E.164) that all conferences share: the PIN says which is meant.
+	DialIn []string
+	// FactoryURIs are where a phone makes a conference by itself.
+	FactoryURIs []string
+	// Domain of the conferences' own URIs; "": they have none to show.
+	Domain string
 	// MediaIP is the local address for media where an attachment does not name one.
 	MediaIP string
 	// CloseTimeout caps how long Close waits for BYEs. 0: 5 s.

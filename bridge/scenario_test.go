@@ -25,6 +25,9 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write what happened into the scenario files")
 
+// dialIn is the number that the house's conferences share.
+const dialIn = "+861066668888"
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var organiser = bridge.Actor{Account: "acc_1", Name: "organiser", Via: "session", Remote: "192.0.2.1"}
@@ -95,7 +98,8 @@ func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 
 func (h *house) boot() {
 	h.t.Helper()
-	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Log: slog.New(slog.NewJSONHandler(&h.logs, nil))})
+	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
+		Options: bridge.Options{DialIn: []string{dialIn}, FactoryURIs: []string{"sip:mmtel@conf-factory.ims.example"}, Domain: "ims.example"}})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -107,21 +107,44 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 	if spec.Type != VideoConference && spec.Type != AudioConference {
 		return Conference{}, &Error{Kind: Invalid, Code: "type_invalid", Detail: `type is "video" or "audio"`, Field: "/type"}
 	}
+	now := time.Now().UTC()
+	c = Conference{ID: newID("conf"), Name: spec.Name, Type: spec.Type, State: "idle", Owner: a.Account, CreatedAt: now, UpdatedAt: now,
+		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator)}
+	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
+		return Conference{}, bad
+	}
+	var bad *Error
+	if c.Alias, bad = b.cleanAlias(spec.Alias); bad != nil {
+		return Conference{}, bad
+	}
+	_, c, err = b.makeConference(ctx, c)
+	return c, err
+}
+
+// makeConference writes a conference that is whole but for its PIN, and opens its room.
+func (b *Bridge) makeConference(ctx context.Context, c Conference, members ...Member) (*room, Conference, error) {
 	b.mu.Lock()
 	closing, full := b.closing, len(b.rooms) >= b.opt.MaxConferences
 	b.mu.Unlock()
 	if closing {
-		return Conference{}, errClosing()
+		return nil, Conference{}, errClosing()
 	}
 	if full {
-		return Conference{}, &Error{Kind: Full, Code: "too_many_conferences", Detail: "delete a conference first"}
+		return nil, Conference{}, &Error{Kind: Full, Code: "too_many_conferences", Detail: "delete a conference first"}
 	}
-	now := time.Now().UTC()
-	c = Conference{ID: newID("conf"), Name: spec.Name, Type: spec.Type, State: "idle", Owner: a.Account, CreatedAt: now, UpdatedAt: now}
-	if err := b.store.PutConference(ctx, c, seqBlock); err != nil {
-		return Conference{}, err
+	if bad := b.claim(&c); bad != nil {
+		return nil, Conference{}, bad
 	}
-	r := newRoom(b, c, 0, nil)
+	c.DialIn = b.opt.dialIn(c)
+	err := b.store.PutConference(ctx, c, seqBlock)
+	if err == nil && len(members) > 0 {
+		err = b.store.PutMembers(ctx, members...)
+	}
+	if err != nil {
+		b.release(c, Conference{})
+		return nil, Conference{}, err
+	}
+	r := newRoom(b, c, 0, members)
 	b.mu.Lock()
 	closing = b.closing
 	if !closing {
@@ -130,14 +153,15 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 	b.mu.Unlock()
 	if closing { // it is on the disk, and there after the restart
 		r.stop()
-		return Conference{}, errClosing()
+		return nil, Conference{}, errClosing()
 	}
-	if err := r.do(func(now time.Time) {
+	err = r.do(func(now time.Time) {
 		r.emit(now, "conference.created", "", "", r.conf)
-	}); err != nil {
-		return Conference{}, err
-	}
-	return c, nil
+		for _, m := range r.members {
+			r.emitMember(now, m, "member.added")
+		}
+	})
+	return r, r.view.Load().Conference, err
 }
 
 // Conferences pages through the actor's conferences, newest first.
@@ -180,23 +204,57 @@ func (b *Bridge) UpdateConference(ctx context.Context, a Actor, id string, p Con
 		return Conference{}, err
 	}
 	defer done()
-	c = v.Conference
-	if p.Name == nil {
-		return c, nil
-	}
-	name, err := cleanName(*p.Name, "/name", true)
-	if err != nil || name == c.Name {
+	was := v.Conference
+	if c, err = b.patched(was, p); err != nil || c == was {
 		return c, err
 	}
-	c.Name, c.UpdatedAt = name, time.Now().UTC()
+	if bad := b.claim(&c); bad != nil {
+		return Conference{}, bad
+	}
+	c.DialIn, c.UpdatedAt = b.opt.dialIn(c), time.Now().UTC()
 	if err := b.store.PutConference(ctx, c, 0); err != nil {
+		b.release(c, was)
 		return Conference{}, err
 	}
+	b.release(was, c)
 	err = r.do(func(now time.Time) {
 		r.conf.Name, r.conf.UpdatedAt = c.Name, c.UpdatedAt
+		r.conf.PIN, r.conf.Alias, r.conf.DialIn = c.PIN, c.Alias, c.DialIn
+		r.conf.JoinPolicy, r.conf.WhoMayRefer = c.JoinPolicy, c.WhoMayRefer
 		r.emit(now, "conference.updated", "", "", r.conf)
 	})
 	return r.view.Load().Conference, err
+}
+
+// patched is c as p wants it. A PIN that is to be made up is "".
+func (b *Bridge) patched(c Conference, p ConferencePatch) (Conference, error) {
+	if p.Name != nil {
+		name, err := cleanName(*p.Name, "/name", true)
+		if err != nil {
+			return c, err
+		}
+		c.Name = name
+	}
+	if p.PIN != nil {
+		c.PIN = *p.PIN
+	}
+	if p.Alias != nil {
+		alias, bad := b.cleanAlias(*p.Alias)
+		if bad != nil {
+			return c, bad
+		}
+		c.Alias = alias
+	}
+	if p.JoinPolicy != nil {
+		c.JoinPolicy = *p.JoinPolicy
+	}
+	if p.WhoMayRefer != nil {
+		c.WhoMayRefer = *p.WhoMayRefer
+	}
+	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
+		return c, bad
+	}
+	return c, nil
 }
 
 // DeleteConference hangs up everybody and forgets the conference and its roster. The
@@ -219,6 +277,7 @@ func (b *Bridge) DeleteConference(ctx context.Context, a Actor, id string) (err 
 	delete(b.rooms, id)
 	b.wg.Add(1)
 	b.mu.Unlock()
+	b.release(r.view.Load().Conference, Conference{})
 	err = r.do(func(now time.Time) {
 		r.shutdown(now, "the conference has ended")
 		r.emit(now, "conference.deleted", "", "", r.conf)

@@ -98,6 +98,40 @@ type Conference struct {
 	Members   int            `json:"members"`
 	Ringing   int            `json:"ringing"`
 	InRoom    int            `json:"in_conference"`
+	// PIN lets callers in, and where conferences share a number it says which one is meant.
+	PIN         string     `json:"pin"`
+	Alias       string     `json:"alias"` // what may be dialled besides its URI: a number, or a name; "" none
+	JoinPolicy  JoinPolicy `json:"join_policy"`
+	WhoMayRefer Referrers  `json:"who_may_refer"`
+	AdHoc       bool       `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
+	DialIn      DialIn     `json:"dial_in"`
+}
+
+// JoinPolicy says who may call into a conference.
+type JoinPolicy string
+
+const (
+	JoinOpen   JoinPolicy = "open"         // everybody
+	JoinListed JoinPolicy = "allow_listed" // asserted numbers that are on the roster
+	JoinPIN    JoinPolicy = "pin"          // who gives the PIN
+)
+
+// Referrers says whose REFER a conference follows: who may have others called and hung up
+// from a phone.
+type Referrers string
+
+const (
+	ReferCreator    Referrers = "creator"    // the phone that made it, over the factory
+	ReferModerators Referrers = "moderators" // hosts, and the creator
+	ReferAny        Referrers = "any"        // whoever is in
+	ReferNone       Referrers = "none"
+)
+
+// DialIn is what callers dial: a telephone number, "" if there is none, and the
+// conference's own URI, "" without an attachment.
+type DialIn struct {
+	Number string `json:"number"`
+	URI    string `json:"uri"`
 }
 
 // Member is a row of the roster.
@@ -160,7 +194,7 @@ type Leg struct {
 	Conference  string          `json:"conference_id"`
 	State       LegState        `json:"state"`
 	Since       time.Time       `json:"since"`
-	Direction   string          `json:"direction"` // outbound
+	Direction   string          `json:"direction"` // outbound | inbound
 	Attachment  string          `json:"attachment"`
 	Outcome     Outcome         `json:"outcome"` // null while it lives
 	SIP         *SIPResult      `json:"sip"`

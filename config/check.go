@@ -16,6 +16,7 @@ import (
 
 var (
 	countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
+	e164        = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 	callingCode = regexp.MustCompile(`^\+[1-9][0-9]{0,2}$`)
 	simpleName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 	domainName  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
@@ -40,6 +41,7 @@ func (l *loader) check(c *File) {
 	if c.Calls.CallingCode != "" && !callingCode.MatchString(c.Calls.CallingCode) {
 		l.fault("calls.calling_code", "%q is not a country's calling code such as +86", c.Calls.CallingCode)
 	}
+	l.inbound(&c.Inbound)
 	l.media(&c.Media)
 	if c.Video.FPS < 1 || c.Video.FPS > 30 {
 		l.fault("video.fps", "%d is not from 1 to 30", c.Video.FPS)
@@ -55,6 +57,22 @@ func (l *loader) check(c *File) {
 		}
 		seen[a.Name] = true
 		l.attachment(a, key)
+	}
+}
+
+func (l *loader) inbound(in *Inbound) {
+	for i, n := range in.DialIn {
+		if !e164.MatchString(n) {
+			l.fault(fmt.Sprintf("inbound.dial_in[%d]", i), "%q is not a number with + and country code", n)
+		}
+	}
+	for i, u := range in.FactoryURIs {
+		if user, domain, at := strings.Cut(strings.TrimPrefix(u, "sip:"), "@"); !strings.HasPrefix(u, "sip:") || !at || user == "" || !domainName.MatchString(domain) {
+			l.fault(fmt.Sprintf("inbound.factory_uris[%d]", i), "%q is not a URI such as sip:conference@factory.example", u)
+		}
+	}
+	if in.Domain != "" && !domainName.MatchString(in.Domain) {
+		l.fault("inbound.domain", "%q is not a domain", in.Domain)
 	}
 }
 
@@ -159,8 +177,7 @@ func (l *loader) target(a *Attachment, i int, key string) {
 		t.Transport = got.Transport
 	}
 	if t.Transport != "" {
-		l.oneOf(key+".transport", t.Transport, "udp", "tcp", "tls")
-		if a.Mode == "ue" && t.Transport != a.Transport {
+		if l.oneOf(key+".transport", t.Transport, "udp", "tcp", "tls"); a.Mode == "ue" && t.Transport != a.Transport {
 			l.fault(key+".transport", "%q: mode ue has one transport, %s", t.Transport, a.Transport)
 		}
 	}

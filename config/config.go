@@ -14,6 +14,7 @@ type File struct {
 	Log         Log          `yaml:"log"`
 	HTTP        HTTP         `yaml:"http"`
 	Calls       Calls        `yaml:"calls"`
+	Inbound     Inbound      `yaml:"inbound"`
 	Media       Media        `yaml:"media"`
 	Video       Video        `yaml:"video"`
 	Attachments []Attachment `yaml:"attachments"`
@@ -38,6 +39,13 @@ type Calls struct {
 	SetupTimeout time.Duration `yaml:"setup_timeout"` // 5s to 3m
 	Country      string        `yaml:"country"`       // ISO 3166: whose emergency numbers are refused; empty: every country's
 	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
+}
+
+// Inbound is what may be called.
+type Inbound struct {
+	DialIn      []string `yaml:"dial_in"`      // numbers shared by all conferences: the PIN says which one is meant
+	FactoryURIs []string `yaml:"factory_uris"` // sip: URIs at which a phone makes a conference (TS 24.147)
+	Domain      string   `yaml:"domain"`       // of the conferences' own URIs; empty: the first attachment's
 }
 
 // Media is the media process.
@@ -76,7 +84,7 @@ type Attachment struct {
 	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
 	Failover      time.Duration `yaml:"failover_timer"` // 0: 4 s on UDP, 6 s on streams
 	FailoverOn    []int         `yaml:"failover_on"`
-	DSCP          int           `yaml:"dscp"` // of SIP; 0: the system's
+	DSCP          int           `yaml:"dscp"`          // of SIP; 0: the system's
 	NumberForm    string        `yaml:"number_form"`   // tel | sip
 	Preconditions string        `yaml:"preconditions"` // off | passive
 	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp

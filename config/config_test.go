@@ -38,6 +38,9 @@ func normal(f File) File {
 	if len(f.Attachments) == 0 {
 		f.Attachments = nil
 	}
+	if len(f.Inbound.DialIn)+len(f.Inbound.FactoryURIs) == 0 {
+		f.Inbound.DialIn, f.Inbound.FactoryURIs = nil, nil
+	}
 	return f
 }
 
@@ -124,10 +127,10 @@ func TestFaults(t *testing.T) {
 		env        []string
 		want       []string
 	}{
-		{"limits, targets and failover", strings.ReplaceAll(ueWith("cps: -1"), "targets: ['127.0.0.1:5060']",
+		{"limits, targets and failover", strings.ReplaceAll(ue("cps: -1"), "targets: ['127.0.0.1:5060']",
 			"targets:\n      - host: a.example\n        wait: 3\n      - {host: b.example, transport: sctp, weight: 70000, cps: -1}\n      - {host: c.example, transport: udp}\n    failover_on: [486]\n    dscp: 64\n    failover_timer: 1ms\n    tls: {cert_file: x}"), nil, []string{
 			`line 5: unknown key "wait"`,
-			`line 6: attachments[0].targets[1]`, `transport "sctp" is none of udp, tcp, tls`, `attachments[0].targets[1].weight: 70000 is not from 0 to 65535`,
+			`line 2: attachments[0].auth: neither`, `line 6: attachments[0].targets[1].transport: "sctp" is not one of udp, tcp, tls`, `line 6: attachments[0].targets[1].transport: "sctp": mode ue`, `attachments[0].targets[1].weight: 70000 is not from 0 to 65535`,
 			`attachments[0].targets[1].cps: -1 is negative`,
 			`line 7: attachments[0].targets[2].transport: "udp": mode ue has one transport, tcp`,
 			`line 8: attachments[0].failover_on[0]: 486 is none of 500, 502, 503, 504`, `line 9: attachments[0].dscp: 64 is not from 0 to 63`,

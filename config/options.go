@@ -30,7 +30,6 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
 		Expires: a.Expires, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
 		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
-		SessionExpires: a.SessionExp, MinSE: a.MinSE,
 	}
 	for _, p := range a.TrustPeers {
 		if prefix, err := netip.ParsePrefix(p); err == nil { // checked on load
@@ -46,6 +45,7 @@ func (f File) Bridge() bridge.Options {
 		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout,
 		Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
 		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
+		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),
 	}
 }
 
@@ -55,4 +55,12 @@ func (f File) Engine() media.Options {
 		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
 		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers,
 	}
+}
+
+// domain is that of the conferences' URIs, "" if there is none to take.
+func (f File) domain() string {
+	if f.Inbound.Domain == "" && len(f.Attachments) > 0 {
+		return f.Attachments[0].Domain
+	}
+	return f.Inbound.Domain
 }

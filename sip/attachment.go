@@ -49,6 +49,8 @@ type attachment struct {
 
 	poke chan struct{} // cap 1: a peer was suspended or is new, watchPeers looks at its clock again
 
+	usages usageTable
+
 	mu      sync.Mutex
 	list    []*target // where requests may go, best first; replaced, never changed
 	pace    pacer
@@ -491,6 +493,7 @@ func (a *attachment) close(ctx context.Context) {
 		c.post(kill{})
 		<-c.done
 	}
+	a.usages.close(ctx)
 	a.watch()
 	a.watchd.Wait()
 	a.shut()

@@ -29,7 +29,8 @@ type call struct {
 	options dialog.Options
 	asks    map[uint64]func(status int) // who waits for Asked
 	lastAsk uint64
-	usages  int // of the dialog besides the call (RFC 5057)
+	usages  int     // of the dialog besides the call (RFC 5057)
+	other   *usages // what they are; nil as long as there was none
 
 	tried bool   // Trying was told
 	told  bool   // Ended was told
@@ -129,6 +130,9 @@ func (c *call) bury() {
 	}
 	for _, done := range c.asks {
 		done(0)
+	}
+	if c.other != nil {
+		c.other.stop("shutdown")
 	}
 	c.hunt.stop()
 	c.settled()
@@ -289,16 +293,12 @@ func (c *call) perform(act dialog.Action) {
 	}
 }
 
-// onOther takes a request of another usage of the dialog (RFC 5057). It is answered by
-// tellOther, then or within 2 s.
+// onOther takes a request of another usage of the dialog (RFC 5057): REFER, SUBSCRIBE. It
+// is answered by tellOther, then or within 2 s.
 func (c *call) onOther(e dialog.Other) {
-	switch e.Req.Method {
-	case sipgo.REFER:
-		c.tellOther(e.ID, 603)
-	case sipgo.SUBSCRIBE:
-		c.tellOther(e.ID, 489)
-	default:
-		c.tellOther(e.ID, 481) // we subscribe to nothing in here
+	if c.other == nil || !c.other.take(e.ID, e.Req) {
+		c.other = c.newUsages()
+		c.other.take(e.ID, e.Req)
 	}
 }
 

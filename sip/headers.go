@@ -15,7 +15,7 @@ import (
 )
 
 // The methods we know, as we tell peers.
-const allow = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS, NOTIFY, REFER, INFO"
+const allow = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS, NOTIFY, SUBSCRIBE, REFER, INFO"
 
 var methods = strings.Split(allow, ", ")
 

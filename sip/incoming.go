@@ -52,7 +52,7 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	a.ua.mu.Unlock()
 	switch {
 	case closed:
-		a.answer(req, tx, sendAway())
+		a.answer(req, tx, overload())
 		return
 	case take == nil:
 		a.answer(req, tx, verdict{status: 404})
@@ -81,8 +81,8 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	}()
 }
 
-// sendAway sends a caller away for a short while, not all of them for the same one.
-func sendAway() verdict {
+// overload sends a caller away for a short while, not all of them for the same one.
+func overload() verdict {
 	return verdict{503, dialog.Header{Name: "Retry-After", Value: strconv.Itoa(1 + rand.IntN(10))}}
 }
 
@@ -95,7 +95,7 @@ func (a *attachment) admit(c *call) verdict {
 	case a.merging[c.in.key]:
 		return verdict{status: 482}
 	case a.shutd || a.pace.max > 0 && a.pace.busy >= a.pace.max:
-		return sendAway()
+		return overload()
 	}
 	a.live++
 	c.w, c.target = &waiter{call: c, granted: true}, a.targetAt(c.hop)

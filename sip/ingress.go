@@ -135,7 +135,7 @@ func validate(req *sipgo.Request) verdict {
 
 // unsupported are the option tags a request requires and we do not know.
 func unsupported(req *sipgo.Request) []string {
-	known := []string{"100rel", "timer", "replaces", "precondition"}
+	known := []string{"100rel", "timer", "replaces", "precondition", "norefersub", "multiple-refer", "recipient-list-invite"}
 	return slices.DeleteFunc(dialog.Values(req, "Require"), func(tag string) bool {
 		return slices.Contains(known, strings.ToLower(tag))
 	})
@@ -164,6 +164,8 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	inDialog := req.To().Params.Has("tag")
 	switch {
 	case req.IsAck():
+	case req.Method == sipgo.SUBSCRIBE, req.Method == sipgo.REFER, req.Method == sipgo.NOTIFY:
+		a.onUsage(req, tx)
 	case inDialog || req.Method != sipgo.INVITE && req.Method != sipgo.OPTIONS:
 		a.answer(req, tx, verdict{status: 481})
 	case req.Method == sipgo.OPTIONS:
@@ -171,6 +173,19 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	default:
 		a.onInvite(req, tx)
 	}
+}
+
+// onUsage takes a request of a subscription that is in no call's dialog.
+func (a *attachment) onUsage(req *sipgo.Request, tx *sipgo.ServerTx) {
+	if o := a.usages.find(req); o != nil {
+		o.onRequest(req, tx)
+		return
+	}
+	if req.To().Params.Has("tag") || req.Method == sipgo.NOTIFY {
+		a.answer(req, tx, verdict{status: 481})
+		return
+	}
+	a.begin(req, tx)
 }
 
 // callOf finds the call whose dialog a request names: Call-ID and our tag.

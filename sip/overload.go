@@ -9,11 +9,11 @@ import (
 	sipgo "github.com/emiago/sipgo/sip"
 )
 
-// overloadOf reads what a response asks for in our Via: oc per cent of the new calls left
+// sheddingOf reads what a response asks for in our Via: oc per cent of the new calls left
 // out for oc-validity milliseconds, 500 if it does not say (RFC 7339 4.1 to 4.4, 5). ok is
 // false where nothing sound is asked for. We do not announce that we do this: sipgo, and so
 // half of the small peers there are, loses what follows a quoted parameter of a Via.
-func overloadOf(now time.Time, via *sipgo.ViaHeader) (o overload, ok bool) {
+func sheddingOf(now time.Time, via *sipgo.ViaHeader) (o shedding, ok bool) {
 	if via == nil || via.Params == nil {
 		return o, false
 	}
@@ -33,7 +33,7 @@ func overloadOf(now time.Time, via *sipgo.ViaHeader) (o overload, ok bool) {
 			return o, false
 		}
 	}
-	return overload{loss, now.Add(min(time.Duration(valid)*time.Millisecond, longestSuspension))}, true
+	return shedding{loss, now.Add(min(time.Duration(valid)*time.Millisecond, longestSuspension))}, true
 }
 
 // ocRest finds the algorithm, and the validity where it stands behind the algorithm's
@@ -54,7 +54,7 @@ func ocRest(params sipgo.HeaderParams) (algo, validity string) {
 
 // heed takes what a peer's response says of its load.
 func (a *attachment) heed(t *target, res *sipgo.Response) {
-	o, ok := overloadOf(time.Now(), res.Via())
+	o, ok := sheddingOf(time.Now(), res.Via())
 	if !ok {
 		return
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // What a peer says of its load, read from a response as it comes.
-func TestOverloadOf(t *testing.T) {
+func TestSheddingOf(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for _, tt := range []struct {
 		via  string
@@ -34,7 +34,7 @@ func TestOverloadOf(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", tt.via, err)
 		}
-		o, ok := overloadOf(now, m.Via())
+		o, ok := sheddingOf(now, m.Via())
 		if ok != tt.ok || ok && (o.loss != tt.loss || o.until.Sub(now) != tt.for_) {
 			t.Errorf("%s: %d %% for %v, %v", tt.via, o.loss, o.until.Sub(now), ok)
 		}

@@ -235,7 +235,7 @@ type meter struct {
 }
 
 // lateness is how much of a delay of our own is made up for; more would be a burst.
-const lateness = 100 * time.Millisecond
+const lateness = 150 * time.Millisecond
 
 func meterOf(cps float64) meter {
 	if cps <= 0 {

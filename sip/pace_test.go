@@ -87,7 +87,7 @@ func TestPacerHoldsOneToken(t *testing.T) {
 	f := newFields(t, 10, 0, &target{})
 	f.add(1)
 	f.run(time.Second, 0)
-	for _, pause := range []time.Duration{time.Minute, 150 * time.Millisecond, 101 * time.Millisecond} {
+	for _, pause := range []time.Duration{time.Minute, 250 * time.Millisecond, 101 * time.Millisecond} {
 		f.now = f.now.Add(pause)
 		f.add(3)
 		if _, at := f.run(time.Second, 0); !slices.Equal(at, []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond}) {
@@ -218,7 +218,7 @@ func TestInOrder(t *testing.T) {
 
 // RFC 7339: so many per cent of the new calls are left out, until it runs out.
 func TestPacerSheds(t *testing.T) {
-	x := &target{oc: overload{loss: 30, until: time.Unix(1002, 0)}}
+	x := &target{oc: shedding{loss: 30, until: time.Unix(1002, 0)}}
 	f := newFields(t, 0, 0, x)
 	n := 0.0
 	f.p.chance = func() float64 { n += 0.0101; return n - math.Floor(n) }
@@ -243,7 +243,7 @@ func TestPacerSheds(t *testing.T) {
 // On a real socket: 200 calls asked for at once reach the peer at the attachment's rate
 // to 5 %, the queue is told, and a call that is hung up in it leaves no trace.
 func TestCallAllIsPaced(t *testing.T) {
-	const cps, calls = 100, 200
+	const cps, calls = 40, 200
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -314,7 +314,7 @@ func TestCallAllIsPaced(t *testing.T) {
 		t.Errorf("%d calls took %.3f s, want %.3f within 5 %%", calls, took, want)
 	}
 	last := queued[len(queued)-1]
-	if len(queued) < calls || last.Ahead < calls-5 || last.Until.Sub(last.At) < 1900*time.Millisecond {
+	if len(queued) < calls || last.Ahead < calls-5 || last.Until.Sub(last.At) < 4900*time.Millisecond {
 		t.Errorf("%d were queued; the last %d behind, for %v", len(queued), last.Ahead, last.Until.Sub(last.At))
 	}
 	if s := ua.Attachments()[0]; s.Queued != 0 || s.Calls != 0 || s.Targets[0].Calls != 0 {

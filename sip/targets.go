@@ -99,7 +99,7 @@ type target struct {
 	rtt    time.Duration // of the last OPTIONS answered
 	calls  int
 	meter  meter
-	oc     overload
+	oc     shedding
 }
 
 // hopTo names where a request goes, and over what.
@@ -154,15 +154,15 @@ func inOrder(ts []*target, chance func() float64) []*target {
 	return out
 }
 
-// overload is what a peer asked for with RFC 7339's loss algorithm: leave out so many
+// shedding is what a peer asked for with RFC 7339's loss algorithm: leave out so many
 // per cent of new calls until its time is over.
-type overload struct {
+type shedding struct {
 	loss  int
 	until time.Time
 }
 
 // sheds says that this call is one of those.
-func (o overload) sheds(now time.Time, chance func() float64) bool {
+func (o shedding) sheds(now time.Time, chance func() float64) bool {
 	return o.loss > 0 && now.Before(o.until) && chance()*100 < float64(o.loss)
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -88,7 +89,8 @@ func (f *fake) CreateConference(ctx context.Context, a bridge.Actor, s bridge.Co
 		return bridge.Conference{}, f.err
 	}
 	f.created++
-	c := bridge.Conference{ID: fmt.Sprintf("conf_%03d", f.created), Name: s.Name, Type: s.Type, State: "idle", Owner: a.Account, CreatedAt: at, UpdatedAt: at}
+	c := bridge.Conference{ID: fmt.Sprintf("conf_%03d", f.created), Name: s.Name, Type: s.Type, State: "idle", Owner: a.Account, CreatedAt: at, UpdatedAt: at,
+		PIN: cmp.Or(s.PIN, "314159"), Alias: s.Alias, JoinPolicy: cmp.Or(s.JoinPolicy, bridge.JoinPIN), WhoMayRefer: cmp.Or(s.WhoMayRefer, bridge.ReferCreator)}
 	f.confs = append(f.confs, c)
 	return c, nil
 }

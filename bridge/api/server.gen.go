@@ -103,11 +103,25 @@ type Conference = bridge.Conference
 
 // ConferencePatch defines model for ConferencePatch.
 type ConferencePatch struct {
-	Name *string `json:"name,omitempty"`
+	// Alias Empty: none
+	Alias *string `json:"alias,omitempty"`
+
+	// JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
+	JoinPolicy *JoinPolicy `json:"join_policy,omitempty"`
+	Name       *string     `json:"name,omitempty"`
+
+	// Pin Empty: another one is made up
+	Pin *string `json:"pin,omitempty"`
+
+	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`
 }
 
 // ConferenceType defines model for ConferenceType.
 type ConferenceType = bridge.ConferenceType
+
+// DialIn What callers dial
+type DialIn = bridge.DialIn
 
 // FieldError defines model for FieldError.
 type FieldError struct {
@@ -116,6 +130,9 @@ type FieldError struct {
 	// Pointer JSON pointer into the body (RFC 6901); for a parameter its name
 	Pointer string `json:"pointer"`
 }
+
+// JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
+type JoinPolicy = bridge.JoinPolicy
 
 // LastOutcome Of the newest ended leg
 type LastOutcome = bridge.LastOutcome
@@ -194,8 +211,19 @@ type NewCallsMedia string
 
 // NewConference defines model for NewConference.
 type NewConference struct {
-	Name string         `json:"name"`
+	// Alias What may be dialled besides the URI: a number in E.164, or a name of letters, digits, - _ .
+	Alias *string `json:"alias,omitempty"`
+
+	// JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
+	JoinPolicy *JoinPolicy `json:"join_policy,omitempty"`
+	Name       string      `json:"name"`
+
+	// Pin Six digits, no other conference's; absent: made up
+	Pin  *string        `json:"pin,omitempty"`
 	Type ConferenceType `json:"type"`
+
+	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`
 }
 
 // NewMember defines model for NewMember.
@@ -239,6 +267,9 @@ type Problem struct {
 
 // Quality defines model for Quality.
 type Quality = bridge.Quality
+
+// Referrers Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+type Referrers = bridge.Referrers
 
 // Registration defines model for Registration.
 type Registration = bridge.Registration
@@ -388,7 +419,7 @@ type ServerInterface interface {
 	// GetConference One conference
 	// (GET /v1/conferences/{c})
 	GetConference(w http.ResponseWriter, r *http.Request, c ConferenceID, params GetConferenceParams)
-	// UpdateConference Rename a conference
+	// UpdateConference Rename a conference, change its PIN or who may call in
 	// (PATCH /v1/conferences/{c})
 	UpdateConference(w http.ResponseWriter, r *http.Request, c ConferenceID)
 	// Call Call members
@@ -2334,7 +2365,7 @@ type StrictServerInterface interface {
 	// GetConference One conference
 	// (GET /v1/conferences/{c})
 	GetConference(ctx context.Context, request GetConferenceRequestObject) (GetConferenceResponseObject, error)
-	// UpdateConference Rename a conference
+	// UpdateConference Rename a conference, change its PIN or who may call in
 	// (PATCH /v1/conferences/{c})
 	UpdateConference(ctx context.Context, request UpdateConferenceRequestObject) (UpdateConferenceResponseObject, error)
 	// Call Call members

@@ -352,8 +352,8 @@ func (k *call) bearerUp() {
 }
 
 func (h *Handset) t1() time.Duration {
-	if h.core.o.T1 > 0 {
-		return h.core.o.T1
+	if h.home.T1 > 0 {
+		return h.home.T1
 	}
 	return 500 * time.Millisecond
 }

@@ -54,11 +54,19 @@ func (o HandsetOptions) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Network is where a handset registers: a Core, or a core that is not the lab's.
+type Network struct {
+	Addr   netip.AddrPort // of the P-CSCF, UDP and TCP
+	Domain string         // home domain
+	T1     time.Duration  // RFC 3261 timer T1; 0 is 500 ms
+	Log    *slog.Logger   // nil: no log
+}
+
 // Handset is a simulated phone. Its methods may be called from anywhere.
 type Handset struct {
 	o    HandsetOptions
 	s    Script
-	core *Core
+	home Network
 	auth Auth
 	log  *slog.Logger
 	ep   *wire.Endpoint
@@ -87,45 +95,18 @@ func (c *Core) AddHandset(o HandsetOptions) (*Handset, error) {
 }
 
 func (c *Core) addHandset(o HandsetOptions) (*Handset, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
+	if o.Auth == nil {
+		sim := NewSIM()
+		o.Auth = &sim
 	}
-	if o.Profile == "" {
-		o.Profile = VolteVideo
-	}
-	if o.Transport == "" {
-		o.Transport = "udp"
-	}
-	if o.MaxCalls == 0 {
-		o.MaxCalls = 1
-	}
-	if o.Media == nil {
-		o.Media = NewSilent
-	}
-	h := &Handset{
-		o: o, core: c, log: c.log.With("handset", o.Name), done: make(chan struct{}),
-		changed: make(chan struct{}), live: map[string]*call{},
-	}
-	h.s, _ = o.Profile.Script()
-	if o.Script != nil {
-		h.s = *o.Script
-	}
-	if o.Auth != nil {
-		h.auth = *o.Auth
-	} else {
-		h.auth = newSIM()
-	}
-	started := make(chan struct{})
-	var err error
-	h.ep, err = wire.Listen(wire.Options{
-		Addr: netip.AddrPortFrom(c.Addr().Addr(), 0).String(), Log: h.log, T1: c.o.T1,
-		Accept:  func(*wire.Message, wire.Target) bool { <-started; return true },
-		Request: h.request, Ack: h.ack, Trace: h.trace,
-	})
+	h, err := newHandset(Network{Addr: c.Addr(), Domain: c.o.Domain, T1: c.o.T1, Log: c.log}, o)
 	if err != nil {
 		return nil, err
 	}
-	close(started)
+	if err := c.AddSubscriber(h.IMPI(), h.IMPU(), h.auth); err != nil {
+		h.Close()
+		return nil, err
+	}
 	if err := h.join(); err != nil {
 		h.Close()
 		return nil, err
@@ -143,11 +124,68 @@ func (c *Core) addHandset(o HandsetOptions) (*Handset, error) {
 	return h, nil
 }
 
-// join provisions the subscriber and registers.
-func (h *Handset) join() error {
-	if err := h.core.AddSubscriber(h.impi(), h.impu(), h.auth); err != nil {
-		return err
+// NewHandset makes a phone of a network that knows its subscriber already: IMPI, IMPU and
+// o.Auth, which must not be nil. Unless its script is off it registers; it returns when it
+// can be called. The caller closes it.
+func NewHandset(n Network, o HandsetOptions) (*Handset, error) {
+	if o.Auth == nil {
+		return nil, fmt.Errorf("handset %s: no secrets", o.Number)
 	}
+	h, err := newHandset(n, o)
+	if err != nil {
+		return nil, fmt.Errorf("handset %s: %w", o.Number, err)
+	}
+	if err := h.join(); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("handset %s: %w", o.Number, err)
+	}
+	return h, nil
+}
+
+// newHandset opens the sockets; nothing is registered.
+func newHandset(n Network, o HandsetOptions) (*Handset, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Profile == "" {
+		o.Profile = VolteVideo
+	}
+	if o.Transport == "" {
+		o.Transport = "udp"
+	}
+	if o.MaxCalls == 0 {
+		o.MaxCalls = 1
+	}
+	if o.Media == nil {
+		o.Media = NewSilent
+	}
+	if n.Log == nil {
+		n.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Handset{
+		o: o, home: n, auth: *o.Auth, log: n.Log.With("handset", o.Name), done: make(chan struct{}),
+		changed: make(chan struct{}), live: map[string]*call{},
+	}
+	h.s, _ = o.Profile.Script()
+	if o.Script != nil {
+		h.s = *o.Script
+	}
+	started := make(chan struct{})
+	var err error
+	h.ep, err = wire.Listen(wire.Options{
+		Addr: netip.AddrPortFrom(n.Addr.Addr(), 0).String(), Log: h.log, T1: n.T1,
+		Accept:  func(*wire.Message, wire.Target) bool { <-started; return true },
+		Request: h.request, Ack: h.ack, Trace: h.trace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	close(started)
+	return h, nil
+}
+
+// join registers, unless the phone is off.
+func (h *Handset) join() error {
 	if err := h.newUSIM(); err != nil {
 		return err
 	}
@@ -169,8 +207,17 @@ func (h *Handset) Profile() Profile { return h.o.Profile }
 // Addr is the handset's own SIP address, UDP and TCP.
 func (h *Handset) Addr() netip.AddrPort { return h.ep.Addr() }
 
-func (h *Handset) impi() string { return strings.TrimPrefix(h.o.Number, "+") + "@" + h.core.o.Domain }
-func (h *Handset) impu() string { return "sip:" + h.o.Number + "@" + h.core.o.Domain }
+// IMPI is the subscriber's private identity.
+func (h *Handset) IMPI() string { return IMPI(h.o.Number, h.home.Domain) }
+
+// IMPU is the public identity that registers.
+func (h *Handset) IMPU() string { return IMPU(h.o.Number, h.home.Domain) }
+
+// IMPI is the private identity of a handset with a number, IMPU the public one.
+func IMPI(number, domain string) string { return strings.TrimPrefix(number, "+") + "@" + domain }
+
+// IMPU is the public identity of a handset with a number.
+func IMPU(number, domain string) string { return "sip:" + number + "@" + domain }
 
 // Media is the newest call's media, nil before the first.
 func (h *Handset) Media() Media {
@@ -210,7 +257,7 @@ func (h *Handset) SetScript(s Script) error {
 
 // toCore is where a handset's own requests go.
 func (h *Handset) toCore() wire.Target {
-	return wire.Target{Proto: strings.ToUpper(h.o.Transport), Addr: h.core.Addr()}
+	return wire.Target{Proto: strings.ToUpper(h.o.Transport), Addr: h.home.Addr}
 }
 
 // contact is the handset's Contact URI.
@@ -285,11 +332,11 @@ func (h *Handset) sendRegister() {
 	r := &h.reg
 	r.seq++
 	r.tries++
-	uri := "sip:" + h.core.o.Domain
+	uri := "sip:" + h.home.Domain
 	m := &wire.Message{Method: "REGISTER", URI: uri}
 	m.Add("Max-Forwards", "70")
-	m.Add("From", "<"+h.impu()+">;tag="+r.tag)
-	m.Add("To", "<"+h.impu()+">")
+	m.Add("From", "<"+h.IMPU()+">;tag="+r.tag)
+	m.Add("To", "<"+h.IMPU()+">")
 	m.Add("Call-ID", r.callID)
 	m.Add("CSeq", fmt.Sprintf("%d REGISTER", r.seq))
 	m.Add("Contact", h.contactValue())
@@ -303,7 +350,7 @@ func (h *Handset) sendRegister() {
 // none yet (TS 24.229 §5.1.1.2.2).
 func (h *Handset) authorization(uri string) string {
 	r := &h.reg
-	p := proof{algorithm: h.auth.algorithm(), username: h.impi(), realm: h.core.o.Domain, method: "REGISTER", uri: uri}
+	p := proof{algorithm: h.auth.algorithm(), username: h.IMPI(), realm: h.home.Domain, method: "REGISTER", uri: uri}
 	head := fmt.Sprintf(`Digest username="%s",realm="%s",uri="%s"`, p.username, p.realm, uri)
 	if r.auth == nil {
 		return head + `,nonce="",response=""`
@@ -347,7 +394,7 @@ func (h *Handset) registerAnswer(m *wire.Message, err error) {
 
 func (h *Handset) challenged(m *wire.Message) error {
 	p := digestParams(m.Get("WWW-Authenticate"))
-	if p == nil || p["realm"] != h.core.o.Domain || !strings.EqualFold(p["algorithm"], h.auth.algorithm()) {
+	if p == nil || p["realm"] != h.home.Domain || !strings.EqualFold(p["algorithm"], h.auth.algorithm()) {
 		return fmt.Errorf("challenge does not fit the subscription: %s", m.Get("WWW-Authenticate"))
 	}
 	if h.auth.Algorithm == AKAv1 {

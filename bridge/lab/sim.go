@@ -72,8 +72,8 @@ type usim struct {
 	res []byte // answer to the last challenge
 }
 
-// newSIM is a SIM with secrets of its own.
-func newSIM() Auth {
+// NewSIM is a SIM with secrets of its own.
+func NewSIM() Auth {
 	a := Auth{Algorithm: AKAv1, K: make([]byte, 16), OPc: make([]byte, 16)}
 	for _, b := range [][]byte{a.K, a.OPc} {
 		if _, err := rand.Read(b); err != nil {

@@ -40,8 +40,8 @@ const (
 //
 //	            start            2xx
 //	unregistered ──▶ registering ──▶ registered ⟲ refresh
-//	      ▲   ▲ 401 ⟲    │ 401 twice  ──▶ auth_failed ─┐ 30 min
-//	      │   │          │ 403        ──▶ rejected  ───┤
+//	      ▲   ▲ 401 ⟲    │ 401 twice, 403 to a proof, AKA forged twice ──▶ auth_failed
+//	      │   │          │ 403        ──▶ rejected  ───┐ 30 min; auth_failed too
 //	      │   └ back-off ┴ 5xx, silence                │
 //	      └────────────────────────────────────────────┘ registering
 //
@@ -254,7 +254,11 @@ func (m machine) answered(now time.Time, r response) (machine, []any) {
 			return m.again(now)
 		}
 		m.sent = false
-		return m.to(now, Rejected, why).pause(now, max(longWait, r.retryAfter)), nil
+		state := Rejected
+		if m.rounds > 0 { // it refused our proof: Kamailio's S-CSCF does so at the first wrong one
+			state = AuthFailed
+		}
+		return m.to(now, state, why).pause(now, max(longWait, r.retryAfter)), nil
 	case r.status == 404 || r.status == 480:
 		m.sent = false
 		m.failures++
@@ -349,7 +353,7 @@ func (m machine) challengedAKA(now time.Time, c digest.Challenge) (machine, []an
 			auts: base64.StdEncoding.EncodeToString(auts[:])})
 	case err != nil:
 		if m.forged++; m.forged >= maxForged {
-			return m.giveUp(now, err.Error())
+			return m.forgeries(now, err.Error())
 		}
 		empty := digest.Empty(m.cfg.impi, c.Realm, "sip:"+m.cfg.domain)
 		empty.Nonce, empty.Algorithm = c.Nonce, c.Algorithm
@@ -395,6 +399,16 @@ func (m machine) credentialsFailed(now time.Time, why string) (machine, []any) {
 	}
 	m.sent = false
 	return m.to(now, AuthFailed, why).pause(now, longWait), nil
+}
+
+// forgeries: somebody plays the network, or K is wrong. A registration that stands is kept;
+// otherwise somebody must look, but it goes on by itself: the first passes.
+func (m machine) forgeries(now time.Time, why string) (machine, []any) {
+	m, acts := m.giveUp(now, why)
+	if m.state == Unregistered && !m.stopping {
+		m = m.to(now, AuthFailed, why)
+	}
+	return m, acts
 }
 
 // giveUp ends an attempt that another try may cure.

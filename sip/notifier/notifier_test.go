@@ -1,4 +1,4 @@
-package event
+package notifier
 
 import (
 	"fmt"
@@ -59,7 +59,7 @@ func TestNotifier(t *testing.T) {
 			{3, ok(2), `NOTIFY#3 active;expires=3597 "c"`},
 			{3, ok(2), ""}, // an answer twice
 			{3, ok(3), ""},
-			{10, Terminate{"noresource", doc("z")}, `gone terminated, NOTIFY#4 terminated;reason=noresource "z"`},
+			{10, Terminate{"noresource", "", doc("z")}, `gone terminated, NOTIFY#4 terminated;reason=noresource "z"`},
 			{11, doc("late"), ""},
 			{11, ok(4), ""},
 		}, true},
@@ -126,11 +126,18 @@ func TestNotifier(t *testing.T) {
 			{0, Accept{5 * time.Minute}, "R<-202"},
 			{0, doc("100"), `NOTIFY#1 active;expires=300 "100"`},
 			{1, doc("180"), ""},
-			{1, Terminate{"noresource", doc("200")}, "gone terminated"},
+			{1, Terminate{"noresource", "", doc("200")}, "gone terminated"},
 			{2, ok(1), `NOTIFY#2 active;expires=298 "180"`},
 			{2, ok(2), `NOTIFY#3 terminated;reason=noresource "200"`},
 			{2, ok(3), ""},
 		}, true},
+		{"silent REFER", Options{Tx: "R", Implicit: true, Silent: true, Asked: -1}, []in{
+			{0, Accept{5 * time.Minute}, "R<-200, gone terminated"}, {0, doc("100"), ""},
+		}, true},
+		{"ended by us", hour, []in{
+			{0, Accept{time.Hour}, "S<-200 1h0m0s"},
+			{0, Terminate{Reason: "deactivated", Why: "shutdown"}, `gone shutdown, NOTIFY#1 terminated;reason=deactivated ""`},
+		}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := New(start, tt.o)
@@ -202,7 +209,7 @@ func TestRandom(t *testing.T) {
 				check(n.Step(now, doc("d")))
 			case 4:
 				if r.IntN(5) == 0 {
-					check(n.Step(now, Terminate{"noresource", doc("z")}))
+					check(n.Step(now, Terminate{"noresource", "", doc("z")}))
 				}
 			case 5:
 				asks++

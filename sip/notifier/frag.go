@@ -1,4 +1,4 @@
-package event
+package notifier
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 const FragType = "message/sipfrag;version=2.0"
 
 // ErrFrag says that a body is no sipfrag with a status line.
-var ErrFrag = errors.New("event: no status line")
+var ErrFrag = errors.New("notifier: no status line")
 
 // Frag is the document that tells how far a REFER has come: a status line (RFC 3420).
 func Frag(status int, phrase string) []byte {

@@ -1,4 +1,4 @@
-// Package event is the notifier's side of a subscription (RFC 6665 4.2), the one that
+// Package notifier is the notifier's side of a subscription (RFC 6665 4.2), the one that
 // SUBSCRIBE makes and the one that REFER implies (RFC 3515 2.4.4): a machine that sends
 // nothing, arms nothing and reads no clock.
 //
@@ -8,11 +8,12 @@
 //	  │               │ NOTIFY failed                                                       ▲
 //	  └ Reject, 2 s ──┴─────────────────────────────────────────────────────────────────────┘
 //
-// The RFC's pending is not used: who may subscribe is decided before the 200. A Notifier
+// The RFC's pending is not used: who may subscribe is decided before the 200. A Machine
 // belongs to one goroutine.
-package event
+package notifier
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,7 +23,8 @@ import (
 // Options say what is subscribed to. Zero durations take the defaults named.
 type Options struct {
 	Tx       any           // of the SUBSCRIBE or REFER, for the first Respond
-	Implicit bool          // made by REFER: 202 without Expires, and the last NOTIFY carries the result
+	Implicit bool          // made by REFER: 202 without Expires
+	Silent   bool          // a REFER that wants no NOTIFY (RFC 4488): 200, and nothing follows
 	Asked    time.Duration // Expires of the request; negative: it had none
 	Default  time.Duration // for a request without Expires; 1 h
 	Reply    time.Duration // the owner's time to answer, and to notify after an answer; 2 s
@@ -53,6 +55,7 @@ type (
 	// Terminate sends the last NOTIFY, behind those that wait.
 	Terminate struct {
 		Reason string
+		Why    string // of Gone; "": terminated
 		Notify
 	}
 	// Subscribe is a refresh; Expires negative is not said, 0 ends it.
@@ -130,8 +133,8 @@ const (
 	timerCount
 )
 
-// Notifier is one subscription.
-type Notifier struct {
+// Machine is one subscription.
+type Machine struct {
 	o     Options
 	state state
 	max   time.Duration // what the owner granted: refreshes get no more
@@ -147,7 +150,7 @@ type Notifier struct {
 }
 
 // New is a subscription that waits for Accept or Reject. now starts that wait.
-func New(now time.Time, o Options) *Notifier {
+func New(now time.Time, o Options) *Machine {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
@@ -156,16 +159,16 @@ func New(now time.Time, o Options) *Notifier {
 	def(&o.Default, time.Hour)
 	def(&o.Reply, 2*time.Second)
 	def(&o.GiveUp, 40*time.Second)
-	n := &Notifier{o: o, now: now}
+	n := &Machine{o: o, now: now}
 	n.arm(timerReply, o.Reply)
 	return n
 }
 
 // Done says that nothing of it is left.
-func (n *Notifier) Done() bool { return n.state == done }
+func (n *Machine) Done() bool { return n.state == done }
 
 // Next is the earliest deadline; zero if there is none.
-func (n *Notifier) Next() time.Time {
+func (n *Machine) Next() time.Time {
 	var next time.Time
 	for _, at := range n.at {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -177,7 +180,7 @@ func (n *Notifier) Next() time.Time {
 
 // Step takes one input and returns what is to be done, in order. What the state does not
 // expect changes nothing, but a SUBSCRIBE is always answered.
-func (n *Notifier) Step(now time.Time, in Input) []Action {
+func (n *Machine) Step(now time.Time, in Input) []Action {
 	n.now, n.do = now, nil
 	switch in := in.(type) {
 	case Accept:
@@ -193,7 +196,7 @@ func (n *Notifier) Step(now time.Time, in Input) []Action {
 	case Terminate:
 		if n.state == active {
 			n.queue = append(n.queue, in.Notify)
-			n.end("terminated", in.Reason)
+			n.end(cmp.Or(in.Why, "terminated"), in.Reason)
 		}
 	case Subscribe:
 		n.refresh(in)
@@ -210,8 +213,14 @@ func (n *Notifier) Step(now time.Time, in Input) []Action {
 	return n.do
 }
 
-func (n *Notifier) accept(expires time.Duration) {
+func (n *Machine) accept(expires time.Duration) {
 	if n.state != asked {
+		return
+	}
+	if n.o.Silent {
+		n.act(Respond{Tx: n.o.Tx, Status: 200, Expires: -1})
+		n.gone("terminated")
+		n.finish()
 		return
 	}
 	n.max = min(max(expires, 0), maxExpires)
@@ -229,7 +238,7 @@ func (n *Notifier) accept(expires time.Duration) {
 }
 
 // granted is what a SUBSCRIBE gets: never more than it asks for (RFC 6665 4.2.1.1).
-func (n *Notifier) granted(asked time.Duration) time.Duration {
+func (n *Machine) granted(asked time.Duration) time.Duration {
 	if n.o.Implicit && asked < 0 {
 		return n.max
 	}
@@ -240,7 +249,7 @@ func (n *Notifier) granted(asked time.Duration) time.Duration {
 }
 
 // refuse answers with a failure; without a sound status it is 480.
-func (n *Notifier) refuse(status int) {
+func (n *Machine) refuse(status int) {
 	if status < 300 || status > 699 {
 		status = 480
 	}
@@ -249,7 +258,7 @@ func (n *Notifier) refuse(status int) {
 	n.finish()
 }
 
-func (n *Notifier) notify(doc Notify) {
+func (n *Machine) notify(doc Notify) {
 	n.stop(timerFirst)
 	if n.once {
 		n.queue = append(n.queue, doc)
@@ -266,7 +275,7 @@ func (n *Notifier) notify(doc Notify) {
 }
 
 // end puts a last NOTIFY behind what waits: the queue's last entry.
-func (n *Notifier) end(why, reason string) {
+func (n *Machine) end(why, reason string) {
 	n.gone(why)
 	n.state, n.last = ending, reason
 	if n.last == "" {
@@ -277,7 +286,7 @@ func (n *Notifier) end(why, reason string) {
 }
 
 // refresh answers a SUBSCRIBE inside the dialog.
-func (n *Notifier) refresh(in Subscribe) {
+func (n *Machine) refresh(in Subscribe) {
 	if n.state != active {
 		n.act(Respond{Tx: in.Tx, Status: 481, Expires: -1})
 		return
@@ -299,7 +308,7 @@ func (n *Notifier) refresh(in Subscribe) {
 }
 
 // pump sends the next NOTIFY if none is out.
-func (n *Notifier) pump() {
+func (n *Machine) pump() {
 	if n.out != 0 || !n.at[timerRetry].IsZero() || len(n.queue) == 0 {
 		return
 	}
@@ -315,7 +324,7 @@ func (n *Notifier) pump() {
 
 // answered takes the result of the NOTIFY that is out. A failure ends the subscription
 // (RFC 6665 4.2.2) unless it says when to try again; 481 and 408 are no such failures.
-func (n *Notifier) answered(in Answered) {
+func (n *Machine) answered(in Answered) {
 	n.out = 0
 	n.stop(timerGiveUp)
 	ok := in.Status >= 200 && in.Status < 300
@@ -335,7 +344,7 @@ func (n *Notifier) answered(in Answered) {
 	}
 }
 
-func (n *Notifier) tick() {
+func (n *Machine) tick() {
 	for t := timer(0); t < timerCount; t++ {
 		at := n.at[t]
 		if at.IsZero() || at.After(n.now) {
@@ -361,21 +370,21 @@ func (n *Notifier) tick() {
 }
 
 // gone tells the owner, once.
-func (n *Notifier) gone(why string) {
+func (n *Machine) gone(why string) {
 	if n.state == asked || n.state == active {
 		n.state = ending
 		n.act(Gone{why})
 	}
 }
 
-func (n *Notifier) finish() {
+func (n *Machine) finish() {
 	n.state, n.queue, n.out = done, nil, 0
 	n.at = [timerCount]time.Time{}
 }
 
-func (n *Notifier) act(a Action)                 { n.do = append(n.do, a) }
-func (n *Notifier) arm(t timer, d time.Duration) { n.at[t] = n.now.Add(d) }
-func (n *Notifier) stop(ts ...timer) {
+func (n *Machine) act(a Action)                 { n.do = append(n.do, a) }
+func (n *Machine) arm(t timer, d time.Duration) { n.at[t] = n.now.Add(d) }
+func (n *Machine) stop(ts ...timer) {
 	for _, t := range ts {
 		n.at[t] = time.Time{}
 	}

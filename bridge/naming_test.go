@@ -1,0 +1,82 @@
+package bridge_test
+
+import (
+	"errors"
+	"regexp"
+	"testing"
+	"testing/synctest"
+
+	"sparkle/bridge"
+)
+
+func codeOf(err error) string {
+	var own *bridge.Error
+	if errors.As(err, &own) {
+		return own.Code
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// What a conference is called by is one conference's only, and comes back after a restart.
+func TestConferenceNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		ctx := t.Context()
+		first, err := h.b.Conference(ctx, organiser, h.conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`^[0-9]{6}$`).MatchString(first.PIN) || first.JoinPolicy != bridge.JoinPIN || first.WhoMayRefer != bridge.ReferCreator {
+			t.Errorf("a new conference is %+v", first)
+		}
+		make := func(s bridge.ConferenceSpec) (bridge.Conference, string) {
+			s.Name, s.Type = "x", bridge.AudioConference
+			c, err := h.b.CreateConference(ctx, organiser, s)
+			return c, codeOf(err)
+		}
+		for _, tt := range []struct {
+			spec bridge.ConferenceSpec
+			want string
+		}{
+			{bridge.ConferenceSpec{PIN: first.PIN}, "pin_taken"},
+			{bridge.ConferenceSpec{PIN: "12345"}, "pin_invalid"},
+			{bridge.ConferenceSpec{Alias: "110"}, "alias_invalid"},
+			{bridge.ConferenceSpec{Alias: "+86110"}, "dial_not_allowed"},
+			{bridge.ConferenceSpec{Alias: "+8612"}, "number_invalid"},
+			{bridge.ConferenceSpec{Alias: "a b"}, "alias_invalid"},
+			{bridge.ConferenceSpec{Alias: "conf-1"}, "alias_invalid"},
+			{bridge.ConferenceSpec{Alias: dialIn}, "alias_taken"},
+			{bridge.ConferenceSpec{JoinPolicy: "x"}, "join_policy_invalid"},
+			{bridge.ConferenceSpec{WhoMayRefer: "x"}, "who_may_refer_invalid"},
+			{bridge.ConferenceSpec{PIN: "123456", Alias: "Board.Room"}, ""},
+			{bridge.ConferenceSpec{Alias: "board.room"}, "alias_taken"},
+			{bridge.ConferenceSpec{Alias: "+86 10 8212 3456"}, ""},
+		} {
+			if c, got := make(tt.spec); got != tt.want {
+				t.Errorf("%+v: %q, want %q", tt.spec, got, tt.want)
+			} else if c.Alias == "+861082123456" && c.DialIn.Number != c.Alias {
+				t.Errorf("a conference with a number of its own is dialled at %+v", c.DialIn)
+			}
+		}
+		none, open := "", bridge.JoinOpen
+		c, err := h.b.UpdateConference(ctx, organiser, h.conf, bridge.ConferencePatch{PIN: &none, JoinPolicy: &open})
+		if err != nil || c.PIN == first.PIN || c.JoinPolicy != open {
+			t.Errorf("another PIN: %+v, %v", c, err)
+		}
+		if again, code := make(bridge.ConferenceSpec{PIN: first.PIN}); code != "" || again.PIN != first.PIN {
+			t.Errorf("a PIN given back cannot be used: %s", code)
+		}
+		h.close()
+		h.boot()
+		if back, err := h.b.Conference(ctx, organiser, h.conf); err != nil || back.PIN != c.PIN || back.JoinPolicy != open || back.DialIn != c.DialIn {
+			t.Errorf("after a restart %+v, %v; want %+v", back, err, c)
+		}
+		if _, code := make(bridge.ConferenceSpec{PIN: c.PIN}); code != "pin_taken" {
+			t.Errorf("after a restart the PIN is free: %q", code)
+		}
+		h.close()
+	})
+}
