@@ -42,6 +42,8 @@ type call struct {
 	w      *waiter // its place in the queue, and its line
 	target *target // the peer whose line it has; written under the attachment's mutex
 
+	charging Charging // as told
+
 	mu    sync.Mutex
 	inbox []any // dialog.Input, or kill
 	dead  bool  // run has returned: nobody reads inbox
@@ -232,9 +234,11 @@ func (c *call) drain() bool {
 			c.step(dialog.Use{Usages: c.usages})
 		case dialog.Request:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Req)})
+			c.chargedBy(in.Req, false)
 			c.step(in)
 		case dialog.Response:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
+			c.chargedBy(in.Res, false)
 			if !c.onTryResponse(in.Res) {
 				c.step(in)
 			}
@@ -265,6 +269,7 @@ func (c *call) perform(act dialog.Action) {
 		if !c.tried {
 			c.tried = true
 			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+			c.chargedBy(act.Req, true)
 		}
 		c.send(act.Req, true)
 	case dialog.Ack:
