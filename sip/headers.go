@@ -95,7 +95,9 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
 		ID: token, Authorize: a.authorize,
 	}
-	if o.Preconditions == "passive" {
+	do.Preconditions = o.Preconditions == "active" || o.Preconditions == "required"
+	do.RequirePreconditions = o.Preconditions == "required"
+	if o.Preconditions != "off" {
 		do.Supported = append(do.Supported, "precondition")
 	}
 	h := func(name, value string) { do.Headers = append(do.Headers, dialog.Header{Name: name, Value: value}) }

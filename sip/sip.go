@@ -53,9 +53,10 @@ type (
 	// Answer is a session description from the far end. Final: it is the binding
 	// answer of the dialog that won; until then it is early media of one fork.
 	Answer struct {
-		At    time.Time
-		SDP   []byte
-		Final bool
+		At         time.Time
+		SDP        []byte
+		Final      bool
+		EarlyMedia string // P-Early-Media of the response (RFC 5009): inactive, gated, sendrecv ...; "" none
 	}
 	// Connected says that a 2xx was received and acknowledged. It follows the final
 	// Answer.
@@ -110,6 +111,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
+		Target       string // of a 3xx: the URI it points to; it is not followed
 		Why          string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
 	}
 )

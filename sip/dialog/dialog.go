@@ -56,10 +56,6 @@ type Options struct {
 	// precondition is among Supported; RequirePreconditions makes the callee know them.
 	Preconditions, RequirePreconditions bool
 
-	// Redirect picks the target of a 3xx from its Contacts, "" for none. nil: a redirected
-	// call is over.
-	Redirect func(contacts []string) string
-
 	SessionExpires time.Duration // RFC 4028: what we ask for; 0: no session timer
 	MinSE          time.Duration // the least we accept; 90 s
 
@@ -238,7 +234,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
-		Target       string // of a 3xx: where it points to
+		Target       string // of a 3xx: where it points to; it is not followed
 		Why          string
 	}
 )
@@ -296,7 +292,7 @@ type Call struct {
 	forks      map[string]*fork // early and confirmed dialogs by remote tag
 	winner     *fork
 
-	triedAuth, tried420, tried421, tried422, redirected bool
+	triedAuth, tried420, tried421, tried422 bool
 
 	hang       *hang // we want it over
 	cancelSent bool

@@ -271,7 +271,7 @@ func (c *Call) onFailure(res *sip.Response) {
 	e := Ended{By: "remote", Status: res.StatusCode, Phrase: res.Reason}
 	e.readReasons(res)
 	if res.StatusCode < 400 {
-		e.Target = firstOf(targets(res))
+		e.Target = AddrSpec(value(res, "Contact"))
 	}
 	c.stop(timerLinger) // a final failure ends every fork
 	if c.hang != nil {
@@ -322,15 +322,6 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 			return false
 		}
 		c.tried421, c.o.Supported = true, slices.Concat(c.o.Supported, needed)
-	case 300, 301, 302, 305, 380:
-		if c.redirected || c.o.Redirect == nil || res.StatusCode == 380 {
-			return false // 380 wants another service, not another place (TS 24.229 5.1.3)
-		}
-		target := c.o.Redirect(targets(res))
-		if target == "" {
-			return false
-		}
-		c.redirected, c.o.Target = true, target
 	default:
 		return false
 	}
@@ -340,23 +331,6 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 	c.seq++
 	c.sendInvite(withAuth)
 	return true
-}
-
-// targets are the URIs a 3xx points to, in its order.
-func targets(res *sip.Response) (uris []string) {
-	for _, v := range Values(res, "Contact") {
-		if uri := AddrSpec(v); uri != "" {
-			uris = append(uris, uri)
-		}
-	}
-	return uris
-}
-
-func firstOf(vs []string) string {
-	if len(vs) == 0 {
-		return ""
-	}
-	return vs[0]
 }
 
 // hangUp ends the call in the way its state needs.
