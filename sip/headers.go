@@ -95,8 +95,9 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
 		ID: token, Authorize: a.authorize,
 	}
-	do.Preconditions = o.Preconditions == "active" || o.Preconditions == "required"
-	do.RequirePreconditions = o.Preconditions == "required"
+	active := o.Preconditions == "active" || o.Preconditions == "required"
+	do.Preconditions = active && !inv.Passive
+	do.RequirePreconditions = o.Preconditions == "required" && !inv.Passive
 	if o.Preconditions != "off" {
 		do.Supported = append(do.Supported, "precondition")
 	}

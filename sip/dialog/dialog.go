@@ -97,9 +97,10 @@ type (
 	Hangup struct{ Why, Reason string }
 	// Reply answers the peer's Offer with the same ID.
 	Reply struct {
-		ID     uint64
-		SDP    []byte
-		Status int
+		ID      uint64
+		SDP     []byte
+		Status  int
+		Warning int // code of a Warning header beside Status, 0: none
 	}
 	// Propose sends a session description of ours in a re-INVITE.
 	Propose struct{ SDP []byte }
@@ -194,8 +195,9 @@ type (
 		Final      bool
 		EarlyMedia string // P-Early-Media of a 18x (RFC 5009); "" none
 	}
-	// Connected follows the final Answer; the ACK is on its way.
-	Connected struct{}
+	// Connected follows the final Answer; the ACK is on its way. Contact and Server are
+	// the far end's.
+	Connected struct{ Contact, Server string }
 	// Offer is the peer's; it waits for a Reply. SDP nil: we are to offer.
 	Offer struct {
 		ID  uint64
@@ -235,6 +237,7 @@ type (
 		Warning      string
 		RetryAfter   time.Duration
 		Target       string // of a 3xx: where it points to; it is not followed
+		AltService   string
 		Why          string
 	}
 )
@@ -472,7 +475,7 @@ func (c *Call) fire(t timer) {
 		}
 		c.endHung(Ended{})
 	case timerReply:
-		c.refuse(488)
+		c.refuse(488, 0)
 	case timerResend:
 		c.resend2xx()
 	case timerNoAck:

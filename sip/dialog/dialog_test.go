@@ -656,8 +656,15 @@ func TestScripts(t *testing.T) {
 			propose more -> INVITE 2 to a
 			< 491 a re ->
 			> INVITE a 5 hold -> offer 1 hold
-			reply 1 held -> INVITE5=200
+			reply 1 held -> reoffered 491; INVITE5=200
 			> ACK a 5 ->
+			wait 4s ->
+			propose again -> INVITE 3 to a`},
+		{"an offer of the peer that is refused leaves ours standing", up + `
+			propose more -> INVITE 2 to a
+			< 491 a re ->
+			> INVITE a 5 nonsense -> offer 1 nonsense
+			reply 1 488 -> INVITE5=488
 			wait 4s -> INVITE 3 to a`},
 		{"our offers queue, the newest wins", up + `
 			propose one -> INVITE 2 to a

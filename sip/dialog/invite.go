@@ -2,6 +2,7 @@ package dialog
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,7 +256,7 @@ func (c *Call) onSuccess(res *sip.Response) {
 		c.connected = true
 		c.stop(timerSetup, timerRing, timerQoS, timerQoSAgain)
 		c.emit(Answer{SDP: sdp, Final: true})
-		c.emit(Connected{})
+		c.emit(Connected{Contact: value(res, "Contact"), Server: cmp.Or(value(res, "Server"), value(res, "User-Agent"))})
 		c.agreeSession(res, true)
 	}
 }

@@ -1,6 +1,9 @@
 package dialog
 
 import (
+	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -269,10 +272,11 @@ func (c *Call) onReply(in Reply) {
 		if status < 300 || status > 699 {
 			status = 488
 		}
-		c.refuse(status)
+		c.refuse(status, in.Warning)
 		return
 	}
 	c.stop(timerReply)
+	c.outdate()
 	res := c.response(p.req, 200)
 	if p.req.Method != sip.PRACK {
 		c.agreeRefresh(p.req, res)
@@ -294,13 +298,33 @@ func (c *Call) onReply(in Reply) {
 	c.arm(timerNoAck, 64*c.o.T1)
 }
 
+// outdate gives up an offer of ours that waits after glare: the peer's came between, and
+// ours was made for the session before it.
+func (c *Call) outdate() {
+	if r := c.reoffer; r != nil && !r.sent && !r.refresh {
+		c.reoffer = nil
+		c.stop(timerGlare)
+		c.emit(Reoffered{Status: 491})
+	}
+}
+
+// warnings are the texts of the Warning codes we give (RFC 3261 20.43).
+var warnings = map[int]string{
+	300: "Incompatible network protocol", 301: "Incompatible network address formats", 304: "Media type not available",
+	305: "Incompatible media format", 399: "Session description not usable",
+}
+
 // refuse answers the waiting offer with a status; the session stays as it was.
-func (c *Call) refuse(status int) {
+func (c *Call) refuse(status, warning int) {
 	p := c.peer
 	if p == nil || p.res != nil {
 		return
 	}
-	c.respond(p.tx, p.req, status)
+	res := c.response(p.req, status)
+	if warning != 0 {
+		add(res, "Warning", fmt.Sprintf("%d %s %q", warning, net.JoinHostPort(c.o.Host, strconv.Itoa(c.o.Port)), warnings[warning]))
+	}
+	c.do(Respond{p.tx, res})
 	c.stop(timerReply)
 	c.peerDone()
 }
