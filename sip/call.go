@@ -439,7 +439,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 	c.a.callEnded(c)
 	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
-		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, AltService: e.AltService, Why: e.Why})
+		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }
 
 func event(e dialog.Event) Event {
@@ -448,7 +448,7 @@ func event(e dialog.Event) Event {
 	case dialog.Ringing:
 		return Ringing{At: now}
 	case dialog.Answer:
-		return Answer{At: now, SDP: e.SDP, Final: e.Final}
+		return Answer{At: now, SDP: e.SDP, Final: e.Final, EarlyMedia: e.EarlyMedia}
 	case dialog.Connected:
 		return Connected{At: now, Contact: e.Contact, Server: e.Server}
 	case dialog.Offer:

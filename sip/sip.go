@@ -54,9 +54,10 @@ type (
 	// Answer is a session description from the far end. Final: it is the binding
 	// answer of the dialog that won; until then it is early media of one fork.
 	Answer struct {
-		At    time.Time
-		SDP   []byte
-		Final bool
+		At         time.Time
+		SDP        []byte
+		Final      bool
+		EarlyMedia string // P-Early-Media of the response (RFC 5009): inactive, gated, sendrecv ...; "" none
 	}
 	// Connected says that a 2xx was received and acknowledged. It follows the final
 	// Answer. Contact is the far end's whole Contact value with its feature tags, Server
@@ -116,6 +117,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
+		Target       string // of a 3xx: the URI it points to; it is not followed
 		// AltService is the type of a 380's alternative service (TS 24.229 7.6): "emergency"
 		// …; "" none.
 		AltService string

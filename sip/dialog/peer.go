@@ -215,7 +215,7 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	case offers && c.reoffer != nil && c.reoffer.sent:
 		c.respond(in.Tx, req, 491) // glare (RFC 3261 14.2)
 		return
-	case offers && c.peer != nil && c.peer.res != nil && c.peer.empty, offers && c.ourOfferIsOut():
+	case offers && c.peer != nil && c.peer.res != nil && c.peer.empty, offers && c.ourOfferIsOut(f):
 		c.respond(in.Tx, req, 491) // his answer to our offer comes first
 		return
 	case offers && (c.peer != nil || c.in != nil && !c.in.final && !c.in.described):
@@ -238,9 +238,13 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	c.offered(in, sdp)
 }
 
-// ourOfferIsOut says whether an offer of ours in a reliable 18x waits for its answer.
-func (c *Call) ourOfferIsOut() bool {
-	return c.in != nil && !c.in.final && c.in.described && !c.in.answered && c.in.offer == nil
+// ourOfferIsOut says whether an offer of ours in the early dialog f waits for its answer:
+// that of the INVITE, of a reliable 18x, or of an UPDATE (RFC 3311 5.2).
+func (c *Call) ourOfferIsOut(f *fork) bool {
+	if c.in != nil {
+		return !c.in.final && c.in.described && !c.in.answered && c.in.offer == nil
+	}
+	return f != c.winner && f.answer == nil || f.qosSeq != 0
 }
 
 // offered hands the peer's offer to the owner. nil: the owner is to make one.
@@ -278,7 +282,7 @@ func (c *Call) onReply(in Reply) {
 		c.agreeRefresh(p.req, res)
 	}
 	offer := SDP(p.req)
-	if c.usesQoS(p.req) {
+	if c.does("precondition") {
 		in.SDP = answerQoS(offer, in.SDP)
 	}
 	c.localSDP = c.version(in.SDP)
