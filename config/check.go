@@ -127,6 +127,8 @@ func (l *loader) attachment(a *Attachment, key string) {
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive")
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
+	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
+	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)
 	if a.MaxCalls < 0 {
 		l.fault(key+".max_calls", "%d is negative", a.MaxCalls)
 	}

@@ -92,7 +92,9 @@ type Attachment struct {
 	Preconditions string        `yaml:"preconditions"` // off | passive
 	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
-	PANI          string        `yaml:"pani"` // P-Access-Network-Info; empty: not sent
+	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
+	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
+	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
 
@@ -149,6 +151,8 @@ func DefaultAttachment() Attachment {
 		NumberForm:    "tel",
 		Preconditions: "passive",
 		VideoAVPF:     "capneg",
+		SessionExp:    1800 * time.Second,
+		MinSE:         90 * time.Second,
 		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

@@ -32,6 +32,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
 		Expires: a.Expires, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
 		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
+		SessionExpires: a.SessionExp, MinSE: a.MinSE,
 	}
 	for _, p := range a.TrustPeers {
 		if prefix, err := netip.ParsePrefix(p); err == nil { // checked on load
