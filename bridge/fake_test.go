@@ -532,6 +532,8 @@ func (c *call) Reply(id uint64, b []byte, status int) {
 	}()
 }
 
+func (c *call) Refuse(id uint64, status, _ int) { c.Reply(id, nil, status) }
+
 func (c *call) Offer([]byte) {}
 
 // memory is a bridge.Store in memory.
