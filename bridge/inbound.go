@@ -366,7 +366,9 @@ func (b *Bridge) refuse(v *visitor, r *room, status int) {
 	verdict := refusal(status)
 	l.Outcome, l.Text = verdict.outcome, &verdict.text
 	b.counts.outcome(l.Outcome)
-	b.store.QueueLeg(LegRecord{Leg: l, Number: v.number()})
+	record := LegRecord{Leg: l, Number: v.number()}
+	b.store.QueueLeg(record)
+	b.charge(record)
 	b.log.Info("call refused", "leg_id", l.ID, "conference_id", l.Conference, "status", status, "trusted", v.in.Caller.Trusted)
 }
 

@@ -80,6 +80,7 @@ func (c *call) leave(g grant) {
 	}
 	c.left = true
 	if c.in != nil {
+		c.tell(Message{At: c.in.info.At, Summary: "INVITE"})
 		c.step(dialog.Start{})
 		c.present()
 		return

@@ -118,7 +118,9 @@ func validate(req *sipgo.Request) verdict {
 	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
 		return verdict{status: 483}
 	}
-	if scheme := strings.ToLower(req.Recipient.Scheme); scheme != "sip" && scheme != "sips" && scheme != "tel" {
+	// An emergency call (RFC 5031) is the owner's to refuse, and to record.
+	sos := req.IsInvite() && strings.HasPrefix(strings.ToLower(req.Recipient.String()), "urn:service:sos")
+	if scheme := strings.ToLower(req.Recipient.Scheme); scheme != "sip" && scheme != "sips" && scheme != "tel" && !sos {
 		return verdict{status: 416}
 	}
 	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
