@@ -80,6 +80,8 @@ func (c *call) leave(g grant) {
 	}
 	c.left = true
 	if c.in != nil {
+		c.tell(Message{At: time.Now(), Summary: summary(c.in.tx.req)})
+		c.chargedBy(c.in.tx.req, false)
 		c.step(dialog.Start{})
 		c.present()
 		return
