@@ -80,7 +80,8 @@ func (c *call) leave(g grant) {
 	}
 	c.left = true
 	if c.in != nil {
-		c.tell(Message{At: c.in.info.At, Summary: "INVITE"})
+		c.tell(Message{At: time.Now(), Summary: summary(c.in.tx.req)})
+		c.chargedBy(c.in.tx.req, false)
 		c.step(dialog.Start{})
 		c.present()
 		return

@@ -31,7 +31,7 @@ var (
 var callerFlows = []flow{
 	{scenario: "uac-video", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn},
 	{scenario: "uac-voice", steps: []step{hangUpWhoever}, outcome: bridge.HungUp, legs: []string{"dialing", "connected AMR-WB not_offered", "ended hung_up"}},
-	{scenario: "uac-precondition", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: []string{"dialing", "connected AMR-WB not_offered", "ended left"},
+	{scenario: "uac-bearer", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: []string{"dialing", "connected AMR-WB not_offered", "ended left"},
 		timeline: []string{"INVITE", "183", "PRACK", "UPDATE", "200", "BYE"}},
 	{scenario: "uac-late-offer", outcome: bridge.Left, legs: staysIn},
 	{scenario: "uac-cancel", outcome: bridge.Cancelled, status: 487, legs: []string{"dialing", "ended cancelled"}},
