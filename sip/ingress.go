@@ -73,66 +73,6 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// verdict is what the front handler says of a request: 0 lets it pass.
-type verdict struct {
-	status int
-	header dialog.Header // what the status must carry
-}
-
-// single are the headers every request has exactly once (RFC 3261 8.1.1).
-var single = []string{"From", "To", "Call-ID", "CSeq"}
-
-// validate checks a request before anything looks into it. Its rows are in the order
-// of RFC 3261 8.2.
-func validate(req *sipgo.Request) verdict {
-	for _, name := range single {
-		if len(req.GetHeaders(name)) != 1 {
-			return verdict{status: 400}
-		}
-	}
-	for _, name := range []string{"Max-Forwards", "Content-Length", "Content-Type"} {
-		if len(req.GetHeaders(name)) > 1 {
-			return verdict{status: 400}
-		}
-	}
-	seq, id, from := req.CSeq(), req.CallID(), req.From()
-	switch {
-	case req.Via() == nil, seq == nil, id == nil || *id == "", from == nil, req.To() == nil:
-		return verdict{status: 400}
-	case !strings.EqualFold(req.SipVersion, "SIP/2.0"):
-		return verdict{status: 505}
-	case seq.MethodName != req.Method || seq.SeqNo >= 1<<31:
-		return verdict{status: 400}
-	case !slices.Contains(methods, string(req.Method)):
-		return verdict{405, dialog.Header{Name: "Allow", Value: allow}}
-	case req.IsAck():
-		return verdict{} // nothing may answer it
-	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
-		return verdict{status: 483}
-	}
-	if scheme := strings.ToLower(req.Recipient.Scheme); scheme != "sip" && scheme != "sips" && scheme != "tel" {
-		return verdict{status: 416}
-	}
-	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
-		return verdict{420, dialog.Header{Name: "Unsupported", Value: strings.Join(unknown, ", ")}}
-	}
-	if req.IsInvite() && len(req.Body()) > 0 && dialog.SDP(req) == nil {
-		return verdict{415, dialog.Header{Name: "Accept", Value: "application/sdp"}}
-	}
-	if req.IsInvite() && !acceptsSDP(dialog.Values(req, "Accept")) {
-		return verdict{status: 406}
-	}
-	return verdict{}
-}
-
-// unsupported are the option tags a request requires and we do not know.
-func unsupported(req *sipgo.Request) []string {
-	known := []string{"100rel", "timer", "replaces", "precondition", "norefersub", "multiple-refer", "recipient-list-invite"}
-	return slices.DeleteFunc(dialog.Values(req, "Require"), func(tag string) bool {
-		return slices.Contains(known, strings.ToLower(tag))
-	})
-}
-
 // onRequest is where sipgo hands over a request, in a goroutine of its own.
 func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	defer func() {
@@ -216,8 +156,9 @@ func (a *attachment) answer(req *sipgo.Request, tx responder, v verdict) {
 	}
 	if v.status == 200 {
 		res.AppendHeader(sipgo.NewHeader("Allow", allow))
-		res.AppendHeader(sipgo.NewHeader("Accept", "application/sdp"))
-		res.AppendHeader(sipgo.NewHeader("Supported", "100rel, timer, replaces"))
+		res.AppendHeader(sipgo.NewHeader("Accept", accepted))
+		res.AppendHeader(sipgo.NewHeader("Supported", strings.Join(known, ", ")))
+		res.AppendHeader(sipgo.NewHeader(allowEvents.Name, allowEvents.Value))
 	}
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("response not sent", "status", v.status, "err", err)
