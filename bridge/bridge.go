@@ -25,6 +25,7 @@ type Bridge struct {
 	caller Caller
 	media  media.API
 	store  Store
+	bills  Charger
 	log    *slog.Logger
 	opt    Options
 	hub    *hub
@@ -69,7 +70,7 @@ func New(d Deps) (*Bridge, error) {
 	}
 	now := time.Now()
 	b := &Bridge{
-		caller: d.Caller, media: d.Media, store: d.Store, log: d.Log, opt: d.Options.withDefaults(),
+		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, log: d.Log, opt: d.Options.withDefaults(),
 		hub: newHub(now), counts: newCounts(), totals: newTotals(),
 		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
 		pins: map[string]string{}, aliases: map[string]string{},
@@ -83,6 +84,7 @@ func New(d Deps) (*Bridge, error) {
 		abandoned(&rec.Leg, now.UTC())
 		last[rec.Leg.Member] = OutcomeOf(rec.Leg)
 		b.store.QueueLeg(rec)
+		b.charge(rec)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	for _, c := range saved.Conferences {
@@ -155,11 +157,17 @@ func (b *Bridge) forgetStale(ctx context.Context) {
 		return // it is not up yet, so it has none
 	}
 	for _, c := range s.Conferences {
-		if r := b.find(c.Id); r != nil && r.view.Load().Conference.State == "active" {
-			continue
-		}
-		if err := b.media.CloseConference(ctx, c.Id); err != nil {
+		stays := func(err error) {
 			b.log.Warn("a stale conference stays in the engine", "conference_id", c.Id, "err", err)
+		}
+		if r := b.find(c.Id); r != nil {
+			r.post(func(time.Time) { // in its own order: it may just be opening the conference
+				if !r.mediaOpen {
+					r.work.closeConference(c.Id, stays)
+				}
+			})
+		} else if err := b.media.CloseConference(ctx, c.Id); err != nil {
+			stays(err)
 		}
 	}
 }
@@ -250,6 +258,13 @@ func (r *room) shutdown(now time.Time, text string) {
 	}
 	for _, l := range sortedLegs(r.legs) {
 		r.hangup(now, l, text)
+	}
+}
+
+// charge hands an ended leg to whoever keeps charging records.
+func (b *Bridge) charge(r LegRecord) {
+	if b.bills != nil {
+		b.bills.Charge(r)
 	}
 }
 

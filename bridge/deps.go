@@ -49,6 +49,11 @@ type Store interface {
 	Healthy() error
 }
 
+// Charger keeps a charging record of every leg that has ended. It does not block.
+type Charger interface {
+	Charge(LegRecord)
+}
+
 // Saved is what a store gives back after a restart.
 type Saved struct {
 	Conferences []SavedConference
@@ -68,6 +73,9 @@ type SavedConference struct {
 type LegRecord struct {
 	Leg    Leg
 	Number string
+	// AccessNetwork is P-Access-Network-Info. It may say where a subscriber is: it is for
+	// charging only, and not kept in history.
+	AccessNetwork string
 }
 
 // AuditRecord says who did what. Target is an id; numbers are not in it.
@@ -87,6 +95,7 @@ type Deps struct {
 	Caller  Caller
 	Media   media.API
 	Store   Store
+	Charger Charger      // nil: no charging records
 	Log     *slog.Logger // nil: discards
 	Options Options
 }

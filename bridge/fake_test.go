@@ -178,6 +178,9 @@ func (e *engine) CloseLeg(_ context.Context, id string) (*mediapb.LegStats, erro
 	}
 	delete(e.legs, id)
 	delete(e.inConf, id)
+	if s := e.stats[id]; s != nil {
+		return s, nil
+	}
 	return &mediapb.LegStats{Id: id, Audio: &mediapb.StreamStats{RxPackets: 50, TxPackets: 51, Mos: 4.1}}, nil
 }
 
@@ -627,6 +630,18 @@ func (s *memory) Legs(_ context.Context, conf, member string, limit int, cursor 
 		return out[:limit], out[limit-1].ID, nil
 	}
 	return out, "", nil
+}
+
+// ledger is a bridge.Charger in memory.
+type ledger struct {
+	mu      sync.Mutex
+	records []bridge.LegRecord
+}
+
+func (l *ledger) Charge(r bridge.LegRecord) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records = append(l.records, r)
 }
 
 func (s *memory) Healthy() error { return nil }

@@ -37,6 +37,8 @@ type leg struct {
 	held     bool         // by the peer
 	why      string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
 	verdict  *verdict     // decided by us when we ended it, not by what the network then says
+	access   string       // P-Access-Network-Info of the phone
+	usage    *Usage       // by the newest figures
 	fallback string       // why_no_video of an audio-only retry
 	dead     bool         // has ended; late mail is ignored
 }
@@ -101,9 +103,9 @@ func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err
 	r.opening--
 	l.opened = err == nil
 	switch {
-	case l.dead: // cancelled meanwhile
+	case l.dead: // cancelled meanwhile, and charged
 		if l.opened {
-			r.closeLeg(l, LegRecord{Leg: l.public(true), Number: l.number})
+			r.closeLeg(l, func(*mediapb.LegStats) {})
 		}
 	case err != nil:
 		r.log.Warn("media did not open a leg", "leg_id", l.ID, "err", err)
@@ -150,6 +152,11 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Trying:
 		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
 		r.dirty = true
+	case sip.Charging:
+		l.access = e.AccessNetwork
+		if e.OrigIOI != "" || e.TermIOI != "" {
+			l.Charging = &Charging{OrigIOI: e.OrigIOI, TermIOI: e.TermIOI}
+		}
 	case sip.Message:
 		what := "sip_received"
 		if e.Sent {
@@ -380,10 +387,13 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)
 	r.b.counts.outcome(v.outcome)
-	record := LegRecord{Leg: l.public(true), Number: l.number}
+	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access}
+	record.Leg.Usage = l.usage
 	r.b.store.QueueLeg(record)
 	if l.opened {
-		r.closeLeg(l, record)
+		r.closeLeg(l, func(last *mediapb.LegStats) { r.b.complete(record, last) })
+	} else {
+		r.b.charge(record)
 	}
 	m := r.member(l.Member)
 	if m != nil && m.leg == l {
@@ -406,21 +416,27 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	r.recall(now, m)
 }
 
-// closeLeg gives the ports back and completes the record with the last figures.
-func (r *room) closeLeg(l *leg, record LegRecord) {
+// closeLeg gives the ports back. done gets the last figures, nil if there are none.
+func (r *room) closeLeg(l *leg, done func(*mediapb.LegStats)) {
 	l.opened = false
 	r.work.do(func(ctx context.Context) {
 		stats, err := r.b.media.CloseLeg(ctx, l.ID)
 		r.b.totals.close(l.ID, stats)
 		if err != nil {
 			r.log.Warn("media did not close a leg", "leg_id", l.ID, "err", err)
-			return
+			stats = nil
 		}
-		if q := qualityOf(stats); q != nil {
-			record.Leg.Quality = q
-			r.b.store.QueueLeg(record)
-		}
+		done(stats)
 	})
+}
+
+// complete puts the last figures into the record of an ended leg, and charges it.
+func (b *Bridge) complete(record LegRecord, last *mediapb.LegStats) {
+	if q := qualityOf(last); q != nil {
+		record.Leg.Quality, record.Leg.Usage = q, usageOf(last)
+		b.store.QueueLeg(record)
+	}
+	b.charge(record)
 }
 
 // setState moves a leg, and its member with it.

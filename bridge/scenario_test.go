@@ -42,6 +42,7 @@ func TestMemoryStore(t *testing.T) {
 
 // house is a bridge with everything around it faked, and one conference.
 type house struct {
+	bills  ledger
 	t      *testing.T
 	b      *bridge.Bridge
 	net    *network
@@ -98,7 +99,7 @@ func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 
 func (h *house) boot() {
 	h.t.Helper()
-	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
+	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Charger: &h.bills, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
 		Options: bridge.Options{DialIn: []string{dialIn}, FactoryURIs: []string{"sip:mmtel@conf-factory.ims.example"}, Domain: "ims.example"}})
 	if err != nil {
 		h.t.Fatal(err)

@@ -190,5 +190,16 @@ func qualityOf(s *mediapb.LegStats) *Quality {
 		Strangers: a.RxStranger + s.GetVideo().GetRxStranger()}
 }
 
+// usageOf is what a leg's streams carried by the engine's figures, nil if it has none.
+func usageOf(s *mediapb.LegStats) *Usage {
+	if s.GetAudio() == nil {
+		return nil
+	}
+	of := func(s *mediapb.StreamStats) StreamUsage {
+		return StreamUsage{s.GetRxPackets(), s.GetRxBytes(), s.GetTxPackets(), s.GetTxBytes()}
+	}
+	return &Usage{Audio: of(s.Audio), Video: of(s.Video)}
+}
+
 // round keeps figures readable: a float32 loss of 0.01 is 0.009999999776482582.
 func round(f float32, steps float64) float64 { return float64(int64(float64(f)*steps+0.5)) / steps }

@@ -25,14 +25,48 @@ type coder struct {
 	down   resample.Down
 	narrow [narrowLen]int16
 
-	// The last frame it made.
-	ft   uint8
-	bits []byte // in buf
-	buf  [frameMax]byte
-	// sid is the last comfort noise frame, for a leg that comes in the middle of a
-	// silence.
-	sid    [8]byte
-	sidLen int
+	out encoded // the last frame it made, in buf
+	buf [frameMax]byte
+}
+
+// encoded is one frame as it is sent to any number of legs: packed once for each format
+// that somebody wants.
+type encoded struct {
+	ft     uint8
+	bad    bool
+	lost   bool // to be sent though there is nothing in it
+	bits   []byte
+	have   [2]bool // packed: bandwidth-efficient, octet-aligned
+	size   [2]int
+	packed [2][payload.MaxPacked]byte
+}
+
+// set makes e another frame; bits must stay as they are until it has been sent.
+func (e *encoded) set(ft uint8, bits []byte) {
+	e.ft, e.bits, e.bad, e.lost, e.have = ft, bits, false, false, [2]bool{}
+}
+
+// keep makes e a frame for ever, ready to be sent from any thread.
+func (e *encoded) keep(k coderKind, ft uint8, bits []byte) {
+	e.set(ft, append([]byte(nil), bits...))
+	if k.amr() {
+		e.payload(k.wide(), false)
+		e.payload(k.wide(), true)
+	}
+}
+
+// payload is the frame as RTP payload (RFC 4867) with a mode request of 0.
+func (e *encoded) payload(wide, octetAligned bool) []byte {
+	i := 0
+	if octetAligned {
+		i = 1
+	}
+	if !e.have[i] {
+		e.have[i] = true
+		f := payload.Format{Wide: wide, OctetAligned: octetAligned}
+		e.size[i] = f.Pack(e.packed[i][:], 0, amr.Frame{Type: e.ft, Bad: e.bad, Bits: e.bits})
+	}
+	return e.packed[i][:e.size[i]]
 }
 
 // ftSpeech is the frame type of G.711, which has none; amr.NoData is "send nothing".
@@ -55,7 +89,7 @@ func (c *coder) close() {
 	}
 }
 
-// encode makes c.ft and c.bits of 20 ms.
+// encode makes c.out of 20 ms.
 func (c *coder) encode(mode int, pcm *[frameLen]int16) {
 	in := pcm[:]
 	if !c.kind.wide() {
@@ -64,17 +98,14 @@ func (c *coder) encode(mode int, pcm *[frameLen]int16) {
 	}
 	switch c.kind.codec {
 	case mediapb.AudioStream_PCMU:
-		c.ft, c.bits = ftSpeech, c.buf[:g711.PCMU.Encode(in, c.buf[:])]
+		c.out.set(ftSpeech, c.buf[:g711.PCMU.Encode(in, c.buf[:])])
 		return
 	case mediapb.AudioStream_PCMA:
-		c.ft, c.bits = ftSpeech, c.buf[:g711.PCMA.Encode(in, c.buf[:])]
+		c.out.set(ftSpeech, c.buf[:g711.PCMA.Encode(in, c.buf[:])])
 		return
 	}
 	f := c.amr.Encode(mode, in, c.buf[:])
-	c.ft, c.bits = f.Type, f.Bits
-	if c.ft == c.sidType() {
-		c.sidLen = copy(c.sid[:], f.Bits)
-	}
+	c.out.set(f.Type, f.Bits)
 }
 
 func (c *coder) sidType() uint8 {
@@ -82,14 +113,6 @@ func (c *coder) sidType() uint8 {
 		return amr.SIDWide
 	}
 	return amr.SIDNarrow
-}
-
-// pack writes the RTP payload of one frame.
-func (s *stream) pack(dst []byte, cmr, ft uint8, frame []byte) int {
-	if !s.kind.amr() {
-		return copy(dst, frame)
-	}
-	return s.format().Pack(dst, cmr, amr.Frame{Type: ft, Bits: frame})
 }
 
 func (s *stream) format() payload.Format {

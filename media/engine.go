@@ -40,6 +40,9 @@ type Engine struct {
 	lost    atomic.Uint64
 	closing sync.Once
 
+	silenceMu sync.Mutex
+	silences  map[coderKind]*silence
+
 	mu     sync.Mutex
 	closed bool
 	rooms  map[string]*roomEntry
@@ -94,7 +97,7 @@ func newEngine(opt Options, clock func() int64) (*Engine, error) {
 	e := &Engine{
 		opt: opt, hub: newHub(), started: time.Now(), clock: clock, manual: clock != nil,
 		notes: make(chan note, 1024), stop: make(chan struct{}),
-		rooms: map[string]*roomEntry{}, legs: map[string]*legEntry{},
+		rooms: map[string]*roomEntry{}, legs: map[string]*legEntry{}, silences: map[coderKind]*silence{},
 	}
 	popt := port.Options{Min: opt.PortMin, Max: opt.PortMax, Quarantine: opt.PortQuarantine}
 	if clock == nil {
@@ -410,6 +413,12 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	if err != nil {
 		return err
 	}
+	if p.stream != nil {
+		if p.stream.silence, err = e.silenceOf(p.kind); err != nil {
+			p.free()
+			return invalid("audio.codec", err.Error())
+		}
+	}
 	if m.Audio != nil {
 		if err := le.pair.SetDSCP(int(m.Audio.Dscp)); err != nil {
 			p.free()
@@ -437,6 +446,20 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	le.watch = watch
 	e.mu.Unlock()
 	return nil
+}
+
+// silenceOf is what legs of a kind are sent while they hear nobody, made for the first.
+func (e *Engine) silenceOf(k coderKind) (*silence, error) {
+	e.silenceMu.Lock()
+	defer e.silenceMu.Unlock()
+	if s := e.silences[k]; s != nil {
+		return s, nil
+	}
+	s, err := newSilence(k)
+	if err == nil {
+		e.silences[k] = s
+	}
+	return s, err
 }
 
 // CloseLeg implements API.

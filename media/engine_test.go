@@ -164,7 +164,7 @@ func TestJoinAndLeave(t *testing.T) {
 func TestListenersShareOneEncode(t *testing.T) {
 	a := newAir(t, Options{})
 	a.set(&mediapb.Conference{Id: "c"})
-	talker := a.join("c", "t", wb, 600)
+	x, y := a.join("c", "x", wb, 600), a.join("c", "y", wb, 1000)
 	var rest []*phone
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
 		rest = append(rest, a.join("c", id, wb, 0))
@@ -175,19 +175,53 @@ func TestListenersShareOneEncode(t *testing.T) {
 	a.run(time.Second)
 	after := a.engine()
 	for _, p := range append(rest, oa) {
-		p.hears(talker)
+		p.hears(x, y)
 	}
-	talker.hears()
-	// The talker's own, and one for six listeners, whatever they pack it into.
-	if n := after.Encodes - before.Encodes; n != 100 {
-		t.Errorf("%d encodes in 50 ticks, want 100", n)
+	x.hears(y)
+	y.hears(x)
+	// One for six listeners, whatever they pack it into; each of the talkers hears one
+	// other and is passed his frames.
+	if n := after.Encodes - before.Encodes; n != 50 {
+		t.Errorf("%d encodes in 50 ticks, want 50", n)
 	}
 	if n := after.SharedEncodesSaved - before.SharedEncodesSaved; n != 250 {
 		t.Errorf("%d encodes saved, want 250", n)
 	}
 	// Comfort noise is not decoded.
-	if n := after.Decodes - before.Decodes; n != 50 {
-		t.Errorf("%d decodes, want 50: only one talks", n)
+	if n := after.Decodes - before.Decodes; n != 100 {
+		t.Errorf("%d decodes, want 100: only two talk", n)
+	}
+}
+
+// While one talks, and when nobody does, nothing is encoded, and next to nothing decoded.
+func TestOneTalkerIsPassedOn(t *testing.T) {
+	a := newAir(t, Options{})
+	a.set(&mediapb.Conference{Id: "c"})
+	x := a.join("c", "x", wb, 600)
+	rest := []*phone{a.join("c", "a", wb, 0), a.join("c", "b", wb, 0), a.join("c", "c", wb, 0, octets)}
+	other := a.join("c", "d", pcma, 0)
+	a.run(time.Second)
+	for _, p := range append(rest, other) {
+		p.hears(x)
+	}
+	x.hears()
+	if err := a.e.SetLeg(t.Context(), &mediapb.Leg{Id: "d"}); err != nil { // it needed its own codec
+		t.Fatal(err)
+	}
+	x.toneHz = 0
+	a.run(time.Second)
+	x.toneHz = 600
+	a.run(200 * time.Millisecond)
+	before := a.engine()
+	a.run(time.Second)
+	x.toneHz = 0
+	a.run(time.Second)
+	after := a.engine()
+	if n := after.Encodes - before.Encodes; n != 0 {
+		t.Errorf("%d encodes in 100 ticks, want none", n)
+	}
+	if n := after.Decodes - before.Decodes; n > 30 {
+		t.Errorf("%d decodes in 100 ticks, want a few to check how loud it is", n)
 	}
 }
 

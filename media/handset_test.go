@@ -219,7 +219,7 @@ func (p *phone) talk() {
 		step = 320
 	}
 	p.ts += step
-	if p.off || p.enc.kind.amr() && p.enc.ft == amr.NoData {
+	if p.off || p.enc.kind.amr() && p.enc.out.ft == amr.NoData {
 		return
 	}
 	p.seq++
@@ -231,9 +231,9 @@ func (p *phone) talk() {
 	header(b, p.pt(), p.seq, p.ts, p.ssrc)
 	n := 0
 	if p.enc.kind.amr() {
-		n = p.format.Pack(b[12:], p.cmr, amr.Frame{Type: p.enc.ft, Bits: p.enc.bits})
+		n = p.format.Pack(b[12:], p.cmr, amr.Frame{Type: p.enc.out.ft, Bits: p.enc.out.bits})
 	} else {
-		n = copy(b[12:], p.enc.bits)
+		n = copy(b[12:], p.enc.out.bits)
 	}
 	p.write(b[:12+n])
 }

@@ -29,7 +29,7 @@ func crowd(t testing.TB, legs, talkers int) (a *air, tick func()) {
 	var feeds []*feed
 	for i, p := range a.phones {
 		if i < talkers {
-			feeds = append(feeds, &feed{l: a.e.legs[p.leg.Id].leg.Load(), ts: p.ts, frame: append([]byte(nil), p.enc.bits...)})
+			feeds = append(feeds, &feed{l: a.e.legs[p.leg.Id].leg.Load(), ts: p.ts, frame: append([]byte(nil), p.enc.out.bits...)})
 		}
 	}
 	return a, func() {

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"sparkle/media/codec/amr"
+	"sparkle/media/codec/g711"
 	"sparkle/media/dtmf"
 	"sparkle/media/jitter"
+	"sparkle/media/mediapb"
 	"sparkle/media/mix"
 	"sparkle/media/payload"
 	"sparkle/media/port"
@@ -55,9 +57,22 @@ type leg struct {
 	concealed         uint64
 
 	// The tick's.
+	cur         frame           // what is due
+	past        past            // what was due before and has not been decoded
+	speech      bool            // cur is speech that somebody might hear
 	pcm         [frameLen]int16 // decoded and faded, valid while decoded
 	decoded     bool
-	chosen      bool // one of the loudest
+	way         way  // how it was served last
+	via         *leg // whose frames it is passed
+	quietly     bool // it heard nobody in the last tick
+	sidAt       uint64
+	fwd         encoded // cur, as others are passed it
+	fwdTick     uint64  // tick+1 that fwd is of
+	loud        amr.Loudness
+	lastLevel   float32 // of the last frame of speech, dBov
+	probed      int     // frames that were decoded to check loud
+	probeAt     uint64  // tick of the next
+	chosen      bool    // one of the loudest
 	contributes bool
 	gain        float32 // in the mix, now
 	hearGain    float32
@@ -88,6 +103,47 @@ type leg struct {
 	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
 	talking atomic.Bool
 	level   atomic.Int32 // tenths of dBov
+}
+
+// frame is what a tick gets from the jitter buffer; bits are the buffer's.
+type frame struct {
+	verdict jitter.Verdict
+	ft      uint8
+	bad     bool
+	bits    []byte
+}
+
+// past are the last frames of speech that were not decoded, oldest first: a decoder that
+// is needed after all has heard them first.
+type past struct {
+	frames [3]struct {
+		ft   uint8
+		bad  bool
+		n    int
+		data [frameMax]byte
+	}
+	at, n int
+}
+
+func (p *past) put(f *frame) {
+	i := (p.at + p.n) % len(p.frames)
+	if p.n == len(p.frames) {
+		p.at = (p.at + 1) % len(p.frames)
+	} else {
+		p.n++
+	}
+	x := &p.frames[i]
+	x.ft, x.bad, x.n = f.ft, f.bad, copy(x.data[:], f.bits)
+}
+
+// newest of at least one.
+func (p *past) newest() (f *struct {
+	ft   uint8
+	bad  bool
+	n    int
+	data [frameMax]byte
+}) {
+	return &p.frames[(p.at+p.n-1)%len(p.frames)]
 }
 
 // gate lets packets of one socket in, by their source.
@@ -279,9 +335,17 @@ func (l *leg) onDigit(w *worker, h *rtp.Packet, now int64) {
 	}
 }
 
-// measure takes the level of a decoded frame and decides whether that is talk.
-func (l *leg) measure() {
-	v := mix.Level(l.pcm[:])
+// law is the leg's half of G.711.
+func (l *leg) law() g711.Law {
+	if l.kind.codec == mediapb.AudioStream_PCMA {
+		return g711.PCMA
+	}
+	return g711.PCMU
+}
+
+// measure takes the level of a frame and decides whether that is talk.
+func (l *leg) measure(v float32) {
+	l.lastLevel = v
 	if v > l.smooth {
 		l.smooth += (v - l.smooth) * 0.6 // up at once: a first word must be heard
 	} else {
@@ -299,8 +363,13 @@ func (l *leg) quiet() {
 }
 
 func (l *leg) tell() {
-	l.talking.Store(l.talks && l.audible())
-	l.level.Store(int32(l.smooth * 10))
+	// Few change from one tick to the next, and a store is a locked instruction.
+	if talking := l.talks && l.audible(); talking != l.talking.Load() {
+		l.talking.Store(talking)
+	}
+	if level := int32(l.smooth * 10); level != l.level.Load() {
+		l.level.Store(level)
+	}
 }
 
 func (l *leg) rank() float32 {
@@ -359,23 +428,31 @@ func (l *leg) stepMode(n uint64) {
 	l.mode = l.st.stepMode(l.mode, l.limit)
 }
 
-// send packs what c made last and sends it. NO_DATA is not sent, but who was in the
-// middle of speech hears of the silence first.
-func (l *leg) send(c *coder, n uint64) {
-	ft, frame := c.ft, c.bits
+// send sends a frame. NO_DATA is not sent, but who was in the middle of speech hears of
+// the silence first.
+func (l *leg) send(e *encoded, n uint64) {
 	ts := l.tsBase + uint32(n)*l.st.step
 	l.lastTS = ts
-	if l.kind.amr() && ft == amr.NoData {
-		if !l.spurt || c.sidLen == 0 {
-			return
-		}
-		ft, frame = c.sidType(), c.sid[:c.sidLen]
-	}
-	speech := l.isSpeech(ft)
 	b := l.tx[:]
+	speech := l.isSpeech(e.ft)
+	var size int
+	if l.kind.amr() {
+		if e.ft == amr.NoData && !e.lost {
+			if !l.spurt || !l.kind.dtx {
+				return
+			}
+			e = &l.st.silence.sid
+		}
+		if e.ft == l.own.sidType() {
+			l.sidAt = n + sidEvery
+		}
+		size = copy(b[12:], e.payload(l.kind.wide(), l.st.octetAlign))
+		b[12] |= l.cmr << 4
+	} else {
+		size = copy(b[12:], e.bits)
+	}
 	rtp.PutHeader(b, speech && !l.spurt, l.st.pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
-	size := l.st.pack(b[12:], l.cmr, ft, frame)
 	l.seq++
 	if sendTo(l.pair.RTP, b[:12+size], &l.st.to) {
 		l.txCount++

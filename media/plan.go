@@ -56,7 +56,8 @@ type stream struct {
 	anyPort    bool
 	send, recv bool
 	rtcpOff    bool
-	rtcpBps    uint32 // our share
+	silence    *silence // what it is sent while nobody is heard
+	rtcpBps    uint32   // our share
 }
 
 // coderKind is a codec as encoders see it: legs of one kind may share one.

@@ -174,8 +174,8 @@ func TestSoundLoops(t *testing.T) {
 	y.wantLevel("the room", x.toneHz, 0)
 	before := a.engine().Encodes
 	a.run(time.Second)
-	if n := a.engine().Encodes - before; n != 100 {
-		t.Errorf("%d encodes in 50 ticks after the sound, want 100: the talker's and the shared one", n)
+	if n := a.engine().Encodes - before; n != 50 {
+		t.Errorf("%d encodes in 50 ticks after the sound, want 50: the shared one; z is passed on", n)
 	}
 	y.play(&mediapb.PlayRequest{Id: "last", Pcm: tone(800, time.Second), Loop: true})
 	a.run(40 * time.Millisecond)

@@ -1,6 +1,8 @@
 package media
 
 import (
+	"slices"
+
 	"sparkle/media/codec/amr"
 	"sparkle/media/jitter"
 	"sparkle/media/mix"
@@ -22,13 +24,21 @@ type room struct {
 	legs       []*leg
 	whispers   []whisper
 	shared     []*group
+	pair       bool // two legs of one codec and nothing else wanted: see route
 
-	sum     [frameLen]int32 // what the room hears
-	mix     [frameLen]int16 // sum, limited
-	hist    [2][frameLen]int16
 	talkers [64]*leg
+	voices  []*leg // who is heard in this tick, asides not among them; cap: all legs
+	sum     [frameLen]int32
+	mix     [frameLen]int16 // sum, limited
 	one     [frameLen]int16
 	sound   [frameLen]int32 // what one leg is played
+
+	// hist is what the room heard in the last two ticks, newest first, for encoders that
+	// have to be primed; valid in tick histAt. Frames that were only passed on leave it
+	// old: before is what becomes of it when they are decoded after all.
+	hist   [2][frameLen]int16
+	histAt uint64
+	before [2][frameLen]int32
 }
 
 // whisper in the words of the API.
@@ -40,10 +50,9 @@ type whisper struct {
 
 // group is an encoder for all legs that hear the same in the same form.
 type group struct {
-	c       *coder
-	mode    int
-	silence bool
-	used    uint64 // tick+1 of its last frame, 0: never
+	c    *coder
+	mode int
+	used uint64 // tick+1 of its last frame, 0: never
 }
 
 func newRoom(id string, maxTalkers int) *room { return &room{id: id, maxTalkers: maxTalkers} }
@@ -64,8 +73,9 @@ func (r *room) find(id string) *leg {
 
 // relink works out who hears whom besides the room, after legs or whispers changed.
 func (r *room) relink() {
+	r.voices = slices.Grow(r.voices[:0], len(r.legs))
 	for _, l := range r.legs {
-		l.aside, l.ducked, l.extra = false, false, l.extra[:0]
+		l.aside, l.ducked, l.extra, l.via = false, false, l.extra[:0], nil
 	}
 	for _, w := range r.whispers {
 		from := r.find(w.from)
@@ -103,10 +113,15 @@ func (r *room) apply(l *leg, p *plan, now int64) {
 		}
 		l.own, l.dec, l.kind, l.jb = p.fresh.own, p.fresh.dec, p.kind, p.jb
 		l.ownTick = 0
+		l.past.n = 0
+		l.loud, l.probed = amr.Loudness{}, 0
 		if p.fresh.shared != nil {
 			r.shared = append(r.shared, &group{c: p.fresh.shared})
 		}
 		p.fresh = coders{}
+		for _, x := range r.legs { // frames of another codec cannot go on as they went
+			x.via = nil
+		}
 	}
 	l.apply(p, now)
 }
@@ -120,65 +135,122 @@ func (r *room) slotOf(c *coder) int {
 	return -1
 }
 
-// tick makes one 20 ms frame for everybody: pull, decide who talks, decode those, mix,
-// encode, send. No lock, no allocation, no log.
+// tick makes one 20 ms frame for everybody: pull, decide who talks, decide what each leg
+// is sent, decode and mix if anybody needs that, encode, send. No lock, no allocation, no
+// log.
 func (r *room) tick(w *worker, n uint64, now int64) {
+	r.pair = r.isPair()
 	for _, l := range r.legs {
-		r.pull(w, l, now)
+		r.pull(w, l, n, now)
 	}
 	r.choose()
-	clear(r.sum[:])
+	r.gather()
+	mixed := false
 	for _, l := range r.legs {
-		l.contributes = l.fade()
-		if l.contributes && !l.aside {
-			mix.Add(r.sum[:], l.pcm[:])
-		}
+		l.way = r.route(l, n)
+		mixed = mixed || l.way >= wayShared
 	}
-	mix.Out(r.mix[:], r.sum[:])
+	if mixed {
+		r.mixdown(w, n)
+	}
 	for _, l := range r.legs {
 		sounds := r.play(w, l, now)
-		if l.mayEncode() {
-			r.hear(w, l, n, sounds)
-		} else {
+		switch l.way {
+		case wayNone:
 			l.spurt, l.hearGain = false, 0
+		case waySilence:
+			l.sendSilence(n)
+		case wayPass:
+			l.pass(n)
+		case wayShared:
+			l.send(&r.group(w, l, n).c.out, n)
+		case wayOwn:
+			r.hear(w, l, n, sounds)
 		}
 		l.control(now)
 	}
-	r.hist[1] = r.hist[0]
-	r.hist[0] = r.mix
+	r.close(n, mixed)
 }
 
-// pull takes the frame that is due and decodes it if anybody might hear it.
-func (r *room) pull(w *worker, l *leg, now int64) {
-	l.decoded = false
+// pull takes the frame that is due and judges how loud it is, if anybody might hear it.
+// That needs no decoding: AMR-WB carries its gains, G.711 its samples. AMR is decoded, and
+// so is AMR-WB until the estimate was compared with what decoding gives, and for a frame
+// now and then afterwards.
+func (r *room) pull(w *worker, l *leg, n uint64, now int64) {
+	l.decoded, l.speech, l.contributes = false, false, false
 	if l.jb == nil {
+		l.cur.verdict = jitter.Silence
 		l.quiet()
 		return
 	}
-	v, ft, bad, frame := l.jb.Pop(l.since(now))
-	if v == jitter.Conceal {
-		ft = amr.NoData
+	c := &l.cur
+	c.verdict, c.ft, c.bad, c.bits = l.jb.Pop(l.since(now))
+	if c.verdict == jitter.Conceal {
+		c.ft, c.bits = amr.NoData, nil
 		l.concealed++
 	}
 	// Silence costs nothing: comfort noise is not decoded (MEDIA.md §7), nor is who is
 	// not to be heard.
-	speech := v == jitter.Conceal || v == jitter.Play && l.isSpeech(ft)
-	if !speech || !l.audible() && l.gain == 0 {
+	switch {
+	case c.verdict == jitter.Silence || c.verdict == jitter.Play && !l.isSpeech(c.ft):
+		l.past.n = 0
 		l.quiet()
-		return
+	case !l.audible() && l.gain == 0:
+		l.past.put(c)
+		l.quiet()
+	default:
+		l.speech = true
+		l.measure(r.loudness(w, l, n))
 	}
-	l.dec.decode(ft, bad, frame, &l.pcm)
-	w.stats.decodes++
-	l.decoded = true
-	l.measure()
 }
+
+// loudness is the level of the leg's frame, dBov.
+func (r *room) loudness(w *worker, l *leg, n uint64) float32 {
+	c := &l.cur
+	switch {
+	case c.verdict == jitter.Conceal:
+		return l.lastLevel - 3
+	case !l.kind.amr():
+		return l.law().Level(c.bits)
+	case !l.kind.wide():
+		r.decode(w, l)
+		return mix.Level(l.pcm[:])
+	case c.bad || c.ft > 8:
+		return l.lastLevel - 3
+	}
+	guess := l.loud.Step(c.ft, c.bits)
+	heard := l.gain > 0
+	switch {
+	case l.probed < firstProbes:
+		l.probed++
+	case heard && r.histAt == n: // it was mixed and most likely will be
+	case heard && n+probeEvery >= l.probeAt+probeHeard:
+	case n >= l.probeAt:
+	default:
+		return guess
+	}
+	r.decode(w, l)
+	level := mix.Level(l.pcm[:])
+	l.loud.Calibrate(level, guess)
+	l.probeAt = n + probeEvery + uint64(l.slot%16)
+	return level
+}
+
+// firstProbes frames of a stream are decoded, whoever hears them. Afterwards one is every
+// probeEvery ticks, and every probeHeard while the leg's frames are passed on: the end of
+// a steady tone must not be imagined.
+const (
+	firstProbes = 10
+	probeEvery  = 100
+	probeHeard  = 12
+)
 
 // choose picks who is heard: the loudest maxTalkers of those who talk.
 func (r *room) choose() {
 	n := 0
 	for _, l := range r.legs {
 		l.chosen = false
-		if !l.decoded || !l.talks || !l.audible() {
+		if !l.talks || !l.audible() {
 			continue
 		}
 		if l.aside {
@@ -202,6 +274,102 @@ func (r *room) choose() {
 	for _, l := range r.talkers[:n] {
 		l.chosen = true
 	}
+	if r.pair { // all there is goes through, a fan too
+		for _, l := range r.legs {
+			l.chosen = l.chosen || l.audible()
+		}
+	}
+}
+
+// gather lists whose frames of this tick are to be heard: who was chosen, and for one
+// frame more who no longer is, to fade out.
+func (r *room) gather() {
+	r.voices = r.voices[:0]
+	for _, l := range r.legs {
+		if !l.speech || !l.chosen && l.gain == 0 {
+			l.gain = 0 // the decoder's next frame starts from nothing: it needs its ramp
+			continue
+		}
+		if !l.aside {
+			r.voices = append(r.voices, l)
+		}
+	}
+}
+
+// decode makes l.pcm of the frame that is due, after those that were not decoded when
+// they were: the decoder must have heard what came before.
+func (r *room) decode(w *worker, l *leg) {
+	for i := range l.past.n {
+		p := &l.past.frames[(l.past.at+i)%len(l.past.frames)]
+		l.dec.decode(p.ft, p.bad, p.data[:p.n], &r.one)
+		w.stats.decodes++
+		if age := l.past.n - 1 - i; age < len(r.before) && l.gain > 0 {
+			mix.Add(r.before[age][:], r.one[:])
+		}
+	}
+	l.past.n = 0
+	l.dec.decode(l.cur.ft, l.cur.bad, l.cur.bits, &l.pcm)
+	w.stats.decodes++
+	l.decoded = true
+}
+
+// mixdown decodes who is to be heard and sums up.
+func (r *room) mixdown(w *worker, n uint64) {
+	stale := r.histAt != n
+	if stale {
+		clear(r.before[0][:])
+		clear(r.before[1][:])
+	}
+	clear(r.sum[:])
+	for _, l := range r.legs {
+		if !l.speech || !l.chosen && l.gain == 0 {
+			continue
+		}
+		if !l.decoded {
+			r.decode(w, l)
+		}
+		l.contributes = l.fade()
+		if l.contributes && !l.aside {
+			mix.Add(r.sum[:], l.pcm[:])
+		}
+	}
+	mix.Out(r.mix[:], r.sum[:])
+	if stale {
+		mix.Out(r.hist[0][:], r.before[0][:])
+		mix.Out(r.hist[1][:], r.before[1][:])
+	}
+}
+
+// close keeps what the next tick has to know of this one.
+func (r *room) close(n uint64, mixed bool) {
+	for _, l := range r.legs {
+		if l.speech && !l.decoded {
+			l.past.put(&l.cur)
+		}
+	}
+	switch {
+	case mixed:
+		r.hist[1] = r.hist[0]
+		r.hist[0] = r.mix
+		r.histAt = n + 1
+	case len(r.voices) == 0:
+		if r.histAt == n || r.histAt == 0 {
+			r.hist[1] = r.hist[0]
+			r.hist[0] = silent
+			r.histAt = n + 1
+		} else { // it was passed on: who encodes next starts from silence
+			r.hist = [2][frameLen]int16{}
+			r.histAt = n + 1
+		}
+	}
+	if !mixed {
+		for _, l := range r.voices {
+			l.gain = 0
+			if l.chosen {
+				l.gain = 1
+			}
+		}
+	}
 }
 
 // play makes the next frame of the sound a leg is played, in r.sound, and says whether
@@ -217,27 +385,13 @@ func (r *room) play(w *worker, l *leg, now int64) bool {
 	return true
 }
 
-// hear makes and sends what one leg hears: the room without itself, whispers, and the
-// sound in r.sound.
+// hear makes and sends what one leg alone hears: the room without itself, whispers, and
+// the sound in r.sound.
 func (r *room) hear(w *worker, l *leg, n uint64, sounds bool) {
-	target := float32(1)
-	if l.deaf || l.held || !l.present {
-		target = 0
-	}
-	duck := float32(1)
-	if l.ducked || sounds {
-		duck = duckGain
-	}
-	l.stepMode(n)
-	self := l.contributes && !l.aside
-	if !sounds && l.hearGain == target && l.duck == duck && (target == 0 || !self && !l.ducked && len(l.extra) == 0) {
-		g := r.group(w, l, n, target == 0)
-		l.send(g.c, n)
-		return
-	}
+	target, duck := l.wants()
 	var acc [frameLen]int32
 	copy(acc[:], r.sum[:])
-	if self {
+	if l.contributes && !l.aside {
 		for i, v := range &l.pcm {
 			acc[i] -= int32(v)
 		}
@@ -255,38 +409,39 @@ func (r *room) hear(w *worker, l *leg, n uint64, sounds bool) {
 		}
 	}
 	if l.ownTick != n { // it listened to a shared encoder until now, or to nothing
-		r.prime(w, l.own, l.mode, l.hearGain == 0)
+		r.prime(w, l.own, l.mode, l.quietly || l.hearGain == 0)
 	}
 	l.hearGain, l.duck = target, duck
 	mix.Out(r.one[:], acc[:])
 	l.own.encode(l.mode, &r.one)
 	w.stats.encodes++
 	l.ownTick = n + 1
-	l.send(l.own, n)
+	l.send(&l.own.out, n)
 }
 
 // prime lets an encoder hear what its listeners heard last, so that its first frame
-// goes on where the other encoder's ended: no click.
+// goes on where the other encoder's ended: no click. After silence one frame of it does.
 func (r *room) prime(w *worker, c *coder, mode int, silence bool) {
-	last, newest := &r.hist[1], &r.hist[0]
 	if silence {
-		last, newest = &silent, &silent
+		c.encode(mode, &silent)
+		w.stats.encodes++
+		return
 	}
-	c.encode(mode, last)
-	c.encode(mode, newest)
+	c.encode(mode, &r.hist[1])
+	c.encode(mode, &r.hist[0])
 	w.stats.encodes += 2
 }
 
 var silent [frameLen]int16
 
-// group encodes the room, or silence, once for all legs of a kind and mode.
-func (r *room) group(w *worker, l *leg, n uint64, silence bool) *group {
+// group encodes the room once for all legs of a kind and mode.
+func (r *room) group(w *worker, l *leg, n uint64) *group {
 	var spare *group
 	for _, g := range r.shared {
 		if g.c.kind != l.kind {
 			continue
 		}
-		if g.used != 0 && g.mode == l.mode && g.silence == silence && g.used > n-1 {
+		if g.used != 0 && g.mode == l.mode && g.used > n-1 {
 			if g.used == n+1 {
 				w.stats.saved++
 				return g
@@ -300,15 +455,11 @@ func (r *room) group(w *worker, l *leg, n uint64, silence bool) *group {
 	}
 	// One shared encoder came with every leg, and each group has a leg: spare is set.
 	g := spare
-	if g.used != n || g.mode != l.mode || g.silence != silence {
-		r.prime(w, g.c, l.mode, silence)
-		g.mode, g.silence = l.mode, silence
+	if g.used != n || g.mode != l.mode {
+		r.prime(w, g.c, l.mode, l.quietly)
+		g.mode = l.mode
 	}
-	pcm := &r.mix
-	if silence {
-		pcm = &silent
-	}
-	g.c.encode(g.mode, pcm)
+	g.c.encode(g.mode, &r.mix)
 	w.stats.encodes++
 	g.used = n + 1
 	return g

@@ -23,6 +23,7 @@ import (
 	"sparkle/bridge"
 	"sparkle/bridge/accounts"
 	"sparkle/bridge/api"
+	"sparkle/bridge/cdr"
 	"sparkle/bridge/console"
 	"sparkle/bridge/metrics"
 	"sparkle/bridge/store"
@@ -88,6 +89,18 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 		fmt.Fprintf(stdout, "First start: account admin, password %s (shown only now)\n", printed)
 	}
 
+	bills, err := openCDR(ctx, cfg, db, log)
+	if err != nil {
+		return err
+	}
+	if bills != nil {
+		defer func() {
+			if err := bills.Close(); err != nil {
+				log.Error("charging records", "err", err)
+			}
+		}()
+	}
+
 	ua, err := sip.New(cfg.SIP("Sparkle/"+version()), log)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
@@ -115,7 +128,11 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	}
 	defer engine.Close()
 
-	b, err := bridge.New(bridge.Deps{Caller: ua, Media: engine.Client, Store: db, Log: log, Options: cfg.Bridge()})
+	deps := bridge.Deps{Caller: ua, Media: engine.Client, Store: db, Log: log, Options: cfg.Bridge()}
+	if bills != nil {
+		deps.Charger = bills
+	}
+	b, err := bridge.New(deps)
 	if err != nil {
 		return err
 	}
@@ -130,6 +147,9 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.New(b), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if bills != nil {
+		registry.MustRegister(metrics.NewCDR(bills))
+	}
 	handler, err := api.NewHandler(api.Deps{
 		Service: b, Accounts: people, Console: pages, Log: log, Hosts: cfg.HTTP.Hosts,
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
@@ -138,6 +158,27 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 		return err
 	}
 	return answer(ctx, cfg, b, api.NewHTTPServer(handler, log), listener, stdout, log)
+}
+
+// openCDR opens the charging records and writes those that a crash kept from being
+// written; nil if there are to be none.
+func openCDR(ctx context.Context, cfg config.File, db *store.Store, log *slog.Logger) (*cdr.Writer, error) {
+	if !cfg.Charging.Enabled {
+		return nil, nil
+	}
+	o := cfg.CDR()
+	o.Log = log
+	w, err := cdr.Open(o)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := db.EndedAfter(ctx, w.Horizon())
+	if err != nil {
+		_ = w.Close() // nothing waits in it
+		return nil, fmt.Errorf("cdr: %w", err)
+	}
+	w.Reconcile(ended)
+	return w, nil
 }
 
 // answer answers until ctx ends or something that must run has ended. The API is up last:

@@ -1,6 +1,8 @@
 // Package g711 is PCMU and PCMA (ITU-T G.711), one octet a sample at 8 kHz, by tables.
 package g711
 
+import "math"
+
 // Law is one of the two companding laws.
 type Law uint8
 
@@ -13,12 +15,17 @@ const (
 var (
 	decode [2][256]int16
 	encode [2][8192]byte // by sample >> 3: both laws resolve 13 or 14 bits at most
+	power  [2][256]int64 // of a sample, squared
 )
 
 func init() {
 	for i := range 256 {
 		decode[PCMU][i] = expandU(byte(i))
 		decode[PCMA][i] = expandA(byte(i))
+		for law := range power {
+			v := int64(decode[law][i])
+			power[law][i] = v * v
+		}
 	}
 	for i := range 8192 {
 		s := int(int16(i << 3))
@@ -36,6 +43,19 @@ func (l Law) Decode(octets []byte, pcm []int16) int {
 		pcm[i] = t[b]
 	}
 	return n
+}
+
+// Level is how loud octets are, in dBov, without expanding them; -127 for silence.
+func (l Law) Level(octets []byte) float32 {
+	t := &power[l]
+	var sum int64
+	for _, b := range octets {
+		sum += t[b]
+	}
+	if sum == 0 || len(octets) == 0 {
+		return -127
+	}
+	return float32(max(10*math.Log10(float64(sum)/float64(len(octets))/(1<<30)), -127))
 }
 
 // Encode compresses pcm into octets and returns how many that made.

@@ -1,0 +1,178 @@
+package media
+
+import (
+	"sparkle/media/codec/amr"
+	"sparkle/media/jitter"
+)
+
+// way is how a leg comes by what it is sent in a tick, cheapest first:
+//
+//	               hears nobody ──────────────> silence: nothing, or comfort noise made once
+//	hears one whose frames it can take ───────> pass: those frames, untouched
+//	hears what everybody hears ───────────────> shared: one encode for all of them
+//	hears something else (talks itself, is
+//	whispered or played to, a gain moves) ────> own: its own encoder
+//
+// From silence a leg may begin to be passed somebody's frames, for its decoder then has
+// nothing to go on from; once it hears more than that one it is encoded for, primed with
+// what it heard, until it hears nobody again. So a decoder is handed from one encoder to
+// another only where the next word begins or somebody else comes in.
+//
+// Two legs of one codec with nothing else wanted are passed each other's frames all the
+// time, comfort noise and loss included: the B2BUA case (DESIGN §5).
+type way uint8
+
+const (
+	wayNone way = iota
+	waySilence
+	wayPass
+	wayShared // from here on somebody's frames have to be decoded
+	wayOwn
+)
+
+// isPair says whether the room is two legs that can be passed each other's frames.
+func (r *room) isPair() bool {
+	if len(r.legs) != 2 {
+		return false
+	}
+	a, b := r.legs[0], r.legs[1]
+	return a.present && b.present && !a.aside && !b.aside && a.kind == b.kind && a.jb != nil && b.jb != nil
+}
+
+// wants are the gains the leg is to hear the room with, in all and under something else.
+func (l *leg) wants() (target, duck float32) {
+	target, duck = 1, 1
+	if l.deaf || l.held || !l.present {
+		target = 0
+	}
+	if l.ducked || l.player.active() {
+		duck = duckGain
+	}
+	return target, duck
+}
+
+// route decides what l is sent in this tick.
+func (r *room) route(l *leg, n uint64) way {
+	l.quietly = l.way <= waySilence
+	if !l.mayEncode() {
+		l.via = nil
+		return wayNone
+	}
+	l.stepMode(n)
+	target, duck := l.wants()
+	if l.player.active() || l.duck != duck || target != 0 && (duck != 1 || len(l.extra) > 0) {
+		l.via = nil
+		return wayOwn
+	}
+	if target == 0 {
+		l.via = nil
+		if l.hearGain == 0 {
+			return waySilence
+		}
+		return wayOwn // fades out
+	}
+	source, others := r.source(l)
+	if l.via != nil && others == 0 && l.via.chosen {
+		return wayPass // it pauses: its comfort noise, if any
+	}
+	if others == 0 {
+		l.via, l.hearGain = nil, 1 // there is nothing to fade in
+		if r.pair {
+			if x := r.other(l); x.chosen && l.takes(x) {
+				l.via = x
+				return wayPass
+			}
+		}
+		return waySilence
+	}
+	if others == 1 && (l.via == source || l.quietly) && l.takes(source) {
+		l.via, l.hearGain = source, 1
+		return wayPass
+	}
+	l.via = nil
+	if l.hearGain == 1 && !(l.speech && (l.chosen || l.gain > 0) && !l.aside) {
+		return wayShared
+	}
+	return wayOwn
+}
+
+// source is how many l hears in this tick, and one of them.
+func (r *room) source(l *leg) (one *leg, others int) {
+	for _, v := range r.voices {
+		if v != l {
+			one = v
+			if others++; others > 1 {
+				break
+			}
+		}
+	}
+	return one, others
+}
+
+// other is the other leg of a pair.
+func (r *room) other(l *leg) *leg {
+	if r.legs[0] == l {
+		return r.legs[1]
+	}
+	return r.legs[0]
+}
+
+// takes says whether the frame that x has in this tick may go to l as it is.
+func (l *leg) takes(x *leg) bool {
+	switch {
+	case !x.chosen || x.kind.codec != l.kind.codec:
+		return false
+	case !l.kind.amr():
+		return true
+	case !l.kind.dtx:
+		return false // x may fall silent at any time
+	case x.cur.verdict != jitter.Play || !x.isSpeech(x.cur.ft) || x.cur.ft == amr.SpeechLost:
+		return true
+	}
+	return l.st.modes>>x.cur.ft&1 == 1 && int(x.cur.ft) <= l.limit
+}
+
+// pass sends l the frame of the leg it hears. A frame that was lost is said to be lost: a
+// gap would look like a pause.
+func (l *leg) pass(n uint64) {
+	x := l.via
+	switch x.cur.verdict {
+	case jitter.Silence:
+		if n >= l.sidAt+2*sidEvery { // nor is there comfort noise
+			l.sendSilence(n)
+		}
+		return
+	case jitter.Conceal:
+		if !l.kind.amr() && x.past.n == 0 {
+			return
+		}
+	}
+	e := x.forward(n)
+	if l.kind.amr() && e.ft <= 8 && l.isSpeech(e.ft) {
+		l.mode = int(e.ft) // from where an encoder would go on
+	}
+	l.send(e, n)
+}
+
+// forward is the leg's frame of this tick, as it goes to whoever hears only this leg.
+func (l *leg) forward(n uint64) *encoded {
+	if l.fwdTick == n+1 {
+		return &l.fwd
+	}
+	l.fwdTick = n + 1
+	c := &l.cur
+	switch {
+	case c.verdict != jitter.Conceal:
+		l.fwd.set(c.ft, c.bits)
+		l.fwd.bad = c.bad
+	case !l.kind.amr(): // once more what was heard last
+		p := l.past.newest()
+		l.fwd.set(ftSpeech, p.data[:p.n])
+	case l.kind.wide():
+		l.fwd.set(amr.SpeechLost, nil)
+	default:
+		l.fwd.set(amr.NoData, nil)
+		l.fwd.lost = true
+	}
+	return &l.fwd
+}
