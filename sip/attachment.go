@@ -46,7 +46,8 @@ type attachment struct {
 	pace *pacer
 	poke chan struct{} // cap 1: a peer was suspended, watchTrunk looks at its clock again
 
-	usages usageTable
+	usages  usageTable
+	invites *limiter // new INVITEs of all peers together
 
 	mu      sync.Mutex
 	peer    []health // of each target; trunk only
@@ -71,6 +72,8 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
+	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
+	a.invites = newLimiter(o.InviteRate)
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err
@@ -168,7 +171,7 @@ func (a *attachment) open() error {
 	}
 	a.socket, a.port = l, l.Addr().(*net.TCPAddr).Port
 	a.wg.Go(func() {
-		_ = stack.TransportLayer().ServeTCP(&guardedListener{Listener: l, peers: a.peers, screen: a.screen})
+		_ = stack.TransportLayer().ServeTCP(&guardedListener{Listener: l, peers: a.peers, screen: a.screen, patience: defaultPatience})
 	})
 	return nil
 }

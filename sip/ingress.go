@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
 
@@ -23,55 +25,38 @@ type peers struct {
 }
 
 func (p *peers) trusts(addr net.Addr) bool {
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return false
-	}
-	ip := ap.Addr().Unmap().WithZone("")
+	ip := addrOf(addr)
 	return slices.ContainsFunc(p.prefixes, func(pre netip.Prefix) bool { return pre.Contains(ip) })
 }
 
-// maxConns is how many connections peers may have open to one attachment at once.
-const maxConns = 256
-
-// guardedListener closes connections of strangers at once, and those above maxConns:
-// each would cost a goroutine and 32 KiB.
-type guardedListener struct {
-	net.Listener
-	peers  *peers
-	screen *screen
-	open   atomic.Int32
-}
-
-func (l *guardedListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if !l.peers.trusts(conn.RemoteAddr()) || l.open.Load() >= maxConns {
-			l.peers.dropped.Add(1)
-			conn.Close()
-			continue
-		}
-		l.open.Add(1)
-		return &countedConn{Conn: conn, l: l}, nil
+// sentByUs says whether the sent-by of a Via is ours.
+func (a *attachment) sentByUs(host string, port int) bool {
+	if port != a.port {
+		return false
 	}
-}
-
-type countedConn struct {
-	net.Conn
-	l      *guardedListener
-	closed atomic.Bool
-}
-
-func (c *countedConn) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		c.l.open.Add(-1)
-		c.l.screen.forget(c.Conn)
+	if strings.EqualFold(host, a.host) {
+		return true
 	}
-	return c.Conn.Close()
+	is, err := netip.ParseAddr(host)
+	own, err2 := netip.ParseAddr(a.host)
+	return err == nil && err2 == nil && is.Unmap() == own.Unmap()
 }
+
+// hasRoom says whether a new INVITE can be taken. One that comes again belongs to a call
+// that was.
+func (a *attachment) hasRoom(r raw) bool {
+	tag := ""
+	if m := fromTag.FindStringSubmatch(r.first("from")); m != nil {
+		tag = m[1]
+	}
+	seq, _, _ := strings.Cut(r.first("cseq"), " ")
+	a.mu.Lock()
+	known, full := a.merging[r.first("call-id")+"\x00"+tag+"\x00"+strings.TrimLeft(seq, "0")], a.live >= a.o.MaxCalls
+	a.mu.Unlock()
+	return known || !full && a.invites.spend(time.Now(), netip.Addr{}, 0)
+}
+
+var fromTag = regexp.MustCompile(`(?i);\s*tag\s*=\s*([^\s;,]+)`)
 
 // onRequest is where sipgo hands over a request, in a goroutine of its own.
 func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {

@@ -307,7 +307,7 @@ func place(t *testing.T, ua *UA, edit ...func(*Invite)) (Call, *events) {
 	return c, ev
 }
 
-// next waits for an event of type E; Message and Trying lines on the way are passed over.
+// next waits for an event of type E; Message, Trying and Charging on the way are passed over.
 func next[E Event](ev *events) E {
 	ev.t.Helper()
 	timeout := time.After(patience)
@@ -317,7 +317,7 @@ func next[E Event](ev *events) E {
 			switch e := e.(type) {
 			case E:
 				return e
-			case Message, Trying:
+			case Message, Trying, Charging:
 			default:
 				var want E
 				ev.t.Fatalf("got %#v, want %T", e, want)

@@ -47,7 +47,7 @@ func validate(req *sipgo.Request) verdict {
 	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
 		return verdict{status: 483}
 	}
-	if scheme := strings.ToLower(req.Recipient.Scheme); scheme != "sip" && scheme != "sips" && scheme != "tel" {
+	if !knownScheme(req.Recipient.Scheme) {
 		return verdict{status: 416}
 	}
 	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
