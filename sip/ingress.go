@@ -2,6 +2,7 @@ package sip
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
@@ -20,18 +21,25 @@ import (
 // dropped before it is parsed or remembered: sipgo keeps an entry for every source
 // it lets through.
 type peers struct {
-	prefixes []netip.Prefix
+	prefixes atomic.Pointer[[]netip.Prefix]
 	dropped  atomic.Uint64
 }
 
+// set replaces who is trusted: a name in the DNS may move.
+func (p *peers) set(prefixes []netip.Prefix) { p.prefixes.Store(&prefixes) }
+
+func (p *peers) has(ip netip.Addr) bool {
+	ps := p.prefixes.Load()
+	return ps != nil && slices.ContainsFunc(*ps, func(pre netip.Prefix) bool { return pre.Contains(ip) })
+}
+
 func (p *peers) trusts(addr net.Addr) bool {
-	ip := addrOf(addr)
-	return slices.ContainsFunc(p.prefixes, func(pre netip.Prefix) bool { return pre.Contains(ip) })
+	return p.has(addrOf(addr))
 }
 
 // sentByUs says whether the sent-by of a Via is ours.
 func (a *attachment) sentByUs(host string, port int) bool {
-	if port != a.port {
+	if !slices.ContainsFunc(slices.Collect(maps.Values(a.sockets)), func(s socket) bool { return s.port == port }) {
 		return false
 	}
 	if strings.EqualFold(host, a.host) {
@@ -51,7 +59,7 @@ func (a *attachment) hasRoom(r raw) bool {
 	}
 	seq, _, _ := strings.Cut(r.first("cseq"), " ")
 	a.mu.Lock()
-	known, full := a.merging[r.first("call-id")+"\x00"+tag+"\x00"+strings.TrimLeft(seq, "0")], a.live >= a.o.MaxCalls
+	known, full := a.merging[r.first("call-id")+"\x00"+tag+"\x00"+strings.TrimLeft(seq, "0")], a.pace.max > 0 && a.pace.busy >= a.pace.max
 	a.mu.Unlock()
 	return known || !full && a.invites.spend(time.Now(), netip.Addr{}, 0)
 }
