@@ -52,7 +52,7 @@ type AttachmentOptions struct {
 	FailoverOn      []int         // final answers that send a call to the next peer; 503
 	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
-	Preconditions string // off | passive (default)
+	Preconditions string // off | passive (default) | active: in our offers | required: of the callee too (RFC 3312)
 	VideoAVPF     string // capneg | plain_avpf | avp; carried for the bridge
 	OfferG711     bool   // carried for the bridge
 	NumberForm    string // tel (default on ue) | sip (default on trunk)
@@ -111,7 +111,7 @@ func (a AttachmentOptions) Validate() error {
 		bad("mode: %q is none of ue, trunk, as", a.Mode)
 	}
 	oneOf("transport", a.Transport, "tcp", "udp", "tls")
-	oneOf("preconditions", a.Preconditions, "off", "passive")
+	oneOf("preconditions", a.Preconditions, "off", "passive", "active", "required")
 	oneOf("video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	oneOf("number_form", a.NumberForm, "tel", "sip")
 	if a.LocalAddr != "" {
