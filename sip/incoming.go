@@ -207,6 +207,7 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
 		Target: req.Recipient.String(), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
+		Recipients: recipients(req),
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
 	}
 }
