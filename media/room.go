@@ -24,7 +24,8 @@ type room struct {
 	legs       []*leg
 	whispers   []whisper
 	shared     []*group
-	pair       bool // two legs of one codec and nothing else wanted: see route
+	tx         *sender // the worker's
+	pair       bool    // two legs of one codec and nothing else wanted: see route
 
 	talkers [64]*leg
 	voices  []*leg // who is heard in this tick, asides not among them; cap: all legs
@@ -55,7 +56,9 @@ type group struct {
 	used uint64 // tick+1 of its last frame, 0: never
 }
 
-func newRoom(id string, maxTalkers int) *room { return &room{id: id, maxTalkers: maxTalkers} }
+func newRoom(id string, maxTalkers int, tx *sender) *room {
+	return &room{id: id, maxTalkers: maxTalkers, tx: tx}
+}
 
 func (r *room) setWhispers(w []whisper) {
 	r.whispers = w
