@@ -56,7 +56,7 @@ type Registration struct {
 // ViewAttachment is the one place where an attachment's state becomes public.
 func ViewAttachment(a sip.AttachmentState) Attachment {
 	out := Attachment{Name: a.Name, Mode: a.Mode, State: a.State, Up: a.Up, Since: utcOrNil(a.Since),
-		Identity: maskDigits(a.Identity), Expires: utcOrNil(a.Expires), LastError: maskDigits(a.LastError), LocalAddr: a.LocalAddr,
+		Identity: MaskNumbers(a.Identity), Expires: utcOrNil(a.Expires), LastError: MaskNumbers(a.LastError), LocalAddr: a.LocalAddr,
 		Calls: a.Calls, Queued: a.Queued, CPS: a.CPS, MaxCalls: a.MaxCalls, Targets: []AttachmentTarget{}, Presence: a.Presence}
 	for _, t := range a.Targets {
 		v := AttachmentTarget{Address: t.Addr, Name: t.Name, Transport: t.Transport, State: t.State, Until: utcOrNil(t.Until),
@@ -71,7 +71,7 @@ func ViewAttachment(a sip.AttachmentState) Attachment {
 		out.Registration = &Registration{PCSCF: r.PCSCF, Expires: utcOrNil(r.Expires), ServiceRoutes: r.ServiceRoutes,
 			Identities: []string{}, RegEvent: r.RegEvent, RegEventExpires: utcOrNil(r.RegEventExpires)}
 		for _, id := range r.Identities {
-			out.Registration.Identities = append(out.Registration.Identities, maskDigits(id))
+			out.Registration.Identities = append(out.Registration.Identities, MaskNumbers(id))
 		}
 	}
 	return out

@@ -25,6 +25,7 @@ type Bridge struct {
 	caller Caller
 	media  media.API
 	store  Store
+	bills  Charger
 	log    *slog.Logger
 	opt    Options
 	hub    *hub
@@ -45,6 +46,9 @@ type Bridge struct {
 	closing bool
 	pins    map[string]string // PIN -> conference id
 	aliases map[string]string // alias -> conference id
+
+	lobby   *room // where callers are who have not said yet which conference they want; not in rooms
+	guesses *guesses
 }
 
 // How often the engine's figures and the attachments' states are read.
@@ -69,10 +73,10 @@ func New(d Deps) (*Bridge, error) {
 	}
 	now := time.Now()
 	b := &Bridge{
-		caller: d.Caller, media: d.Media, store: d.Store, log: d.Log, opt: d.Options.withDefaults(),
+		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, log: d.Log, opt: d.Options.withDefaults(),
 		hub: newHub(now), counts: newCounts(), totals: newTotals(),
 		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
-		pins: map[string]string{}, aliases: map[string]string{},
+		pins: map[string]string{}, aliases: map[string]string{}, guesses: newGuesses(),
 	}
 	saved, err := d.Store.Load(context.Background())
 	if err != nil {
@@ -83,6 +87,7 @@ func New(d Deps) (*Bridge, error) {
 		abandoned(&rec.Leg, now.UTC())
 		last[rec.Leg.Member] = OutcomeOf(rec.Leg)
 		b.store.QueueLeg(rec)
+		b.charge(rec)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	for _, c := range saved.Conferences {
@@ -104,6 +109,9 @@ func New(d Deps) (*Bridge, error) {
 		b.store.QueueSeq(c.Conference.ID, c.Seq+seqBlock)
 		b.rooms[c.Conference.ID] = newRoom(b, c.Conference, c.Seq, c.Members)
 	}
+	b.lobby = newRoom(b, Conference{ID: "lobby", Type: VideoConference}, 0, nil)
+	b.lobby.post(func(time.Time) { b.lobby.mute = true })
+	d.Caller.OnIncoming(b.onIncoming)
 	return b, nil
 }
 
@@ -155,11 +163,17 @@ func (b *Bridge) forgetStale(ctx context.Context) {
 		return // it is not up yet, so it has none
 	}
 	for _, c := range s.Conferences {
-		if r := b.find(c.Id); r != nil && r.view.Load().Conference.State == "active" {
-			continue
-		}
-		if err := b.media.CloseConference(ctx, c.Id); err != nil {
+		stays := func(err error) {
 			b.log.Warn("a stale conference stays in the engine", "conference_id", c.Id, "err", err)
+		}
+		if r := b.find(c.Id); r != nil {
+			r.post(func(time.Time) { // in its own order: it may just be opening the conference
+				if !r.mediaOpen {
+					r.work.closeConference(c.Id, stays)
+				}
+			})
+		} else if err := b.media.CloseConference(ctx, c.Id); err != nil {
+			stays(err)
 		}
 	}
 }
@@ -182,7 +196,7 @@ func (b *Bridge) MediaDown() {
 		return
 	}
 	b.log.Error("the media engine is down")
-	for _, r := range b.all() {
+	for _, r := range append(b.all(), b.lobby) {
 		r.post(r.mediaLost)
 	}
 }
@@ -197,7 +211,7 @@ func (b *Bridge) MediaUp() {
 	case b.mediaUp <- struct{}{}:
 	default:
 	}
-	for _, r := range b.all() {
+	for _, r := range append(b.all(), b.lobby) {
 		r.post(r.mediaBack)
 	}
 }
@@ -214,7 +228,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, b.opt.CloseTimeout)
 	defer cancel()
-	rooms := b.all()
+	rooms := append(b.all(), b.lobby)
 	for _, r := range rooms {
 		r.post(func(now time.Time) { r.shutdown(now, "the server is shutting down") })
 	}
@@ -250,6 +264,13 @@ func (r *room) shutdown(now time.Time, text string) {
 	}
 	for _, l := range sortedLegs(r.legs) {
 		r.hangup(now, l, text)
+	}
+}
+
+// charge hands an ended leg to whoever keeps charging records.
+func (b *Bridge) charge(r LegRecord) {
+	if b.bills != nil {
+		b.bills.Charge(r)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/media/mediapb"
+	"sparkle/sip"
 )
 
 func code(err error) string {
@@ -167,6 +168,7 @@ func TestRestart(t *testing.T) {
 		h.stop()
 		old.Close(context.Background())
 		h.mem, h.net, h.eng = disk, newNetwork(), newEngine()
+		h.bills.records = nil
 		h.boot()
 		defer h.close()
 		h.listen()
@@ -183,6 +185,13 @@ func TestRestart(t *testing.T) {
 			if err != nil || len(legs) != 1 || legs[0].State != bridge.Ended || legs[0].EndedAt == nil {
 				t.Errorf("%s: legs %+v, %v", name, legs, err)
 			}
+		}
+		var charged []bridge.Outcome // what the dead process had not
+		for _, r := range h.bills.records {
+			charged = append(charged, r.Leg.Outcome)
+		}
+		if slices.Sort(charged); !slices.Equal(charged, []bridge.Outcome{bridge.Dropped, bridge.NetworkError}) {
+			t.Errorf("charged after the restart: %v", charged)
 		}
 		if err := h.run("unmute Ann"); err != nil {
 			t.Fatal(err)
@@ -544,6 +553,83 @@ func checkHistory(t *testing.T, h *house) {
 	}
 }
 
+// checkBills: every leg that ended was charged once, as history has it, and no other.
+func checkBills(t *testing.T, h *house) {
+	t.Helper()
+	charged := map[string]bridge.LegRecord{}
+	for _, r := range h.bills.records {
+		if _, twice := charged[r.Leg.ID]; twice {
+			t.Errorf("leg %s was charged twice", r.Leg.ID)
+		}
+		charged[r.Leg.ID] = r
+	}
+	for id, l := range h.mem.legs {
+		r, ok := charged[id]
+		delete(charged, id)
+		switch {
+		case !ok:
+			t.Errorf("leg %s (%s) was not charged", id, l.Leg.Outcome)
+		case r.Leg.Outcome != l.Leg.Outcome || r.Number != l.Number || r.Leg.CallID != l.Leg.CallID || r.Leg.EndedAt == nil:
+			t.Errorf("leg %s was charged as %+v, history has %+v", id, r.Leg, l.Leg)
+		}
+	}
+	for id := range charged {
+		t.Errorf("leg %s was charged and is not in history", id)
+	}
+}
+
+// A charging record has what the network said and what the streams carried, also of a
+// call that failed.
+func TestCharging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.add("Ann", "voice")
+		h.add("Ben", "busy")
+		h.add("Cat", "voice")
+		h.run("call Ann")
+		h.run("call Ben")
+		h.wait(5 * time.Second)
+		ann := h.member("Ann").Leg
+		h.net.phone(h.number["Ann"]).tell(sip.Charging{At: time.Now(), OrigIOI: "home", TermIOI: "away", AccessNetwork: "3GPP-NR"})
+		h.eng.mu.Lock()
+		h.eng.stats[ann.ID] = &mediapb.LegStats{Id: ann.ID, Audio: &mediapb.StreamStats{RxPackets: 10, RxBytes: 730, TxPackets: 11, TxBytes: 803}}
+		h.eng.mu.Unlock()
+		h.run("peer Ann bye")
+		h.run("call Cat")
+		h.wait(5 * time.Second)
+		checkOne := func(name string, i int, want string) {
+			t.Helper()
+			if len(h.bills.records) <= i {
+				t.Fatalf("%s: %d records", name, len(h.bills.records))
+			}
+			r := h.bills.records[i]
+			got := fmt.Sprint(r.Leg.Outcome, " ", r.AccessNetwork)
+			if r.Leg.SIP != nil {
+				got += fmt.Sprint(" ", r.Leg.SIP.Status)
+			}
+			if r.Leg.Charging != nil {
+				got += fmt.Sprint(" ", *r.Leg.Charging)
+			}
+			if r.Leg.Usage != nil {
+				got += fmt.Sprint(" ", r.Leg.Usage.Audio)
+			}
+			if got != want {
+				t.Errorf("%s: %s, want %s", name, got, want)
+			}
+		}
+		checkOne("busy", 0, "busy  486 {50 0 51 0}")
+		checkOne("left", 1, "left 3GPP-NR 0 {home away} {10 730 11 803}")
+		legs, _, err := h.b.Legs(t.Context(), organiser, h.conf, h.ids["Ann"], 0, "")
+		if doc, _ := json.Marshal(legs); err != nil || strings.Contains(string(doc), "3GPP-NR") {
+			t.Errorf("where a subscriber is shows in the history: %s, %v", doc, err)
+		}
+		h.run("hangup Cat")
+		h.wait(time.Second)
+		checkBills(t, h)
+	})
+}
+
 // Random organisers, phones and faults; then everybody is hung up and the books must
 // balance. A failing seed is a test case.
 func TestRandom(t *testing.T) {
@@ -622,6 +708,7 @@ func TestRandom(t *testing.T) {
 				}
 				checkHistory(t, h)
 				h.close()
+				checkBills(t, h)
 			})
 		})
 	}

@@ -20,6 +20,8 @@ type Caller interface {
 	Attachments() []sip.AttachmentState
 	// MediaProfile says how to describe media to the peers of one attachment.
 	MediaProfile(attachment string) (sip.MediaProfile, bool)
+	// OnIncoming sets who takes calls that come in.
+	OnIncoming(func(sip.Incoming, sip.IncomingCall) func(sip.Event))
 }
 
 // Store keeps what must survive a restart. Put and Drop return when the write is
@@ -49,6 +51,11 @@ type Store interface {
 	Healthy() error
 }
 
+// Charger keeps a charging record of every leg that has ended. It does not block.
+type Charger interface {
+	Charge(LegRecord)
+}
+
 // Saved is what a store gives back after a restart.
 type Saved struct {
 	Conferences []SavedConference
@@ -68,6 +75,9 @@ type SavedConference struct {
 type LegRecord struct {
 	Leg    Leg
 	Number string
+	// AccessNetwork is P-Access-Network-Info. It may say where a subscriber is: it is for
+	// charging only, and not kept in history.
+	AccessNetwork string
 }
 
 // AuditRecord says who did what. Target is an id; numbers are not in it.
@@ -87,6 +97,7 @@ type Deps struct {
 	Caller  Caller
 	Media   media.API
 	Store   Store
+	Charger Charger      // nil: no charging records
 	Log     *slog.Logger // nil: discards
 	Options Options
 }

@@ -46,6 +46,11 @@ func (r *room) onMedia(now time.Time, e *mediapb.Event) {
 		}
 	case *mediapb.Event_Digit:
 		l.note(now, "dtmf", "a key") // which one may be a secret
+		for _, key := range w.Digit.Digit {
+			r.onKey(now, l, key)
+		}
+	case *mediapb.Event_PlayEnded:
+		r.played(now, l, w.PlayEnded)
 	case *mediapb.Event_VideoState:
 		l.note(now, "media", "video "+w.VideoState.State)
 	}
@@ -82,18 +87,17 @@ func (b *Bridge) readQuality(ctx context.Context) {
 	}
 	b.stats.Store(s)
 	b.totals.update(s.Legs)
-	byRoom := map[*room]map[string]*Quality{}
+	byRoom := map[*room]map[string]*mediapb.LegStats{}
 	for _, l := range s.Legs {
 		v, ok := b.legRoom.Load(l.Id)
-		q := qualityOf(l)
-		if !ok || q == nil {
+		if !ok || l.Audio == nil {
 			continue
 		}
 		r := v.(*room)
 		if byRoom[r] == nil {
-			byRoom[r] = map[string]*Quality{}
+			byRoom[r] = map[string]*mediapb.LegStats{}
 		}
-		byRoom[r][l.Id] = q
+		byRoom[r][l.Id] = l
 	}
 	for r, legs := range byRoom {
 		r.post(func(now time.Time) { r.onQuality(now, legs) })
@@ -102,9 +106,12 @@ func (b *Bridge) readQuality(ctx context.Context) {
 
 // onQuality keeps the newest figures; only what a person would notice is an event, or
 // counters alone would fill the stream.
-func (r *room) onQuality(now time.Time, legs map[string]*Quality) {
+func (r *room) onQuality(now time.Time, legs map[string]*mediapb.LegStats) {
 	for _, l := range sortedLegs(r.legs) {
-		q := legs[l.ID]
+		q := qualityOf(legs[l.ID])
+		if u := usageOf(legs[l.ID]); u != nil {
+			l.usage = u
+		}
 		if q == nil || l.ConnectedAt == nil {
 			continue
 		}

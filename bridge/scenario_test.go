@@ -42,6 +42,7 @@ func TestMemoryStore(t *testing.T) {
 
 // house is a bridge with everything around it faked, and one conference.
 type house struct {
+	bills  ledger
 	t      *testing.T
 	b      *bridge.Bridge
 	net    *network
@@ -59,6 +60,8 @@ type house struct {
 	engLog []string
 	events []bridge.Event
 	logs   lockedBuffer
+
+	callers map[string]*caller // who has dialled in, by name
 }
 
 type lockedBuffer struct {
@@ -80,7 +83,8 @@ func (l *lockedBuffer) String() string {
 
 func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 	h := &house{t: t, net: newNetwork(), eng: newEngine(), mem: newMemory(), start: time.Now(),
-		ids: map[string]string{}, names: map[string]string{}, number: map[string]string{}}
+		ids: map[string]string{}, names: map[string]string{}, number: map[string]string{}, callers: map[string]*caller{}}
+	h.eng.played = func(leg, prompt string) { h.say("%s hears: %s", h.callerOf(leg), prompt) }
 	h.eng.log = func(s string) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -98,7 +102,7 @@ func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 
 func (h *house) boot() {
 	h.t.Helper()
-	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
+	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Charger: &h.bills, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
 		Options: bridge.Options{DialIn: []string{dialIn}, FactoryURIs: []string{"sip:mmtel@conf-factory.ims.example"}, Domain: "ims.example"}})
 	if err != nil {
 		h.t.Fatal(err)
@@ -194,6 +198,12 @@ func (h *house) words(e bridge.Event) string {
 		var m bridge.Member
 		json.Unmarshal(e.Data, &m)
 		name = m.Name
+		if e.Type == "member.added" && h.names[m.ID] == "" { // who has called in
+			h.names[m.ID] = m.Name
+			if h.ids[m.Name] == "" {
+				h.ids[m.Name] = m.ID
+			}
+		}
 	}
 	return strings.TrimPrefix(name+": "+e.Type, ": ")
 }
@@ -344,6 +354,16 @@ func (h *house) run(line string) error {
 			return fmt.Errorf("no call with %s", arg(1))
 		}
 		return h.peer(c, arg(2))
+	case "dial":
+		return h.dial(arg(1), arg(2), f[3:])
+	case "press", "info":
+		return h.press(f[0], arg(1), arg(2))
+	case "caller":
+		return h.callerDoes(arg(1), arg(2))
+	case "policy":
+		p := bridge.JoinPolicy(arg(1))
+		_, err := h.b.UpdateConference(ctx, organiser, h.conf, bridge.ConferencePatch{JoinPolicy: &p})
+		return err
 	case "attachment":
 		h.net.setUp(arg(1) == "up")
 		return nil

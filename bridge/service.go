@@ -418,13 +418,13 @@ func (b *Bridge) Preview(ctx context.Context, a Actor, conference string) (Previ
 func (b *Bridge) Attachments(context.Context) []sip.AttachmentState {
 	states := slices.Clone(b.caller.Attachments())
 	for i := range states {
-		states[i].Identity = maskDigits(states[i].Identity)
+		states[i].Identity = MaskNumbers(states[i].Identity)
 	}
 	return states
 }
 
-// maskDigits hides the subscriber digits of the numbers in an identity.
-func maskDigits(s string) string {
+// MaskNumbers hides the subscriber digits of the numbers in a text.
+func MaskNumbers(s string) string {
 	var out strings.Builder
 	for len(s) > 0 {
 		n := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })

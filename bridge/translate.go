@@ -120,9 +120,9 @@ var audioCodecs = map[string]mediapb.AudioStream_Codec{
 }
 
 // mediaLeg is the engine's half of a leg: present only once connected, so that
-// nothing is sent to a phone that only rings.
+// nothing is sent to a phone that only rings, and let in.
 func mediaLeg(l *leg) *mediapb.Leg {
-	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil}
+	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil && l.door == nil}
 	if a := l.agreed.Audio; a != nil {
 		out.Audio = &mediapb.AudioStream{
 			Remote: remote(a.Remote, l.profile), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
@@ -188,6 +188,17 @@ func qualityOf(s *mediapb.LegStats) *Quality {
 	return &Quality{RxLoss: round(a.RxLoss, 1000), RxJitterMs: round(a.RxJitterMs, 10), TxLoss: round(a.TxLoss, 1000),
 		RTTMs: round(a.RttMs, 10), MOS: round(a.Mos, 100), RxPackets: a.RxPackets, TxPackets: a.TxPackets,
 		Strangers: a.RxStranger + s.GetVideo().GetRxStranger()}
+}
+
+// usageOf is what a leg's streams carried by the engine's figures, nil if it has none.
+func usageOf(s *mediapb.LegStats) *Usage {
+	if s.GetAudio() == nil {
+		return nil
+	}
+	of := func(s *mediapb.StreamStats) StreamUsage {
+		return StreamUsage{s.GetRxPackets(), s.GetRxBytes(), s.GetTxPackets(), s.GetTxBytes()}
+	}
+	return &Usage{Audio: of(s.Audio), Video: of(s.Video)}
 }
 
 // round keeps figures readable: a float32 loss of 0.01 is 0.009999999776482582.

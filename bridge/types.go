@@ -180,6 +180,24 @@ type Quality struct {
 	Strangers  uint64  `json:"rx_stranger"`
 }
 
+// Charging is what P-Charging-Vector said of whose networks the call went through.
+type Charging struct {
+	OrigIOI string `json:"orig_ioi,omitempty"`
+	TermIOI string `json:"term_ioi,omitempty"`
+}
+
+// Usage is what a leg's streams carried; bytes are those of RTP with its header.
+type Usage struct {
+	Audio StreamUsage `json:"audio"`
+	Video StreamUsage `json:"video"`
+}
+type StreamUsage struct {
+	RxPackets uint64 `json:"rx_packets"`
+	RxBytes   uint64 `json:"rx_bytes"`
+	TxPackets uint64 `json:"tx_packets"`
+	TxBytes   uint64 `json:"tx_bytes"`
+}
+
 // TimelineEntry is one thing that happened to a leg, in words.
 type TimelineEntry struct {
 	At   time.Time `json:"at"`
@@ -207,6 +225,8 @@ type Leg struct {
 	Quality     *Quality        `json:"quality"`
 	CallID      string          `json:"call_id,omitempty"`
 	ICID        string          `json:"icid,omitempty"`
+	Charging    *Charging       `json:"charging,omitempty"`
+	Usage       *Usage          `json:"usage,omitempty"` // of an ended leg
 	Queue       *LegQueue       `json:"queue,omitempty"` // while the INVITE waits for its turn
 	Timeline    []TimelineEntry `json:"timeline,omitempty"`
 }

@@ -44,6 +44,13 @@ func (l *loader) check(c *File) {
 	if c.Video.FPS < 1 || c.Video.FPS > 30 {
 		l.fault("video.fps", "%d is not from 1 to 30", c.Video.FPS)
 	}
+	l.oneOf("cdr.numbers", c.Charging.Numbers, "full", "masked")
+	if c.Charging.MaxMB < 1 || c.Charging.MaxMB > 1024 {
+		l.fault("cdr.max_mb", "%d is not from 1 to 1024", c.Charging.MaxMB)
+	}
+	if c.Charging.KeepDays < 0 {
+		l.fault("cdr.keep_days", "%d is negative", c.Charging.KeepDays)
+	}
 	seen := map[string]bool{}
 	for i := range c.Attachments {
 		a, key := &c.Attachments[i], fmt.Sprintf("attachments[%d]", i)

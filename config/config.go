@@ -17,6 +17,7 @@ type File struct {
 	Inbound     Inbound      `yaml:"inbound"`
 	Media       Media        `yaml:"media"`
 	Video       Video        `yaml:"video"`
+	Charging    Charging     `yaml:"cdr"`
 	Attachments []Attachment `yaml:"attachments"`
 }
 
@@ -62,6 +63,14 @@ type Media struct {
 type Video struct {
 	Enabled bool `yaml:"enabled"`
 	FPS     int  `yaml:"fps"`
+}
+
+// Charging are the charging records, under data_dir/cdr.
+type Charging struct {
+	Enabled  bool   `yaml:"enabled"`
+	Numbers  string `yaml:"numbers"`   // full | masked
+	MaxMB    int    `yaml:"max_mb"`    // of a file; the next begins then, and at midnight UTC
+	KeepDays int    `yaml:"keep_days"` // closed files are removed after so many days; 0: never
 }
 
 // Attachment is one connection to a carrier.
@@ -124,7 +133,8 @@ func Default() File {
 			Realtime:   true,
 			MaxTalkers: 8,
 		},
-		Video: Video{Enabled: true, FPS: 15},
+		Video:    Video{Enabled: true, FPS: 15},
+		Charging: Charging{Enabled: true, Numbers: "full", MaxMB: 16},
 	}
 }
 

@@ -3,8 +3,10 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"sparkle/bridge"
+	"sparkle/bridge/cdr"
 	"sparkle/media"
 	"sparkle/sip"
 )
@@ -47,6 +49,19 @@ func (f File) Bridge() bridge.Options {
 		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
 		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),
 	}
+}
+
+// CDR is the file's part for charging records.
+func (f File) CDR() cdr.Options {
+	o := cdr.Options{
+		Dir: filepath.Join(f.DataDir, "cdr"), Masked: f.Charging.Numbers == "masked",
+		MaxBytes: int64(f.Charging.MaxMB) << 20, Keep: time.Duration(f.Charging.KeepDays) * 24 * time.Hour,
+		Identities: map[string]string{},
+	}
+	for _, a := range f.Attachments {
+		o.Identities[a.Name] = a.IMPU
+	}
+	return o
 }
 
 // Engine is the file's part for the media process.

@@ -37,6 +37,8 @@ type call struct {
 	hop   string // where the last INVITE went, or came from: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
 
+	charging Charging // as told
+
 	mu    sync.Mutex
 	inbox []any // dialog.Input, or kill
 	dead  bool  // run has returned: nobody reads inbox
@@ -211,9 +213,11 @@ func (c *call) drain() bool {
 			c.step(dialog.Use{Usages: c.usages})
 		case dialog.Request:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Req)})
+			c.chargedBy(in.Req, false)
 			c.step(in)
 		case dialog.Response:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
+			c.chargedBy(in.Res, false)
 			if !c.onTryResponse(in.Res) {
 				c.step(in)
 			}
@@ -244,6 +248,7 @@ func (c *call) perform(act dialog.Action) {
 		if !c.tried {
 			c.tried = true
 			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+			c.chargedBy(act.Req, true)
 		}
 		c.send(act.Req, true)
 	case dialog.Ack:

@@ -317,7 +317,7 @@ func next[E Event](ev *events) E {
 			switch e := e.(type) {
 			case E:
 				return e
-			case Message, Trying:
+			case Message, Trying, Charging:
 			default:
 				var want E
 				ev.t.Fatalf("got %#v, want %T", e, want)

@@ -80,6 +80,14 @@ type (
 		At    time.Time
 		Digit rune
 	}
+	// Charging is what billing wants to know of the call, as far as it has been said: by our
+	// INVITE, and by what the peer sends (RFC 7315). It comes when something is new.
+	Charging struct {
+		At            time.Time
+		OrigIOI       string // inter operator identifiers of P-Charging-Vector
+		TermIOI       string
+		AccessNetwork string // P-Access-Network-Info of the far end; it may say where a subscriber is
+	}
 	// Message is one line of the ladder: what was sent or received. For traces.
 	Message struct {
 		At      time.Time
@@ -124,6 +132,7 @@ func (Connected) isEvent() {}
 func (Offer) isEvent()     {}
 func (Reoffered) isEvent() {}
 func (Info) isEvent()      {}
+func (Charging) isEvent()  {}
 func (Message) isEvent()   {}
 func (Ended) isEvent()     {}
 

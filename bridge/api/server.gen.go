@@ -301,6 +301,9 @@ type SessionRole string
 // SessionVia defines model for Session.Via.
 type SessionVia string
 
+// StreamUsage Bytes are those of RTP with its header; rx is from the phone
+type StreamUsage = bridge.StreamUsage
+
 // Text One plain sentence
 type Text = bridge.Text
 

@@ -36,12 +36,21 @@ type SIPp struct {
 	stop sync.Once
 }
 
+// FindSIPp is the program's path, or ErrNoSIPp.
+func FindSIPp() (string, error) {
+	bin, err := exec.LookPath("sipp")
+	if err != nil {
+		return "", ErrNoSIPp
+	}
+	return bin, nil
+}
+
 // StartSIPp starts SIPp on a spare port of 127.0.0.1 and returns when that is open. A
 // port that somebody else was faster to take costs another try.
 func StartSIPp(o SIPpOptions) (*SIPp, error) {
-	bin, err := exec.LookPath("sipp")
+	bin, err := FindSIPp()
 	if err != nil {
-		return nil, ErrNoSIPp
+		return nil, err
 	}
 	mode := map[string]string{"tcp": "t1", "udp": "u1"}[o.Transport]
 	if mode == "" {

@@ -166,6 +166,25 @@ func (s *Store) Legs(ctx context.Context, conference, member string, limit int, 
 	return items, "", nil
 }
 
+// EndedAfter returns the legs that ended after a time, oldest first: for charging records
+// that a crash kept from being written.
+func (s *Store) EndedAfter(ctx context.Context, after time.Time) ([]bridge.LegRecord, error) {
+	var out []bridge.LegRecord
+	err := s.each(ctx, func(rows *sql.Rows) error {
+		var doc, number string
+		if err := rows.Scan(&doc, &number); err != nil {
+			return err
+		}
+		l, err := decodeLeg(doc)
+		out = append(out, bridge.LegRecord{Leg: l, Number: number})
+		return err
+	}, `SELECT doc, number FROM legs WHERE ended_at > ? ORDER BY ended_at, id`, after.UnixNano())
+	if err != nil {
+		return nil, fmt.Errorf("ended legs: %w", err)
+	}
+	return out, nil
+}
+
 // Audit returns audit rows, newest first.
 func (s *Store) Audit(ctx context.Context, limit int) ([]bridge.AuditRecord, error) {
 	var out []bridge.AuditRecord

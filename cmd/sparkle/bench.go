@@ -13,11 +13,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"sparkle/bridge/lab/churn"
 	"sparkle/bridge/lab/load"
 	"sparkle/config"
 	"sparkle/media"
@@ -26,15 +28,18 @@ import (
 func benchCommand() *cobra.Command {
 	var asJSON bool
 	var suite load.Suite
+	var calls churn.Suite
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure the media engine: CPU, delay, lateness, memory",
+		Short: "Measure calls, and the media engine: CPU, delay, lateness, memory",
 		Long: "Measure the media engine in a process of its own, under simulated phones: CPU time,\n" +
-			"frames missing and late, delay, lateness of its tick, memory, and the mosaic.\n\nCases: " +
-			strings.Join(load.Cases(), ", ") + ".",
+			"frames missing and late, delay, lateness of its tick, memory, and the mosaic. Then a\n" +
+			"whole daemon under calls that SIPp answers (Debian package sip-tester): failures,\n" +
+			"set-up time, CPU time by call, and the pace of a call to everybody.\n\nCases: " +
+			strings.Join(benchCases(), ", ") + ".",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return bench(cmd.Context(), suite, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return bench(cmd.Context(), suite, calls, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.AddCommand(&cobra.Command{
@@ -49,11 +54,28 @@ func benchCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	cmd.Flags().StringSliceVar(&suite.Only, "only", nil, "run these cases only, as conf-dtx,mosaic")
 	cmd.Flags().DurationVar(&suite.Window, "window", 6*time.Second, "how long each case is counted")
+	cmd.Flags().IntVar(&calls.Rate, "rate", 50, "calls a second")
+	cmd.Flags().StringVar(&calls.Profile, "cpu-profile", "", "of the daemon, per case: this name and the case's")
+	cmd.Flags().DurationVar(&calls.For, "for", time.Minute, "how long calls are placed")
 	cmd.Flags().BoolVar(&suite.Realtime, "realtime", true, "ask for real-time priority, for the engine and the generator")
 	return cmd
 }
 
-func bench(ctx context.Context, suite load.Suite, asJSON bool, stdout, stderr io.Writer) error {
+func benchCases() []string { return slices.Concat(load.Cases(), churn.Cases()) }
+
+// bench runs both suites, the cases in suite.Only or all.
+func bench(ctx context.Context, suite load.Suite, calls churn.Suite, asJSON bool, stdout, stderr io.Writer) error {
+	var unknown error
+	only := suite.Only
+	for _, name := range only {
+		if !slices.Contains(benchCases(), name) {
+			unknown = errors.Join(unknown, fmt.Errorf("bench: no case %q; there are %s", name, strings.Join(benchCases(), ", ")))
+		}
+	}
+	without := func(names []string) []string {
+		return slices.DeleteFunc(slices.Clone(only), func(n string) bool { return slices.Contains(names, n) || !slices.Contains(benchCases(), n) })
+	}
+	suite.Only, calls.Only = without(churn.Cases()), without(load.Cases())
 	dir, err := os.MkdirTemp("", "sparkle-bench-")
 	if err != nil {
 		return err
@@ -65,21 +87,38 @@ func bench(ctx context.Context, suite load.Suite, asJSON bool, stdout, stderr io
 		return benchMedia(ctx, filepath.Join(dir, fmt.Sprint(n, ".sock")), video, suite.Realtime, stderr)
 	}
 	suite.Busy = startBusy
-	if err := suite.Validate(); err != nil {
+	calls.Dir = dir
+	if calls.Program, err = os.Executable(); err != nil {
 		return err
 	}
+	if err := errors.Join(unknown, suite.Validate(), calls.Validate()); err != nil {
+		return err
+	}
+	// Where others were named, a suite without names has nothing to do.
+	wanted := func(names []string) bool { return len(only) == 0 || len(names) > 0 }
 	// The generator's thread sleeps in system calls and needs a P at once when it wakes.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
 	if asJSON {
 		out := json.NewEncoder(stdout)
-		var written error
-		err := suite.Run(ctx, func(r load.Row) { written = errors.Join(written, out.Encode(r)) })
-		return errors.Join(err, written)
+		var written, failed error
+		if wanted(suite.Only) {
+			failed = suite.Run(ctx, func(r load.Row) { written = errors.Join(written, out.Encode(r)) })
+		}
+		if wanted(calls.Only) && ctx.Err() == nil {
+			failed = errors.Join(failed, calls.Run(ctx, func(r churn.Row) { written = errors.Join(written, out.Encode(r)) }))
+		}
+		return errors.Join(failed, written)
 	}
 	fmt.Fprintf(stdout, "%d cores (%s), %s, load before %s\n", runtime.NumCPU(), cpuModel(), runtime.Version(), loadAverage())
-	table := load.Table{W: stdout}
-	err = suite.Run(ctx, table.Row)
-	fmt.Fprint(stdout, "\n", load.References)
+	if wanted(suite.Only) {
+		table := load.Table{W: stdout}
+		err = suite.Run(ctx, table.Row)
+		fmt.Fprint(stdout, "\n", load.References)
+	}
+	if wanted(calls.Only) && ctx.Err() == nil {
+		table := churn.Table{W: stdout}
+		err = errors.Join(err, calls.Run(ctx, table.Row))
+	}
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"sparkle/bridge"
 	"sparkle/bridge/accounts"
 	"sparkle/bridge/api"
+	"sparkle/bridge/cdr"
 	"sparkle/bridge/console"
 	"sparkle/bridge/metrics"
 	"sparkle/bridge/store"
@@ -35,7 +37,7 @@ import (
 const shutdownCap = 12 * time.Second
 
 func serveCommand() *cobra.Command {
-	var path string
+	var path, profile string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon",
@@ -45,11 +47,34 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			stop, err := profileCPU(profile)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			return serve(cmd.Context(), cfg, os.Getenv("SPARKLE_ADMIN_PASSWORD"), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration file; without it the defaults and the environment hold")
+	cmd.Flags().StringVar(&profile, "cpu-profile", "", "write a CPU profile of this process (go tool pprof) to a file")
+	_ = cmd.Flags().MarkHidden("cpu-profile") // it is there
 	return cmd
+}
+
+// profileCPU profiles into a file until stop; without a name it does nothing.
+func profileCPU(name string) (stop func(), err error) {
+	if name == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, fmt.Errorf("cpu-profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cpu-profile: %w", err)
+	}
+	return func() { pprof.StopCPUProfile(); f.Close() }, nil
 }
 
 // serve is the whole daemon, until ctx ends. Opened first is closed last. What people are
@@ -88,6 +113,18 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 		fmt.Fprintf(stdout, "First start: account admin, password %s (shown only now)\n", printed)
 	}
 
+	bills, err := openCDR(ctx, cfg, db, log)
+	if err != nil {
+		return err
+	}
+	if bills != nil {
+		defer func() {
+			if err := bills.Close(); err != nil {
+				log.Error("charging records", "err", err)
+			}
+		}()
+	}
+
 	ua, err := sip.New(cfg.SIP("Sparkle/"+version()), log)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
@@ -115,7 +152,11 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	}
 	defer engine.Close()
 
-	b, err := bridge.New(bridge.Deps{Caller: ua, Media: engine.Client, Store: db, Log: log, Options: cfg.Bridge()})
+	deps := bridge.Deps{Caller: ua, Media: engine.Client, Store: db, Log: log, Options: cfg.Bridge()}
+	if bills != nil {
+		deps.Charger = bills
+	}
+	b, err := bridge.New(deps)
 	if err != nil {
 		return err
 	}
@@ -130,6 +171,9 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.New(b), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if bills != nil {
+		registry.MustRegister(metrics.NewCDR(bills))
+	}
 	handler, err := api.NewHandler(api.Deps{
 		Service: b, Accounts: people, Console: pages, Log: log, Hosts: cfg.HTTP.Hosts,
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
@@ -138,6 +182,27 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 		return err
 	}
 	return answer(ctx, cfg, b, api.NewHTTPServer(handler, log), listener, stdout, log)
+}
+
+// openCDR opens the charging records and writes those that a crash kept from being
+// written; nil if there are to be none.
+func openCDR(ctx context.Context, cfg config.File, db *store.Store, log *slog.Logger) (*cdr.Writer, error) {
+	if !cfg.Charging.Enabled {
+		return nil, nil
+	}
+	o := cfg.CDR()
+	o.Log = log
+	w, err := cdr.Open(o)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := db.EndedAfter(ctx, w.Horizon())
+	if err != nil {
+		_ = w.Close() // nothing waits in it
+		return nil, fmt.Errorf("cdr: %w", err)
+	}
+	w.Reconcile(ended)
+	return w, nil
 }
 
 // answer answers until ctx ends or something that must run has ended. The API is up last:

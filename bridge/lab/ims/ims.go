@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"text/template"
 	"time"
 
@@ -75,6 +76,9 @@ type Core struct {
 	hss   *hss.HSS
 	procs []*process
 	at    addresses
+
+	mu       sync.Mutex
+	handsets []*lab.Handset
 }
 
 // addresses are where everything listens, UDP and TCP alike; templates see them.
@@ -226,8 +230,27 @@ func (c *Core) SCSCF() netip.AddrPort { return c.at.SCSCF }
 // HSS is the home subscriber server, for its users.
 func (c *Core) HSS() *hss.HSS { return c.hss }
 
-// Close ends Kamailio and the HSS, and waits.
+// Err says which process has ended that should run, and how its log ends; nil: all run.
+func (c *Core) Err() error {
+	for _, p := range c.procs {
+		select {
+		case <-p.done:
+			return fmt.Errorf("ims: %w", p.ended())
+		default:
+		}
+	}
+	return nil
+}
+
+// Close ends the handsets, Kamailio and the HSS, and waits.
 func (c *Core) Close() {
+	c.mu.Lock()
+	hs := c.handsets
+	c.handsets = nil
+	c.mu.Unlock()
+	for _, h := range hs {
+		h.Close()
+	}
 	for _, p := range c.procs {
 		p.stop()
 	}
