@@ -95,6 +95,7 @@ type Deps struct {
 	Caller  Caller
 	Media   media.API
 	Store   Store
+	Tracer  Tracer       // nil: legs have no traces
 	Charger Charger      // nil: no charging records
 	Log     *slog.Logger // nil: discards
 	Options Options

@@ -151,6 +151,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		r.onQueued(now, l, e)
 	case sip.Trying:
 		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
+		r.b.traced.note(l.ID, r.owner, l.CallID)
 		r.dirty = true
 	case sip.Charging:
 		l.access = e.AccessNetwork
@@ -442,6 +443,7 @@ func (b *Bridge) complete(record LegRecord, last *mediapb.LegStats) {
 // setState moves a leg, and its member with it.
 func (r *room) setState(now time.Time, l *leg, s LegState) {
 	l.State, l.Since = s, now.UTC()
+	r.b.traced.note(l.ID, r.owner, l.CallID) // one that came in had it from the start
 	l.note(now, "state", string(s))
 	if m := r.member(l.Member); m != nil && m.leg == l {
 		m.State = InConference

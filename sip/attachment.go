@@ -71,6 +71,7 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
+	a.screen.record = ua.traces.received
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err

@@ -48,6 +48,7 @@ type screen struct {
 	rate   *limiter
 	ctx    context.Context // ends the waiting of TCP readers
 	reply  func(network string, to net.Addr, b []byte) error
+	record func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
 
 	throttled, held, malformed, refused atomic.Uint64
 
@@ -115,6 +116,9 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		// Here and not in onRequest: sipgo folds the case of a method, in the answer too.
 		s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
 		return false
+	}
+	if s.record != nil {
+		s.record(info, data)
 	}
 	return true
 }

@@ -56,6 +56,15 @@ type fake struct {
 
 var at = time.Date(2026, 11, 23, 21, 0, 0, 0, time.UTC)
 
+func (f *fake) LegTrace(_ context.Context, a bridge.Actor, leg string, full bool) (bridge.LegTrace, error) {
+	if leg != "leg_1" {
+		return bridge.LegTrace{}, &bridge.Error{Kind: bridge.Missing, Code: "trace_not_found"}
+	}
+	m := sip.TraceMessage{At: at, Sent: true, Transport: "TCP", Local: "192.0.2.1:5060", Remote: "192.0.2.2:5060",
+		Raw: []byte("OPTIONS sip:+8613800138001@ims.example SIP/2.0\r\nCall-ID: 1@a\r\nCSeq: 1 OPTIONS\r\nSupported: path\r\n\r\n")}
+	return bridge.LegTrace{Leg: leg, Messages: []sip.TraceMessage{m}}, nil
+}
+
 func newFake() *fake {
 	return &fake{members: map[string][]bridge.Member{}, closed: make(chan struct{}, 100), events: make(chan bridge.Event, 10), jpeg: []byte("\xff\xd8picture\xff\xd9")}
 }

@@ -39,7 +39,7 @@ func (s *server) flags(cmd *cobra.Command) {
 	f.StringVar(&s.url, "url", os.Getenv("SPARKLE_URL"), "the daemon, http://host:port; or SPARKLE_URL")
 	// Not a default that --help would print.
 	f.StringVar(&s.key, "key", "", "API key; or SPARKLE_API_KEY")
-	f.StringVarP(&s.config, "config", "c", "", "on the daemon's own machine instead of both: its configuration file")
+	f.StringVarP(&s.config, "config", "c", "", "on the daemon's own machine: its configuration file, which stands for what is not given")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), "sparkle:", err)
 		return exitError(exitUsage)
@@ -56,17 +56,19 @@ func (s *server) ask(cmd *cobra.Command, scope accounts.Scope, f func(context.Co
 	if key == "" {
 		key = os.Getenv("SPARKLE_API_KEY")
 	}
-	if base != "" && key == "" {
+	if base != "" && key == "" && s.config == "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "sparkle: --url needs --key or SPARKLE_API_KEY (`sparkle apikey new NAME` prints one)")
 		return exitError(exitUsage)
 	}
-	if base == "" {
+	if base == "" || key == "" {
 		cfg, err := loadConfig(cmd, s.config)
 		if err != nil {
 			return err
 		}
-		if base, err = localURL(cfg.HTTP.Listen, cfg.HTTP.TLSCertFile != ""); err != nil {
-			return err
+		if base == "" {
+			if base, err = localURL(cfg.HTTP.Listen, cfg.HTTP.TLSCertFile != ""); err != nil {
+				return err
+			}
 		}
 		if key == "" {
 			k, done, err := localKey(ctx, cfg.DataDir, scope)
