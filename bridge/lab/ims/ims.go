@@ -226,6 +226,18 @@ func (c *Core) SCSCF() netip.AddrPort { return c.at.SCSCF }
 // HSS is the home subscriber server, for its users.
 func (c *Core) HSS() *hss.HSS { return c.hss }
 
+// Err says which process has ended that should run, and how its log ends; nil: all run.
+func (c *Core) Err() error {
+	for _, p := range c.procs {
+		select {
+		case <-p.done:
+			return fmt.Errorf("ims: %w", p.ended())
+		default:
+		}
+	}
+	return nil
+}
+
 // Close ends Kamailio and the HSS, and waits.
 func (c *Core) Close() {
 	for _, p := range c.procs {

@@ -58,7 +58,7 @@ func tell(dir string) {
 	}
 }
 
-const patience = 20 * time.Second // for what takes a second on an idle machine
+const patience = 8 * time.Second // for what takes a second on an idle machine
 
 // network is the core, or the end of the test where it is not installed.
 func network(t *testing.T) *ims.Core {
@@ -66,6 +66,9 @@ func network(t *testing.T) *ims.Core {
 	if core == nil {
 		t.Skipf("NOT RUN: %s not installed; what we send then has no real IMS core to judge it (make test installs them)",
 			strings.Join(ims.Missing(), ", "))
+	}
+	if err := core.Err(); err != nil {
+		t.Fatal(err)
 	}
 	return core
 }
