@@ -112,6 +112,7 @@ func (t *traces) record(m TraceMessage) {
 func (t *traces) add(callID string, m TraceMessage) {
 	c := t.calls[callID]
 	c.messages = append(c.messages, m)
+	c.overtaken()
 	c.bytes += len(m.Raw)
 	t.bytes += len(m.Raw)
 	for len(c.messages) > 1 && (len(c.messages) > traceMessages || c.bytes > traceBytes) {
@@ -124,6 +125,42 @@ func (t *traces) add(callID string, m TraceMessage) {
 	}
 	for t.bytes > traceTotal && t.evict(callID) {
 	}
+}
+
+// overtaken puts a request of ours before its answer: sipgo tells of a message only when it
+// has been written, and a peer next door may have answered by then.
+func (c *traced) overtaken() {
+	last := len(c.messages) - 1
+	m := c.messages[last]
+	if !m.Sent || bytes.HasPrefix(m.Raw, []byte("SIP/")) {
+		return
+	}
+	branch, at := topBranch(m.Raw), last
+	for i := last - 1; i >= 0 && i >= last-4 && branch != ""; i-- {
+		if r := c.messages[i]; !r.Sent && bytes.HasPrefix(r.Raw, []byte("SIP/")) && topBranch(r.Raw) == branch {
+			at = i
+		}
+	}
+	if at < last && !bytes.HasPrefix(m.Raw, []byte("ACK ")) && !bytes.HasPrefix(m.Raw, []byte("CANCEL ")) {
+		m.At = c.messages[at].At
+		c.messages = slices.Insert(slices.Delete(c.messages, last, last+1), at, m)
+	}
+}
+
+// topBranch is the branch of a message's first Via, "" if it has none.
+func topBranch(raw []byte) string {
+	for line := range bytes.Lines(raw) {
+		name, v, ok := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(":"))
+		if name = bytes.TrimSpace(name); !ok || !bytes.EqualFold(name, []byte("Via")) && !bytes.EqualFold(name, []byte("v")) {
+			continue
+		}
+		_, v, _ = bytes.Cut(v, []byte("branch="))
+		if end := bytes.IndexAny(v, ";, \t"); end >= 0 {
+			v = v[:end]
+		}
+		return string(v)
+	}
+	return ""
 }
 
 // evict drops the oldest record that is not keep's.
