@@ -48,6 +48,9 @@ type Bridge struct {
 	closing bool
 	pins    map[string]string // PIN -> conference id
 	aliases map[string]string // alias -> conference id
+
+	lobby   *room // where callers are who have not said yet which conference they want; not in rooms
+	guesses *guesses
 }
 
 // How often the engine's figures and the attachments' states are read.
@@ -75,7 +78,7 @@ func New(d Deps) (*Bridge, error) {
 		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, tracer: d.Tracer, traced: newTraced(), log: d.Log, opt: d.Options.withDefaults(),
 		hub: newHub(now), counts: newCounts(), totals: newTotals(),
 		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
-		pins: map[string]string{}, aliases: map[string]string{},
+		pins: map[string]string{}, aliases: map[string]string{}, guesses: newGuesses(),
 	}
 	saved, err := d.Store.Load(context.Background())
 	if err != nil {
@@ -108,6 +111,9 @@ func New(d Deps) (*Bridge, error) {
 		b.store.QueueSeq(c.Conference.ID, c.Seq+seqBlock)
 		b.rooms[c.Conference.ID] = newRoom(b, c.Conference, c.Seq, c.Members)
 	}
+	b.lobby = newRoom(b, Conference{ID: "lobby", Type: VideoConference}, 0, nil)
+	b.lobby.post(func(time.Time) { b.lobby.mute = true })
+	d.Caller.OnIncoming(b.onIncoming)
 	return b, nil
 }
 
@@ -192,7 +198,7 @@ func (b *Bridge) MediaDown() {
 		return
 	}
 	b.log.Error("the media engine is down")
-	for _, r := range b.all() {
+	for _, r := range append(b.all(), b.lobby) {
 		r.post(r.mediaLost)
 	}
 }
@@ -207,7 +213,7 @@ func (b *Bridge) MediaUp() {
 	case b.mediaUp <- struct{}{}:
 	default:
 	}
-	for _, r := range b.all() {
+	for _, r := range append(b.all(), b.lobby) {
 		r.post(r.mediaBack)
 	}
 }
@@ -224,7 +230,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, b.opt.CloseTimeout)
 	defer cancel()
-	rooms := b.all()
+	rooms := append(b.all(), b.lobby)
 	for _, r := range rooms {
 		r.post(func(now time.Time) { r.shutdown(now, "the server is shutting down") })
 	}

@@ -20,6 +20,8 @@ type Caller interface {
 	Attachments() []sip.AttachmentState
 	// MediaProfile says how to describe media to the peers of one attachment.
 	MediaProfile(attachment string) (sip.MediaProfile, bool)
+	// OnIncoming sets who takes calls that come in.
+	OnIncoming(func(sip.Incoming, sip.IncomingCall) func(sip.Event))
 }
 
 // Store keeps what must survive a restart. Put and Drop return when the write is

@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sparkle/bridge"
+	"sparkle/bridge/prompts"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
 	"sparkle/sip/sdp"
@@ -30,6 +32,7 @@ type engine struct {
 	ports  uint32
 	faults []string
 	log    func(string) // of SetLeg and SetConference
+	played func(leg, prompt string)
 	events chan *mediapb.Event
 	stats  map[string]*mediapb.LegStats
 }
@@ -165,7 +168,40 @@ func legWords(l *mediapb.Leg) string {
 	return s
 }
 
-func (e *engine) Play(context.Context, *mediapb.PlayRequest) error { return nil }
+// Play plays on virtual time.
+func (e *engine) Play(_ context.Context, p *mediapb.PlayRequest) error {
+	done, err := e.enter()
+	if err != nil {
+		return err
+	}
+	defer done()
+	l, ok := e.legs[p.Leg]
+	if !ok || l == nil {
+		e.fault("sound for a leg that is not set")
+		return status.Error(codes.NotFound, "no leg")
+	}
+	if e.played == nil {
+		return nil
+	}
+	e.played(p.Leg, promptName(p.Pcm))
+	if len(p.Pcm) > 0 {
+		time.AfterFunc(prompts.Length(p.Pcm), func() {
+			e.events <- &mediapb.Event{Leg: p.Leg, What: &mediapb.Event_PlayEnded{PlayEnded: &mediapb.PlayEnded{Id: p.Id}}}
+		})
+	}
+	return nil
+}
+
+func promptName(pcm []byte) string {
+	for _, n := range prompts.All() {
+		for _, l := range []prompts.Language{prompts.Chinese, prompts.English, prompts.Both} {
+			if bytes.Equal(pcm, prompts.PCM(n, l)) {
+				return string(n) + " " + string(l)
+			}
+		}
+	}
+	return "silence"
+}
 
 func (e *engine) CloseLeg(_ context.Context, id string) (*mediapb.LegStats, error) {
 	done, err := e.enter()
@@ -245,6 +281,9 @@ type network struct {
 	fate  map[string]string // by number
 	calls []*call
 	live  map[string]*call // by number
+
+	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
+	dialled int
 }
 
 func newNetwork() *network {

@@ -46,6 +46,11 @@ func (r *room) onMedia(now time.Time, e *mediapb.Event) {
 		}
 	case *mediapb.Event_Digit:
 		l.note(now, "dtmf", "a key") // which one may be a secret
+		for _, key := range w.Digit.Digit {
+			r.onKey(now, l, key)
+		}
+	case *mediapb.Event_PlayEnded:
+		r.played(now, l, w.PlayEnded)
 	case *mediapb.Event_VideoState:
 		l.note(now, "media", "video "+w.VideoState.State)
 	}

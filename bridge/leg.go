@@ -41,6 +41,8 @@ type leg struct {
 	usage    *Usage       // by the newest figures
 	fallback string       // why_no_video of an audio-only retry
 	dead     bool         // has ended; late mail is ignored
+	visitor  *visitor     // the call came in; nil: we called
+	door     *door        // connected, and not let in yet; nil: he is a member
 }
 
 // verdict is how a leg ended.
@@ -83,13 +85,18 @@ func (r *room) startLeg(now time.Time, m *member, video bool, rings time.Duratio
 	}}
 	m.leg, m.recall = l, ""
 	r.legs[l.ID] = l
-	r.b.legRoom.Store(l.ID, r)
 	r.setState(now, l, Dialing)
+	r.openLeg(l)
+}
+
+// openLeg has the engine open a leg's ports.
+func (r *room) openLeg(l *leg) {
+	r.b.legRoom.Store(l.ID, r)
 	if !r.mediaOpen {
 		r.pushConference()
 	}
 	r.opening++
-	req := &mediapb.OpenLegRequest{Conference: r.id, Leg: l.ID, LocalIp: p.LocalIP, Video: video}
+	req := &mediapb.OpenLegRequest{Conference: r.id, Leg: l.ID, LocalIp: l.profile.LocalIP, Video: l.wantsPic}
 	r.work.do(func(ctx context.Context) {
 		reply, err := r.b.media.OpenLeg(ctx, req)
 		if err == nil {
@@ -113,9 +120,17 @@ func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err
 		if status.Code(err) == codes.ResourceExhausted {
 			v.text = Text{Zh: "媒体端口已用完，呼叫未发出", En: "No media ports are free; the call was not placed."}
 		}
+		if l.visitor != nil {
+			r.cannotOpen(now, l)
+			return
+		}
 		r.endLeg(now, l, v, nil)
 	default:
 		l.audio, l.video, l.sprop = int(reply.AudioPort), int(reply.VideoPort), reply.Sprop
+		if l.visitor != nil {
+			r.answerCall(now, l)
+			return
+		}
 		r.invite(now, l)
 	}
 }
@@ -177,13 +192,16 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Offer:
 		r.onOffer(now, l, e)
 	case sip.Reoffered:
-		if e.SDP != nil {
+		if l.door != nil && l.door.opened {
+			r.movedIn(now, l, e.SDP)
+		} else if e.SDP != nil {
 			r.renegotiate(now, l, e.SDP)
 		} else {
 			l.note(now, "media", fmt.Sprintf("our offer was refused: %d", e.Status))
 		}
 	case sip.Info:
 		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret
+		r.onKey(now, l, e.Digit)
 	case sip.Ended:
 		r.onEnded(now, l, e)
 	}
@@ -266,6 +284,9 @@ func (r *room) onConnected(now time.Time, l *leg, at time.Time) {
 	}
 	r.setState(now, l, state)
 	r.pushLeg(l)
+	if l.door != nil {
+		r.knock(now, l)
+	}
 	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
 }
 
@@ -321,6 +342,9 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	v, retry := classify(e, l)
 	if e.Status != 0 || e.Q850 != 0 {
 		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850}
+	}
+	if l.visitor != nil && l.ConnectedAt == nil {
+		v, retry = inboundVerdict(e), false
 	}
 	if retry && l.wantsPic && l.attempt == 1 && l.why == "" && l.ConnectedAt == nil && !r.closing && !r.mediaDown {
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
@@ -402,10 +426,20 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 		m.leg, m.State = nil, Idle
 		m.LastOutcome = OutcomeOf(l.Leg)
 	}
-	r.emit(now, "leg.ended", l.Member, l.ID, record.Leg)
-	if m != nil {
+	if l.Member != "" { // at the door he is nobody yet
+		r.emit(now, "leg.ended", l.Member, l.ID, record.Leg)
+	}
+	switch {
+	case m != nil && m.Number == "" && m.leg == nil:
+		r.dropRow(now, m)
+		m = nil
+	case m != nil:
 		r.emitMember(now, m, "member.updated")
 	}
+	if l.door != nil {
+		l.door.stop()
+	}
+	r.dirty = true
 	attrs := []any{"leg_id", l.ID, "outcome", string(v.outcome), "attempts", l.attempt}
 	if l.SIP != nil {
 		attrs = append(attrs, "status", l.SIP.Status, "q850", l.SIP.Q850)
@@ -415,6 +449,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	}
 	r.log.Info("leg ended", attrs...)
 	r.recall(now, m)
+	r.expire()
 }
 
 // closeLeg gives the ports back. done gets the last figures, nil if there are none.
@@ -456,6 +491,10 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 }
 
 func (r *room) emitLeg(now time.Time, l *leg, kind string) {
+	r.dirty = true
+	if l.Member == "" {
+		return
+	}
 	r.emit(now, kind, l.Member, l.ID, l.public(false))
 	if m := r.member(l.Member); m != nil && m.leg == l {
 		r.emitMember(now, m, "member.updated")

@@ -68,7 +68,9 @@ type room struct {
 	opening   int // legs that the engine is opening, also those that have ended meanwhile
 	mediaDown bool
 	closing   bool
-	mute      bool // deleted: nothing is published any more
+	mute      bool   // deleted: nothing is published any more
+	creator   string // member id, of who made the conference by phone
+	expired   bool   // an ad-hoc conference that is being deleted
 	levels    []talker
 	talkedAt  time.Time
 }
@@ -318,7 +320,7 @@ func (r *room) member(id string) *member {
 
 // pushConference tells the engine what the conference is to be.
 func (r *room) pushConference() {
-	c := &mediapb.Conference{Id: r.id, Video: r.conf.Type == VideoConference && !r.b.opt.NoVideo}
+	c := &mediapb.Conference{Id: r.id, Video: r.conf.Type == VideoConference && !r.b.opt.NoVideo && r != r.b.lobby}
 	if w := r.whisper; w != nil {
 		if from := r.member(w.From); from != nil && from.leg != nil {
 			pw := &mediapb.Whisper{FromLeg: from.leg.ID}

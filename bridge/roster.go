@@ -134,8 +134,10 @@ func (b *Bridge) UpdateMember(ctx context.Context, a Actor, conference, id strin
 	if want == was {
 		return b.Member(ctx, a, conference, id)
 	}
-	if err := b.store.PutMembers(ctx, want); err != nil {
-		return Member{}, err
+	if want.Number != "" { // one without goes with its call
+		if err := b.store.PutMembers(ctx, want); err != nil {
+			return Member{}, err
+		}
 	}
 	if err := r.do(func(now time.Time) { r.setSwitches(now, r.member(id), want) }); err != nil {
 		return Member{}, err

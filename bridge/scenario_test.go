@@ -60,6 +60,8 @@ type house struct {
 	engLog []string
 	events []bridge.Event
 	logs   lockedBuffer
+
+	callers map[string]*caller // who has dialled in, by name
 }
 
 type lockedBuffer struct {
@@ -81,7 +83,8 @@ func (l *lockedBuffer) String() string {
 
 func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 	h := &house{t: t, net: newNetwork(), eng: newEngine(), mem: newMemory(), start: time.Now(),
-		ids: map[string]string{}, names: map[string]string{}, number: map[string]string{}}
+		ids: map[string]string{}, names: map[string]string{}, number: map[string]string{}, callers: map[string]*caller{}}
+	h.eng.played = func(leg, prompt string) { h.say("%s hears: %s", h.callerOf(leg), prompt) }
 	h.eng.log = func(s string) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -195,6 +198,12 @@ func (h *house) words(e bridge.Event) string {
 		var m bridge.Member
 		json.Unmarshal(e.Data, &m)
 		name = m.Name
+		if e.Type == "member.added" && h.names[m.ID] == "" { // who has called in
+			h.names[m.ID] = m.Name
+			if h.ids[m.Name] == "" {
+				h.ids[m.Name] = m.ID
+			}
+		}
 	}
 	return strings.TrimPrefix(name+": "+e.Type, ": ")
 }
@@ -345,6 +354,16 @@ func (h *house) run(line string) error {
 			return fmt.Errorf("no call with %s", arg(1))
 		}
 		return h.peer(c, arg(2))
+	case "dial":
+		return h.dial(arg(1), arg(2), f[3:])
+	case "press", "info":
+		return h.press(f[0], arg(1), arg(2))
+	case "caller":
+		return h.callerDoes(arg(1), arg(2))
+	case "policy":
+		p := bridge.JoinPolicy(arg(1))
+		_, err := h.b.UpdateConference(ctx, organiser, h.conf, bridge.ConferencePatch{JoinPolicy: &p})
+		return err
 	case "attachment":
 		h.net.setUp(arg(1) == "up")
 		return nil

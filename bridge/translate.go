@@ -120,9 +120,9 @@ var audioCodecs = map[string]mediapb.AudioStream_Codec{
 }
 
 // mediaLeg is the engine's half of a leg: present only once connected, so that
-// nothing is sent to a phone that only rings.
+// nothing is sent to a phone that only rings, and let in.
 func mediaLeg(l *leg) *mediapb.Leg {
-	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil}
+	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil && l.door == nil}
 	if a := l.agreed.Audio; a != nil {
 		out.Audio = &mediapb.AudioStream{
 			Remote: remote(a.Remote, l.profile), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),

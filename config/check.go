@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sparkle/sip"
 )
 
 var (
@@ -101,8 +103,8 @@ func (l *loader) media(m *Media) {
 }
 
 func (l *loader) attachment(a *Attachment, key string) {
-	l.oneOf(key+".mode", a.Mode, "ue", "trunk")
-	l.oneOf(key+".transport", a.Transport, "tcp", "udp")
+	l.oneOf(key+".mode", a.Mode, "ue", "trunk", "as")
+	l.oneOf(key+".transport", a.Transport, "tcp", "udp", "tls")
 	l.concreteIP(key+".local_addr", a.LocalAddr)
 	if a.LocalPort < 0 || a.LocalPort > 65535 {
 		l.fault(key+".local_port", "%d is not a port", a.LocalPort)
@@ -110,8 +112,14 @@ func (l *loader) attachment(a *Attachment, key string) {
 	if len(a.Targets) == 0 {
 		l.fault(key+".targets", "is empty: which host:port is the core at?")
 	}
-	for i, t := range a.Targets {
-		l.hostPort(fmt.Sprintf("%s.targets[%d]", key, i), t, false)
+	for i := range a.Targets {
+		l.target(a, i, fmt.Sprintf("%s.targets[%d]", key, i))
+	}
+	for i, s := range a.DNS {
+		l.hostPort(fmt.Sprintf("%s.dns[%d]", key, i), s, false)
+	}
+	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
+		l.fault(key+".tls", "a certificate and its key go together")
 	}
 	for i, p := range a.TrustPeers {
 		if _, err := netip.ParsePrefix(p); err != nil {
@@ -127,6 +135,22 @@ func (l *loader) attachment(a *Attachment, key string) {
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive")
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
+	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
+	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)
+	if a.KeepAlive != 0 {
+		l.between(key+".keep_alive", a.KeepAlive, 5*time.Second, time.Hour)
+	}
+	if a.Failover != 0 {
+		l.between(key+".failover_timer", a.Failover, 500*time.Millisecond, 30*time.Second)
+	}
+	for i, n := range a.FailoverOn {
+		if n != 500 && n != 502 && n != 503 && n != 504 {
+			l.fault(fmt.Sprintf("%s.failover_on[%d]", key, i), "%d is none of 500, 502, 503, 504: other answers are the phone's or final", n)
+		}
+	}
+	if a.DSCP < 0 || a.DSCP > 63 {
+		l.fault(key+".dscp", "%d is not from 0 to 63", a.DSCP)
+	}
 	if a.MaxCalls < 0 {
 		l.fault(key+".max_calls", "%d is negative", a.MaxCalls)
 	}
@@ -141,6 +165,42 @@ func (l *loader) attachment(a *Attachment, key string) {
 		l.auth(&a.Auth, key+".auth")
 	} else {
 		l.between(key+".options_interval", a.OptionsEvery, time.Second, time.Hour)
+	}
+}
+
+// target checks one target and takes a SIP URI in host apart.
+func (l *loader) target(a *Attachment, i int, key string) {
+	t := &a.Targets[i]
+	got, err := sip.ParseTarget(t.Host)
+	if err != nil {
+		l.fault(key, "%v", err)
+		return
+	}
+	if t.short {
+		t.Priority = i
+	}
+	t.Host = got.Host
+	if t.Transport == "" {
+		t.Transport = got.Transport
+	}
+	if t.Transport != "" {
+		if l.oneOf(key+".transport", t.Transport, "udp", "tcp", "tls"); a.Mode == "ue" && t.Transport != a.Transport {
+			l.fault(key+".transport", "%q: mode ue has one transport, %s", t.Transport, a.Transport)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"priority", t.Priority}, {"weight", t.Weight}} {
+		if n.value < 0 || n.value > 65535 {
+			l.fault(key+"."+n.name, "%d is not from 0 to 65535", n.value)
+		}
+	}
+	if t.CPS < 0 {
+		l.fault(key+".cps", "%v is negative", t.CPS)
+	}
+	if t.MaxCalls < 0 {
+		l.fault(key+".max_calls", "%d is negative", t.MaxCalls)
 	}
 }
 

@@ -76,11 +76,13 @@ type Charging struct {
 // Attachment is one connection to a carrier.
 type Attachment struct {
 	Name          string        `yaml:"name"`
-	Mode          string        `yaml:"mode"`      // ue | trunk
-	Transport     string        `yaml:"transport"` // tcp | udp
+	Mode          string        `yaml:"mode"`      // ue | trunk | as
+	Transport     string        `yaml:"transport"` // tcp | udp | tls
 	LocalAddr     string        `yaml:"local_addr"`
 	LocalPort     int           `yaml:"local_port"` // 0: any
-	Targets       []string      `yaml:"targets"`    // host:port, the first that works
+	Targets       []Target      `yaml:"targets"`    // best first
+	DNS           []string      `yaml:"dns"`        // name servers, host:port; empty: the system's
+	TLS           TLS           `yaml:"tls"`
 	TrustPeers    []string      `yaml:"trust_peers"`
 	Domain        string        `yaml:"domain"`
 	IMPI          string        `yaml:"impi"`
@@ -88,15 +90,42 @@ type Attachment struct {
 	Auth          Auth          `yaml:"auth"`
 	Expires       time.Duration `yaml:"expires"`
 	OptionsEvery  time.Duration `yaml:"options_interval"`
+	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
+	Failover      time.Duration `yaml:"failover_timer"` // 0: 4 s on UDP, 6 s on streams
+	FailoverOn    []int         `yaml:"failover_on"`
+	DSCP          int           `yaml:"dscp"`          // of SIP; 0: the system's
 	NumberForm    string        `yaml:"number_form"`   // tel | sip
 	Preconditions string        `yaml:"preconditions"` // off | passive
 	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
-	PANI          string        `yaml:"pani"` // P-Access-Network-Info; empty: not sent
+	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
+	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
+	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
 
 	wrong []string // yaml's complaints, until decode has collected them
+}
+
+// Target is one peer of an attachment. In the file it may also be its host alone; then its
+// place in the list is its priority.
+type Target struct {
+	Host      string  `yaml:"host"`      // host:port, or a name: NAPTR, SRV, addresses
+	Transport string  `yaml:"transport"` // udp | tcp | tls; empty: the attachment's, or what the DNS says
+	Priority  int     `yaml:"priority"`  // lower first
+	Weight    int     `yaml:"weight"`    // share among equal priorities
+	CPS       float64 `yaml:"cps"`       // 0: only the attachment's limit
+	MaxCalls  int     `yaml:"max_calls"` // 0: only the attachment's limit
+
+	short bool
+}
+
+// TLS is the certificates of an attachment with transport tls, PEM.
+type TLS struct {
+	CertFile   string `yaml:"cert_file"`
+	KeyFile    string `yaml:"key_file"`
+	CAFile     string `yaml:"ca_file"`     // empty: the system's
+	ServerName string `yaml:"server_name"` // empty: the targets' hosts
 }
 
 // Auth is how an attachment proves who it is. Each secret may be in a file of its own.
@@ -146,9 +175,15 @@ func DefaultAttachment() Attachment {
 		LocalAddr:     "127.0.0.1",
 		Expires:       600000 * time.Second, // TS 24.229 §5.1.1.2
 		OptionsEvery:  30 * time.Second,
+		KeepAlive:     2 * time.Minute,
+		FailoverOn:    []int{503},
+		MaxCalls:      1000,
+		CPS:           20,
 		NumberForm:    "tel",
 		Preconditions: "passive",
 		VideoAVPF:     "capneg",
+		SessionExp:    1800 * time.Second,
+		MinSE:         90 * time.Second,
 		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"gopkg.in/yaml.v3"
+
+	"sparkle/sip"
 )
 
 // The example is the documentation of every key, so it is compared with the code.
@@ -64,7 +66,8 @@ func TestCommentedAttachmentNamesEveryKeyWithItsDefault(t *testing.T) {
 	for _, c := range []struct {
 		t    reflect.Type
 		keys map[string]any
-	}{{reflect.TypeFor[Attachment](), raw.Attachments[0]}, {reflect.TypeFor[Auth](), auth}} {
+	}{{reflect.TypeFor[Attachment](), raw.Attachments[0]}, {reflect.TypeFor[Auth](), auth},
+		{reflect.TypeFor[TLS](), raw.Attachments[0]["tls"].(map[string]any)}} {
 		for f := range c.t.Fields() {
 			if _, ok := c.keys[f.Tag.Get("yaml")]; f.IsExported() && !ok {
 				t.Errorf("the commented attachment lacks %s", f.Tag.Get("yaml"))
@@ -78,8 +81,42 @@ func TestCommentedAttachmentNamesEveryKeyWithItsDefault(t *testing.T) {
 	a, want := got.Attachments[0], DefaultAttachment()
 	if a.Mode != want.Mode || a.Expires != want.Expires || a.OptionsEvery != want.OptionsEvery ||
 		a.NumberForm != want.NumberForm || a.Preconditions != want.Preconditions || a.VideoAVPF != want.VideoAVPF ||
-		a.Transport != want.Transport || a.OfferG711 != want.OfferG711 || !reflect.DeepEqual(a.Auth.Algorithms, want.Auth.Algorithms) {
+		a.Transport != want.Transport || a.KeepAlive != want.KeepAlive || a.Failover != want.Failover ||
+		!reflect.DeepEqual(a.FailoverOn, want.FailoverOn) || a.DSCP != want.DSCP || a.MaxCalls != want.MaxCalls || a.CPS != want.CPS ||
+		a.OfferG711 != want.OfferG711 || !reflect.DeepEqual(a.Auth.Algorithms, want.Auth.Algorithms) {
 		t.Errorf("the commented attachment shows other defaults than the code:\n got %+v\nwant %+v", a, want)
+	}
+}
+
+// A target is its host alone or a section; its place is its priority unless it says one.
+func TestTargets(t *testing.T) {
+	text := `attachments:
+  - name: peering
+    mode: trunk
+    targets:
+      - 192.0.2.1:5060
+      - sip:192.0.2.2:5070;transport=udp
+      - {host: sbc.example.net, transport: tcp, priority: 7, weight: 3, cps: 2.5, max_calls: 40}
+    domain: example.net
+    impu: tel:+15550100
+    max_calls: 0
+    cps: 0
+`
+	f, err := Parse([]byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := f.SIP("x").Attachments[0]
+	want := []sip.Target{{Host: "192.0.2.1:5060"}, {Host: "192.0.2.2:5070", Transport: "udp", Priority: 1},
+		{Host: "sbc.example.net", Transport: "tcp", Priority: 7, Weight: 3, CPS: 2.5, MaxCalls: 40}}
+	if !reflect.DeepEqual(got.Peers, want) {
+		t.Errorf("targets %+v\nwant    %+v", got.Peers, want)
+	}
+	if got.CPS >= 0 || got.MaxCalls >= 0 {
+		t.Errorf("0 is no limit: cps %v, max_calls %d", got.CPS, got.MaxCalls)
+	}
+	if err := f.SIP("x").Validate(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -90,6 +127,14 @@ func TestFaults(t *testing.T) {
 		env        []string
 		want       []string
 	}{
+		{"limits, targets and failover", strings.ReplaceAll(ue("cps: -1"), "targets: ['127.0.0.1:5060']",
+			"targets:\n      - host: a.example\n        wait: 3\n      - {host: b.example, transport: sctp, weight: 70000, cps: -1}\n      - {host: c.example, transport: udp}\n    failover_on: [486]\n    dscp: 64\n    failover_timer: 1ms\n    tls: {cert_file: x}"), nil, []string{
+			`line 5: unknown key "wait"`,
+			`line 2: attachments[0].auth: neither`, `line 6: attachments[0].targets[1].transport: "sctp" is not one of udp, tcp, tls`, `line 6: attachments[0].targets[1].transport: "sctp": mode ue`, `attachments[0].targets[1].weight: 70000 is not from 0 to 65535`,
+			`attachments[0].targets[1].cps: -1 is negative`,
+			`line 7: attachments[0].targets[2].transport: "udp": mode ue has one transport, tcp`,
+			`line 8: attachments[0].failover_on[0]: 486 is none of 500, 502, 503, 504`, `line 9: attachments[0].dscp: 64 is not from 0 to 63`,
+			`line 10: attachments[0].failover_timer: 1ms is not from 500ms to 30s`, `line 11: attachments[0].tls: a certificate and its key go together`, `attachments[0].cps: -1 is negative`}},
 		{"empty is fine", "", nil, nil},
 		{"comments only", "# nothing\n", nil, nil},
 		{"unknown key", "htp:\n  listen: x\n", nil, []string{`line 1: unknown key "htp"`}},

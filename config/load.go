@@ -159,13 +159,34 @@ func (a *Attachment) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// UnmarshalYAML takes a target as its host alone, or as a section.
+func (t *Target) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		t.short = true
+		return n.Decode(&t.Host)
+	}
+	type plain Target
+	return n.Decode((*plain)(t))
+}
+
 // unknownKeys is KnownFields for a node: yaml.v3 loses that setting inside an
 // UnmarshalYAML.
 func unknownKeys(n *yaml.Node, t reflect.Type) error {
+	var unknown yaml.TypeError
+	if n.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice {
+		for _, item := range n.Content {
+			if inner := (*yaml.TypeError)(nil); errors.As(unknownKeys(item, t.Elem()), &inner) {
+				unknown.Errors = append(unknown.Errors, inner.Errors...)
+			}
+		}
+		if len(unknown.Errors) > 0 {
+			return &unknown
+		}
+		return nil
+	}
 	if n.Kind != yaml.MappingNode || t.Kind() != reflect.Struct {
 		return nil
 	}
-	var unknown yaml.TypeError
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		field, ok := fieldFor(t, key.Value)
@@ -235,7 +256,7 @@ func typeWords(goType string) string {
 		return "number"
 	case "bool":
 		return "true or false"
-	case "[]string":
+	case "[]string", "[]int", "[]config.Target":
 		return "list"
 	case "string":
 		return "text"

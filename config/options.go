@@ -27,11 +27,27 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	}
 	o := sip.AttachmentOptions{
 		Name: a.Name, Mode: a.Mode, Transport: a.Transport, LocalAddr: a.LocalAddr, LocalPort: a.LocalPort,
-		Domain: a.Domain, IMPI: a.IMPI, IMPU: a.IMPU, Targets: a.Targets,
+		Domain: a.Domain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
 		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,
 			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
 		Expires: a.Expires, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
 		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
+		SessionExpires: a.SessionExp, MinSE: a.MinSE,
+		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, DSCP: a.DSCP,
+	}
+	// 0 is "none" in the file and "as usual" in the options.
+	if o.MaxCalls == 0 {
+		o.MaxCalls = -1
+	}
+	if o.CPS == 0 {
+		o.CPS = -1
+	}
+	if o.KeepAlive == 0 {
+		o.KeepAlive = -1
+	}
+	for _, t := range a.Targets {
+		o.Peers = append(o.Peers, sip.Target{Host: t.Host, Transport: t.Transport, Priority: t.Priority, Weight: t.Weight,
+			CPS: t.CPS, MaxCalls: t.MaxCalls})
 	}
 	for _, p := range a.TrustPeers {
 		if prefix, err := netip.ParsePrefix(p); err == nil { // checked on load

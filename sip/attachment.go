@@ -1,11 +1,12 @@
 package sip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"reflect"
@@ -14,14 +15,15 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/emiago/sipgo"
 	sip "github.com/emiago/sipgo/sip"
 
 	"sparkle/sip/dialog"
+	"sparkle/sip/ims"
 	"sparkle/sip/register"
+	"sparkle/sip/resolve"
 )
 
 // attachment is one connection to a carrier: its sockets, its state, its calls. It has
@@ -35,21 +37,24 @@ type attachment struct {
 	port    int
 	peers   *peers
 	screen  *screen
-	targets []string // ip:port, as Options.Targets
-	current atomic.Int32
+	current atomic.Pointer[target] // where what names no peer goes; nil before the first address
 
-	stack  *sipgo.UserAgent
-	client *sipgo.Client
-	socket interface{ Close() error }
-	reg    *register.Client // ue only
+	stack   *sipgo.UserAgent
+	client  *sipgo.Client
+	sockets map[string]socket // by transport
+	reg     *register.Client  // ue only
 
-	pace *pacer
-	poke chan struct{} // cap 1: a peer was suspended, watchTrunk looks at its clock again
+	dns   *resolve.Resolver // nil: all targets are addresses
+	again time.Time         // when names are to be looked up again; lookUp's
+
+	poke chan struct{} // cap 1: a peer was suspended or is new, watchPeers looks at its clock again
 
 	usages usageTable
 
 	mu      sync.Mutex
-	peer    []health // of each target; trunk only
+	list    []*target // where requests may go, best first; replaced, never changed
+	pace    pacer
+	clock   *time.Timer // of pace
 	state   AttachmentState
 	calls   map[string]*call // by call.key
 	merging map[string]bool  // by inviteKey, of the calls that came in
@@ -63,13 +68,26 @@ type attachment struct {
 	wg     sync.WaitGroup
 }
 
-func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
+// bareAttachment has no socket yet.
+func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a := &attachment{ua: ua, o: o, log: ua.log.With("attachment", o.Name),
-		calls: map[string]*call{}, merging: map[string]bool{}, poke: make(chan struct{}, 1), pace: newPacer(o.CPS), peers: &peers{prefixes: slices.Clone(o.TrustPeers)}}
-	if err := a.resolve(); err != nil {
-		return nil, err
+		calls: map[string]*call{}, merging: map[string]bool{}, poke: make(chan struct{}, 1), sockets: map[string]socket{}, peers: &peers{},
+		pace: pacer{total: meterOf(o.CPS), max: max(o.MaxCalls, 0), chance: rand.Float64}}
+	if o.Mode == ModeUE {
+		a.pace.fixed = a.fixedTarget
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.clock = time.AfterFunc(time.Hour, a.dispatch)
+	a.clock.Stop()
+	return a
+}
+
+func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
+	a := bareAttachment(ua, o)
+	if err := a.locate(); err != nil {
+		a.cancel()
+		return nil, err
+	}
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	a.screen.record = ua.traces.received
 	if err := a.open(); err != nil {
@@ -87,141 +105,31 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 		a.reg = reg
 	}
 	a.state = AttachmentState{Name: o.Name, Mode: o.Mode, State: state, Since: time.Now(), Identity: o.IMPU,
-		LocalAddr: net.JoinHostPort(a.host, strconv.Itoa(a.port))}
+		LocalAddr: net.JoinHostPort(a.host, strconv.Itoa(a.port)), CPS: max(o.CPS, 0), MaxCalls: max(o.MaxCalls, 0)}
 	return a, nil
 }
 
-// resolve turns targets into addresses, trusts them, and finds the local address.
-func (a *attachment) resolve() error {
-	for _, t := range a.o.Targets {
-		host, port, _ := net.SplitHostPort(t)
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		cancel()
-		if err != nil || len(ips) == 0 {
-			return fmt.Errorf("target %s: address not found: %w", t, err)
-		}
-		ip := ips[0].Unmap()
-		for _, i := range ips { // a name with both: IPv4, as long as nothing else is said
-			if i.Unmap().Is4() {
-				ip = i.Unmap()
-				break
-			}
-		}
-		a.targets = append(a.targets, net.JoinHostPort(ip.String(), port))
-		a.peers.prefixes = append(a.peers.prefixes, netip.PrefixFrom(ip, ip.BitLen()))
-	}
-	a.peer = make([]health, len(a.targets))
+// locate looks the targets up and finds the local address.
+func (a *attachment) locate() error {
+	err := a.lookUp(a.ctx)
 	a.host = a.o.LocalAddr
-	if a.host == "" {
-		// Connecting a UDP socket sends nothing; it only asks for the route.
-		c, err := net.Dial("udp", a.targets[0])
-		if err != nil {
-			return fmt.Errorf("no route to %s: %w", a.targets[0], err)
+	if a.host != "" {
+		if err != nil { // the DNS may come back
+			a.log.Warn("targets not found", "err", err)
 		}
-		a.host = c.LocalAddr().(*net.UDPAddr).IP.String()
-		c.Close()
+		return nil
 	}
-	return nil
-}
-
-// open binds the port and starts sipgo's layers on it.
-func (a *attachment) open() error {
-	bind := net.JoinHostPort(a.host, strconv.Itoa(a.o.LocalPort))
-	quiet := slog.New(slog.DiscardHandler) // sipgo logs whole messages, numbers and all
-	stack, err := sipgo.NewUA(
-		sipgo.WithUserAgent(a.ua.o.UserAgent),
-		sipgo.WithUserAgentTransportLayerOptions(
-			sip.WithTransportLayerLogger(quiet),
-			sip.WithTransportLayerReadFilter(a.screen.filter),
-			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: &sip.TransportTCP{
-				ReadTimeout: 300 * time.Second, WriteTimeout: 10 * time.Second,
-				DialerCreate: func(laddr net.Addr) net.Dialer {
-					return net.Dialer{Timeout: 4 * time.Second, LocalAddr: laddr}
-				},
-			}}),
-		),
-		sipgo.WithUserAgentTransactionLayerOptions(
-			sip.WithTransactionLayerLogger(quiet),
-			sip.WithTransactionLayerUnhandledResponseHandler(a.onStray),
-			sip.WithTransactionLayerTerminateOnConnClose(),
-		))
 	if err != nil {
 		return err
 	}
-	a.stack = stack
-	stack.TransactionLayer().OnRequest(a.onRequest)
-	if a.client, err = sipgo.NewClient(stack, sipgo.WithClientLogger(quiet)); err != nil {
-		return err
-	}
-	if a.o.Transport == "udp" {
-		conn, err := net.ListenPacket("udp", bind)
-		if err != nil {
-			return bindError(bind, err)
-		}
-		a.socket, a.port = conn, conn.LocalAddr().(*net.UDPAddr).Port
-		a.wg.Go(func() { _ = stack.TransportLayer().ServeUDP(conn) })
-		return a.awaitUDP(conn.LocalAddr().String())
-	}
-	l, err := net.Listen("tcp", bind)
+	// Connecting a UDP socket sends nothing; it only asks for the route.
+	to := a.all()[0].addr()
+	c, err := net.Dial("udp", to)
 	if err != nil {
-		return bindError(bind, err)
+		return fmt.Errorf("no route to %s: %w", to, err)
 	}
-	a.socket, a.port = l, l.Addr().(*net.TCPAddr).Port
-	a.wg.Go(func() {
-		_ = stack.TransportLayer().ServeTCP(&guardedListener{Listener: l, peers: a.peers, screen: a.screen})
-	})
-	return nil
-}
-
-// reply sends an answer that has no transaction back to where a request came from.
-func (a *attachment) reply(network string, to net.Addr, b []byte) error {
-	if udp, ok := a.socket.(net.PacketConn); ok {
-		_, err := udp.WriteTo(b, to)
-		return err
-	}
-	c, err := a.stack.TransportLayer().GetConnection(network, to.String())
-	if err != nil {
-		return err
-	}
-	defer func() { _, _ = c.TryClose() }()
-	w, ok := c.(io.Writer)
-	if !ok {
-		return errors.New("connection cannot be written to")
-	}
-	_, err = w.Write(b)
-	return err
-}
-
-// awaitUDP waits until sipgo knows its listener: a request sent before would open a
-// second socket on the same port and fail.
-func (a *attachment) awaitUDP(addr string) error {
-	deadline := time.NewTimer(5 * time.Second)
-	defer deadline.Stop()
-	for {
-		if c, err := a.stack.TransportLayer().GetConnection("udp", addr); err == nil {
-			_, _ = c.TryClose()
-			return nil
-		}
-		select {
-		case <-time.After(time.Millisecond):
-		case <-deadline.C:
-			a.shut()
-			return errors.New("UDP listener did not start")
-		}
-	}
-}
-
-func bindError(addr string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s: port in use", addr)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: no such address on this machine", addr)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%s: not allowed to bind", addr)
-	}
-	return fmt.Errorf("%s: %w", addr, err)
+	a.host = c.LocalAddr().(*net.UDPAddr).IP.String()
+	return c.Close()
 }
 
 // start begins to register or to watch, and to keep connections alive.
@@ -232,37 +140,64 @@ func (a *attachment) start() {
 		if a.o.Mode == ModeUE {
 			a.register(ctx)
 		} else {
-			a.watchTrunk(ctx)
+			a.watchPeers(ctx)
 		}
 	})
-	if a.o.Transport == "tcp" {
+	if a.named() {
+		a.wg.Go(a.watchNames)
+	}
+	if a.o.KeepAlive > 0 {
 		a.wg.Go(a.keepAlive)
 	}
 }
 
-// keepAlive sends CRLF CRLF on the connection to the current target every two minutes
-// (RFC 5626 3.5.1): what the peer has for us comes over it too.
+// keepAlive sends CRLF CRLF on the connections to the targets (RFC 5626 3.5.1): what a
+// peer has for us comes over them too.
 func (a *attachment) keepAlive() {
-	tick := time.NewTicker(2 * time.Minute)
+	tick := time.NewTicker(a.o.KeepAlive)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			c, err := a.stack.TransportLayer().GetConnection("tcp", a.target())
-			if err != nil {
-				continue // none is open; the next request opens one
+			for _, t := range a.all() {
+				a.ping(t)
 			}
-			if tcp, ok := c.(*sip.TCPConnection); ok {
-				_, _ = tcp.Write([]byte("\r\n\r\n")) // a dead one is noticed by its reader
-			}
-			_, _ = c.TryClose()
 		case <-a.ctx.Done():
 			return
 		}
 	}
 }
 
-func (a *attachment) target() string { return a.targets[int(a.current.Load())%len(a.targets)] }
+func (a *attachment) ping(t *target) {
+	transport, addr := splitHop(t.hop, a.o.Transport)
+	if transport == "udp" {
+		return
+	}
+	c, err := a.stack.TransportLayer().GetConnection(transport, addr)
+	if err != nil {
+		return // none is open; the next request opens one
+	}
+	if tcp, ok := c.(*sip.TCPConnection); ok {
+		_, _ = tcp.Write([]byte("\r\n\r\n")) // a dead one is noticed by its reader
+	}
+	_, _ = c.TryClose()
+}
+
+// target is the hop of the current target, "" before there is one.
+func (a *attachment) target() string {
+	if t := a.current.Load(); t != nil {
+		return t.hop
+	}
+	return ""
+}
+
+// fixedTarget is where all calls of a ue go; nil while none can be placed. a.mu is held.
+func (a *attachment) fixedTarget() *target {
+	if !a.state.Up {
+		return nil
+	}
+	return a.current.Load()
+}
 
 // profile is what was configured, with the address that is really bound.
 func (a *attachment) profile() AttachmentOptions {
@@ -272,10 +207,21 @@ func (a *attachment) profile() AttachmentOptions {
 }
 
 func (a *attachment) snapshot() AttachmentState {
+	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.state
-	s.Calls = a.live
+	s.Calls, s.Queued = a.live, len(a.pace.queue)
+	for _, t := range a.list {
+		ts := t.state(now, t.conf.Host)
+		if a.o.Mode == ModeUE {
+			ts.State = "standby"
+			if t == a.current.Load() {
+				ts.State = "in_use"
+			}
+		}
+		s.Targets = append(s.Targets, ts)
+	}
 	return s
 }
 
@@ -303,6 +249,7 @@ func (a *attachment) update(f func(*AttachmentState)) {
 		a.log.Info("attachment", "state", now.State, "err", now.LastError)
 	}
 	a.ua.changed(now)
+	a.dispatch()
 }
 
 // identity is who we are on this attachment, and the Route of initial requests.
@@ -311,7 +258,8 @@ func (a *attachment) identity() (uri string, routes []string) {
 		return a.o.IMPU, nil
 	}
 	r := a.reg.State()
-	first := "<sip:" + a.target() + a.uriTransport() + ";lr>"
+	transport, addr := splitHop(a.target(), a.o.Transport)
+	first := "<sip:" + addr + ";transport=" + transport + ";lr>"
 	return r.Identity, append([]string{first}, r.ServiceRoutes...)
 }
 
@@ -322,27 +270,69 @@ func (a *attachment) authorize(req *sip.Request, res *sip.Response) error {
 	return a.reg.Authorize(req, res)
 }
 
+// invite queues a call for its turn.
 func (a *attachment) invite(inv Invite) (*call, error) {
 	c := newCall(a, inv)
+	c.w = &waiter{call: c, patience: cmp.Or(inv.SetupTimeout, 60*time.Second)}
+	now := time.Now()
 	a.mu.Lock()
 	switch {
 	case a.shutd:
 		a.mu.Unlock()
 		return nil, ErrClosed
-	case a.live >= a.o.MaxCalls:
+	case len(a.pace.queue) >= maxQueue:
 		a.mu.Unlock()
 		return nil, ErrBusy
 	}
 	a.live++
 	a.calls[c.key()] = c
 	a.wg.Add(1)
+	a.pace.add(now, c.w)
+	grants := a.advance(now)
+	ahead := slices.Index(a.pace.queue, c.w)
+	until := a.pace.forecast(now, max(ahead, 0))
 	a.mu.Unlock()
-	startAt := a.pace.reserve(time.Now())
+	if ahead >= 0 { // before anything else can be told: the call does not run yet
+		c.on(Queued{At: now, Ahead: ahead, Until: until})
+	}
+	hand(grants)
 	go func() {
 		defer a.wg.Done()
-		c.run(startAt)
+		c.run()
 	}()
 	return c, nil
+}
+
+// dispatch lets go whose turn has come.
+func (a *attachment) dispatch() {
+	if a.ctx.Err() != nil {
+		return
+	}
+	a.mu.Lock()
+	grants := a.advance(time.Now())
+	a.mu.Unlock()
+	hand(grants)
+}
+
+// advance steps the pacer and sets its clock. a.mu is held.
+func (a *attachment) advance(now time.Time) []grant {
+	grants, wake := a.pace.step(now)
+	for _, g := range grants {
+		g.w.call.target = g.target
+	}
+	if wake.IsZero() {
+		a.clock.Stop()
+	} else {
+		a.clock.Reset(max(time.Until(wake), 0))
+	}
+	return grants
+}
+
+// hand tells the calls.
+func hand(grants []grant) {
+	for _, g := range grants {
+		g.w.call.post(g)
+	}
 }
 
 func (a *attachment) find(callID, ourTag string) *call {
@@ -360,25 +350,41 @@ func (a *attachment) forget(c *call) {
 	}
 }
 
-func (a *attachment) callEnded() {
+// callEnded gives back what a call had: its place in the queue, or its line.
+func (a *attachment) callEnded(c *call) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.live--
+	a.pace.drop(c.w)
+	if c.w != nil && c.w.granted {
+		a.pace.release(c.target)
+	}
+	a.mu.Unlock()
+	a.dispatch()
 }
 
 // asBuilt keeps sipgo's client from completing our requests: they are complete.
 func asBuilt(*sipgo.Client, *sip.Request) error { return nil }
 
-// prepare says over which socket and to whom a request goes. TCP takes any local
-// port: sipgo knows a connection from the listening port only by that port, which
-// would confuse two peers.
-func (a *attachment) prepare(req *sip.Request, dest string) {
-	req.SetTransport(strings.ToUpper(a.o.Transport))
+// prepare says over which socket and to whom a request goes. TCP takes any local port:
+// sipgo knows a connection from the listening port only by that port, which would
+// confuse two peers.
+func (a *attachment) prepare(req *sip.Request, hop string) {
+	transport, addr := splitHop(hop, a.o.Transport)
+	req.SetTransport(strings.ToUpper(transport))
 	req.Laddr = sip.Addr{IP: net.ParseIP(a.host), Hostname: a.host}
-	if a.o.Transport == "udp" {
-		req.Laddr.Port = a.port
+	s, ok := a.sockets[transport]
+	if transport == "udp" {
+		req.Laddr.Port = s.port
 	}
-	req.SetDestination(dest)
+	if via := req.Via(); via != nil && ok {
+		via.Transport, via.Port = strings.ToUpper(transport), s.port
+	}
+	req.SetDestination(addr)
+}
+
+// hopOf is where a request was sent.
+func hopOf(req *sip.Request) string {
+	return hopTo(strings.ToLower(req.Transport()), req.Destination())
 }
 
 // nextHop is where a request goes: its first Route, else its Request-URI, if that is
@@ -386,21 +392,32 @@ func (a *attachment) prepare(req *sip.Request, dest string) {
 func (a *attachment) nextHop(req *sip.Request, fallback string) string {
 	uri := req.Recipient
 	if hs := req.GetHeaders("Route"); len(hs) > 0 {
+		first := ims.Split(hs[0].Value())
 		var ps sip.HeaderParams
-		if _, err := sip.ParseAddressValue(hs[0].Value(), &uri, &ps); err != nil {
+		if len(first) == 0 {
+			return fallback
+		}
+		if _, err := sip.ParseAddressValue(first[0], &uri, &ps); err != nil {
 			return fallback
 		}
 	}
 	host := strings.Trim(uri.Host, "[]")
 	ip, err := netip.ParseAddr(host)
-	if err != nil || !slices.ContainsFunc(a.peers.prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+	if err != nil || !a.peers.has(ip) {
 		return fallback
+	}
+	transport := strings.ToLower(uri.UriParams.GetOr("transport", ""))
+	if _, open := a.sockets[transport]; !open {
+		transport = a.o.Transport
+		if t := a.known(net.JoinHostPort(host, strconv.Itoa(uri.Port))); t != nil {
+			transport, _ = splitHop(t.hop, transport)
+		}
 	}
 	port := uri.Port
 	if port == 0 {
-		port = sip.DefaultPort(a.o.Transport)
+		port = sip.DefaultPort(transport)
 	}
-	return net.JoinHostPort(host, strconv.Itoa(port))
+	return hopTo(transport, net.JoinHostPort(host, strconv.Itoa(port)))
 }
 
 // transact starts a client transaction for a request that is complete.
@@ -443,12 +460,13 @@ func (a *attachment) exchange(ctx context.Context, req *sip.Request, dest string
 // sipgo tells of a closed connection before it forgets it: what is sent at once would go
 // into the closed one, and be lost without an error.
 func (a *attachment) discard(req *sip.Request, tx sip.ClientTransaction) {
-	if a.o.Transport != "tcp" || !errors.Is(tx.Err(), sip.ErrTransactionTransport) {
+	transport := strings.ToLower(req.Transport())
+	if transport == "udp" || !errors.Is(tx.Err(), sip.ErrTransactionTransport) {
 		return
 	}
 	if c, ok := tx.(*sip.ClientTx); ok && c.Connection() != nil {
 		// An error here only says that it was closed already.
-		_ = a.stack.TransportLayer().Pool("tcp").CloseAndDelete(c.Connection(), req.Destination())
+		_ = a.stack.TransportLayer().Pool(transport).CloseAndDelete(c.Connection(), req.Destination())
 	}
 }
 
@@ -485,9 +503,14 @@ func (a *attachment) close(ctx context.Context) {
 // shut closes the sockets and waits for the goroutines on them.
 func (a *attachment) shut() {
 	a.cancel()
-	if a.socket != nil {
-		_ = a.socket.Close()
+	a.mu.Lock()
+	a.clock.Stop()
+	a.mu.Unlock()
+	for _, s := range a.sockets {
+		_ = s.Close()
 	}
 	_ = a.stack.Close()
 	a.wg.Wait()
+	// What was answered as the sockets closed opened one of its own.
+	_ = a.stack.TransportLayer().Close()
 }

@@ -34,8 +34,13 @@ type call struct {
 
 	tried bool   // Trying was told
 	told  bool   // Ended was told
-	hop   string // where the last INVITE went, or came from: its CANCEL goes there too
+	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
+
+	inv    Invite
+	left   bool    // its turn came
+	w      *waiter // its place in the queue, and its line
+	target *target // the peer whose line it has; written under the attachment's mutex
 
 	charging Charging // as told
 
@@ -56,10 +61,34 @@ type resend struct{ req *sipgo.Request }
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
 		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	c.inv = inv
 	c.options = a.dialogOptions(inv, c.icid)
 	c.options.Rand = rand.Float64
 	c.id, c.tag, c.d = c.options.CallID, c.options.FromTag, dialog.New(c.options)
 	return c
+}
+
+// leave begins the call, or ends the one that will not get a turn. While an INVITE waited
+// the attachment may have got another P-CSCF or identity: its dialog is made now.
+func (c *call) leave(g grant) {
+	if g.refused != "" {
+		c.tellEnded(dialog.Ended{By: "network", Why: g.refused})
+		return
+	}
+	if c.d.GivenUp() || c.left {
+		return
+	}
+	c.left = true
+	if c.in != nil {
+		c.step(dialog.Start{})
+		c.present()
+		return
+	}
+	o := c.a.dialogOptions(c.inv, c.icid)
+	o.Rand = rand.Float64
+	o.CallID, o.FromTag = c.id, c.tag
+	c.options, c.d = o, dialog.New(o)
+	c.step(dialog.Start{})
 }
 
 // key names the call by what every message of it has: its Call-ID and our tag.
@@ -137,9 +166,9 @@ type responder interface {
 	Respond(*sipgo.Response) error
 }
 
-// run is the call's goroutine. startAt is when the pacer lets the INVITE go; until
-// then the call can be hung up without a trace in the network.
-func (c *call) run(startAt time.Time) {
+// run is the call's goroutine. Until its turn comes the call can be hung up without a
+// trace in the network.
+func (c *call) run() {
 	c.a.ua.traces.begin(c.id, time.Now())
 	defer func() { c.a.ua.traces.end(c.id, time.Now()) }()
 	defer c.bury()
@@ -151,34 +180,22 @@ func (c *call) run(startAt time.Time) {
 			c.tellEnded(dialog.Ended{By: "network", Why: "internal"})
 		}
 	}()
-	started := false
-	timer := time.NewTimer(time.Until(startAt))
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		select {
-		case <-timer.C:
-			if !started {
-				started = true
-				c.step(dialog.Start{})
-				if c.in != nil {
-					c.present()
-				}
-			} else {
-				c.step(dialog.Tick{})
-			}
-		case <-c.wake:
-		}
-		if c.drain() || c.d.Done() {
-			return
-		}
 		next := c.d.Next()
-		if !started {
-			next = startAt
-		}
 		if next.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(max(time.Until(next), 0))
+		}
+		select {
+		case <-timer.C:
+			c.step(dialog.Tick{})
+		case <-c.wake:
+		}
+		if c.drain() || c.d.Done() || c.told && !c.left {
+			return
 		}
 	}
 }
@@ -198,8 +215,12 @@ func (c *call) drain() bool {
 			return true
 		case resend:
 			c.send(in.req, false)
+		case grant:
+			c.leave(in)
 		case silence:
 			c.onSilence(in)
+		case turn:
+			c.onTurn(in)
 		case which:
 			in.answer <- c.d.Match(in.tag)
 		case asking:
@@ -318,7 +339,7 @@ func (c *call) use(n int) { c.post(using(n)) }
 // fallback is who knows the way where a route does not name a peer: the one that took
 // the INVITE.
 func (c *call) fallback() string {
-	if c.hop != "" && c.a.o.Mode == ModeTrunk {
+	if c.hop != "" && c.a.o.Mode != ModeUE {
 		return c.hop
 	}
 	return c.a.target()
@@ -342,7 +363,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 	}
 	tx, err := c.a.transact(req, dest)
 	if req.IsInvite() {
-		c.hop = req.Destination()
+		c.hop = hopOf(req)
 	}
 	if err != nil {
 		if again && c.a.ctx.Err() == nil {
@@ -412,7 +433,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 		return
 	}
 	defer func() { c.told = true }()
-	c.a.callEnded()
+	c.a.callEnded(c)
 	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
 		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Why: e.Why})

@@ -1,6 +1,8 @@
 package sip
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
@@ -18,8 +20,9 @@ import (
 // long as timer B says. A hunt belongs to its call's goroutine.
 type hunt struct {
 	req    *sipgo.Request  // the dialog's own; its Via names the try under way
-	rest   []string        // peers not tried yet, best first
+	tried  []*target       // where it has been
 	now    *try            // nil before the first
+	due    *time.Timer     // to when the next peer's rate allows
 	tries  map[string]*try // by branch: at most two for each peer and repetition of the INVITE
 	silent *time.Timer
 	relit  bool // a connection that died under a try was replaced
@@ -28,23 +31,27 @@ type hunt struct {
 // try is the INVITE at one peer.
 type try struct {
 	req       *sipgo.Request
-	peer      string
+	peer      *target
 	heard     bool // any response
 	early     bool // a provisional one above 100
 	cancelled bool
 }
 
-// silence is posted when a try has waited long enough for its first response.
-type silence struct{ try *try }
+// silence is posted when a try has waited long enough for its first response; turn when
+// the rate of the next peer allows one.
+type (
+	silence struct{ try *try }
+	turn    struct{ peer *target }
+)
 
 // failoverAfter is how long a peer may say nothing at all: 4 s on UDP, 6 s on TCP with
-// the RFC's timers (IMS.md 1b).
-func (a *attachment) failoverAfter() time.Duration {
-	t1 := a.ua.o.T1
-	if t1 == 0 {
-		t1 = 500 * time.Millisecond
+// the RFC's timers (IMS.md 1b), unless it is configured.
+func (a *attachment) failoverAfter(t *target) time.Duration {
+	if a.o.Failover > 0 {
+		return a.o.Failover
 	}
-	if a.o.Transport == "udp" {
+	t1 := cmp.Or(a.ua.o.T1, 500*time.Millisecond)
+	if transport, _ := splitHop(t.hop, a.o.Transport); transport == "udp" {
 		return 8 * t1
 	}
 	return 12 * t1
@@ -52,52 +59,54 @@ func (a *attachment) failoverAfter() time.Duration {
 
 // hunts says whether req is the INVITE of a trunk call, which goes to any peer.
 func (c *call) hunts(req *sipgo.Request) bool {
-	return c.a.o.Mode == ModeTrunk && req.IsInvite() && !req.To().Params.Has("tag")
+	return c.a.o.Mode != ModeUE && req.IsInvite() && !req.To().Params.Has("tag")
 }
 
-// sendHunting sends the dialog's INVITE. Repeated with credentials, or with an
-// extension less, it goes first to the peer that asked for that.
+// sendHunting sends the dialog's INVITE: first to the peer that the pacer chose. Repeated
+// with credentials, or with an extension less, it goes to the peer that asked for that.
 func (c *call) sendHunting(req *sipgo.Request) {
+	first := c.target
 	if c.hunt == nil {
-		c.hunt = &hunt{rest: c.a.candidates(), tries: map[string]*try{}}
+		c.hunt = &hunt{tries: map[string]*try{}}
 	} else if t := c.hunt.now; t != nil {
-		c.hunt.rest = append([]string{t.peer}, c.hunt.rest...)
+		first = t.peer
 	}
 	c.hunt.req, c.hunt.now = req, nil
-	if !c.tryNext() {
-		c.post(dialog.Failed{Req: req})
+	if first != nil && c.try(first) || c.next() {
+		return
 	}
+	c.post(dialog.Failed{Req: req})
 }
 
-// tryNext sends the INVITE to the next peer that can be reached, and says if there was one.
-func (c *call) tryNext() bool {
+// try sends the INVITE to a peer; false if it cannot be reached. A connection that had
+// just died swallows one write, so there is a second.
+func (c *call) try(peer *target) bool {
 	h := c.hunt
 	h.stop()
 	again := h.now != nil
-	for len(h.rest) > 0 && c.a.ctx.Err() == nil {
-		peer := h.rest[0]
-		h.rest = h.rest[1:]
-		// A connection that had just died swallows one write: that peer gets a second.
-		for range 2 {
-			if again {
-				setBranch(h.req, sipgo.RFC3261BranchMagicCookie+token())
-			}
-			again = true
-			t := &try{req: h.req.Clone(), peer: peer}
-			c.a.prepare(t.req, peer)
-			tx, err := c.a.client.TransactionRequest(c.a.ctx, t.req, asBuilt)
-			if err != nil {
-				c.a.log.Warn("peer not reached", "peer", peer, "err", err)
-				continue
-			}
-			branch, _ := t.req.Via().Params.Get("branch")
-			h.now, h.tries[branch], c.hop = t, t, peer
-			c.listen(t.req, tx, false)
-			if len(h.rest) > 0 {
-				h.silent = time.AfterFunc(c.a.failoverAfter(), func() { c.post(silence{t}) })
-			}
-			return true
+	if !slices.Contains(h.tried, peer) {
+		h.tried = append(h.tried, peer)
+	}
+	for range 2 {
+		if c.a.ctx.Err() != nil {
+			return false
 		}
+		if again {
+			setBranch(h.req, sipgo.RFC3261BranchMagicCookie+token())
+		}
+		again = true
+		t := &try{req: h.req.Clone(), peer: peer}
+		c.a.prepare(t.req, peer.hop)
+		tx, err := c.a.client.TransactionRequest(c.a.ctx, t.req, asBuilt)
+		if err != nil {
+			c.a.log.Warn("peer not reached", "peer", peer.hop, "err", err)
+			continue
+		}
+		branch, _ := t.req.Via().Params.Get("branch")
+		h.now, h.tries[branch], c.hop = t, t, peer.hop
+		c.listen(t.req, tx, false)
+		h.silent = time.AfterFunc(c.a.failoverAfter(peer), func() { c.post(silence{t}) })
+		return true
 	}
 	if h.now != nil { // its CANCEL must still fit
 		branch, _ := h.now.req.Via().Params.Get("branch")
@@ -106,21 +115,83 @@ func (c *call) tryNext() bool {
 	return false
 }
 
+// next sends the INVITE to the best peer not tried yet, or waits until its rate allows;
+// it says if there is one.
+func (c *call) next() bool {
+	for {
+		peer, wait := c.a.reroute(c)
+		if peer == nil {
+			return false
+		}
+		c.hunt.stop()
+		if wait > 0 {
+			c.hunt.tried = append(c.hunt.tried, peer)
+			c.hunt.due = time.AfterFunc(wait, func() { c.post(turn{peer}) })
+			return true
+		}
+		if c.try(peer) {
+			return true
+		}
+	}
+}
+
+// onTurn sends the INVITE that waited for its next peer's rate. Meanwhile nothing of it
+// was under way: a call that was given up just ends.
+func (c *call) onTurn(in turn) {
+	if c.hunt.due == nil {
+		return
+	}
+	c.hunt.due = nil
+	if c.d.GivenUp() || !c.try(in.peer) && !c.next() {
+		c.step(dialog.Failed{Req: c.hunt.req})
+	}
+}
+
+// reroute takes the next peer for a call, and how long to wait for its rate.
+func (a *attachment) reroute(c *call) (*target, time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	t, at := a.pace.next(now, c.target, c.hunt.tried, failoverPatience)
+	if t == nil {
+		return nil, 0
+	}
+	c.target = t
+	return t, at.Sub(now)
+}
+
+// moveTo counts a call at another peer than the one it was counted at.
+func (a *attachment) moveTo(c *call, t *target) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pace.move(c.target, t)
+	c.target = t
+}
+
+// failoverPatience is how long a call that was turned away waits for the rate of another
+// peer: a carrier wants failover within 10 s.
+const failoverPatience = 3 * time.Second
+
 func setBranch(req *sipgo.Request, branch string) {
 	req.Via().Params.Remove("branch")
 	req.Via().Params.Add("branch", branch)
 }
 
 func (h *hunt) stop() {
-	if h != nil && h.silent != nil {
-		h.silent.Stop()
+	if h == nil {
+		return
+	}
+	for _, t := range []*time.Timer{h.silent, h.due} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 
-// moveOn leaves the peer of the try under way, if another can be reached and the call
-// is still wanted.
+// moveOn leaves the peer of the try under way, if there is another and the call is still
+// wanted.
 func (c *call) moveOn() bool {
-	if len(c.hunt.rest) == 0 || c.d.GivenUp() || !c.tryNext() {
+	if c.d.GivenUp() || !c.next() {
 		return false
 	}
 	c.step(dialog.Resent{})
@@ -129,7 +200,7 @@ func (c *call) moveOn() bool {
 }
 
 func (c *call) onSilence(s silence) {
-	if h := c.hunt; h.now == s.try && !s.try.heard {
+	if h := c.hunt; h.now == s.try && h.due == nil && !s.try.heard {
 		c.moveOn()
 	}
 }
@@ -159,14 +230,16 @@ func (c *call) onTryResponse(res *sipgo.Response) bool {
 	}
 	t.heard = true
 	c.hunt.stop()
-	t.early = t.early || (res.StatusCode > 100 && res.StatusCode < 200)
-	if res.StatusCode != 503 {
-		return false
+	if c.hunt.due != nil { // it has come to life while the next one's rate was waited for
+		c.hunt.due = nil
+		c.a.moveTo(c, t.peer)
 	}
-	if wait, ok := retryAfter(res); ok && wait > 0 {
+	t.early = t.early || (res.StatusCode > 100 && res.StatusCode < 200)
+	c.a.heed(t.peer, res)
+	if wait, ok := retryAfter(res); res.StatusCode == 503 && ok && wait > 0 {
 		c.a.suspend(t.peer, wait)
 	}
-	return !t.early && c.moveOn()
+	return slices.Contains(c.a.o.FailoverOn, res.StatusCode) && !t.early && c.moveOn()
 }
 
 // onTryFailed is the same for a transaction that ended without a final response.
@@ -178,9 +251,12 @@ func (c *call) onTryFailed(in dialog.Failed) bool {
 	h := c.hunt
 	if t == h.now && !t.heard && !in.Timeout && !h.relit {
 		h.relit = true
-		h.rest = append([]string{t.peer}, h.rest...)
+		if !c.d.GivenUp() && c.try(t.peer) {
+			c.step(dialog.Resent{})
+			return true
+		}
 	}
-	if t != h.now || !t.heard && c.moveOn() {
+	if t != h.now || h.due != nil || !t.heard && c.moveOn() {
 		return true
 	}
 	c.step(dialog.Failed{Req: h.req, Timeout: in.Timeout})
@@ -192,15 +268,15 @@ func (c *call) onTryFailed(in dialog.Failed) bool {
 func (c *call) late(t *try, res *sipgo.Response) {
 	switch {
 	case res.IsSuccess():
-		c.a.dropAnswer(res, t.peer)
+		c.a.dropAnswer(res, t.peer.hop)
 	case res.IsProvisional() && !t.cancelled:
 		t.cancelled = true
 		cancel := dialog.Cancel(t.req, `SIP;cause=487;text="peer was too slow"`, c.a.ua.o.UserAgent)
 		c.tell(Message{At: time.Now(), Sent: true, Summary: "CANCEL"})
-		c.a.prepare(cancel, t.peer)
+		c.a.prepare(cancel, t.peer.hop)
 		tx, err := c.a.client.TransactionRequest(c.a.ctx, cancel, asBuilt)
 		if err != nil {
-			c.a.log.Warn("CANCEL not sent", "peer", t.peer, "err", err)
+			c.a.log.Warn("CANCEL not sent", "peer", t.peer.hop, "err", err)
 			return
 		}
 		c.listen(cancel, tx, false)

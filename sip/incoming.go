@@ -73,10 +73,11 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 		a.answer(req, tx, v)
 		return
 	}
+	c.post(grant{}) // its turn is now
 	c.watch(c.in.tx)
 	go func() {
 		defer a.wg.Done()
-		c.run(time.Now())
+		c.run()
 	}()
 }
 
@@ -93,10 +94,13 @@ func (a *attachment) admit(c *call) verdict {
 	switch {
 	case a.merging[c.in.key]:
 		return verdict{status: 482}
-	case a.shutd || a.live >= a.o.MaxCalls:
+	case a.shutd || a.pace.max > 0 && a.pace.busy >= a.pace.max:
 		return overload()
 	}
 	a.live++
+	c.w, c.target = &waiter{call: c, granted: true}, a.targetAt(c.hop)
+	a.pace.busy++
+	a.pace.move(nil, c.target)
 	a.calls[c.key()] = c
 	a.merging[c.in.key] = true
 	a.wg.Add(1)
@@ -110,7 +114,7 @@ func inviteKey(req *sipgo.Request) string {
 
 func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take func(Incoming, IncomingCall) func(Event)) *call {
 	offer := dialog.SDP(req)
-	c := &call{a: a, icid: icidOf(req), tried: true, hop: req.Source(),
+	c := &call{a: a, icid: icidOf(req), tried: true, hop: hopTo(strings.ToLower(req.Transport()), req.Source()),
 		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
 	c.options = a.dialogOptions(Invite{Video: bytes.Contains(offer, []byte("m=video"))}, c.icid)
 	c.options.Rand = rand.Float64

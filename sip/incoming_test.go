@@ -16,8 +16,7 @@ import (
 type caller struct {
 	*peer
 	t    *testing.T
-	ua   string // where
-	seq  int
+	ua   string   // where
 	conn net.Conn // tcp
 }
 
@@ -95,6 +94,13 @@ func (c *caller) request(method, branch string, seq int, tag string, extra ...st
 		b.WriteString(c.contact() + "\r\n")
 	}
 	c.write(finish(&b, extra))
+}
+
+// settle makes sure that what was sent last, an ACK, has been dealt with.
+func (c *caller) settle() {
+	c.t.Helper()
+	c.request("OPTIONS", "settle", 1, "")
+	c.expect("200")
 }
 
 func tagIn(m message) string {
@@ -224,6 +230,7 @@ func TestIncomingRefused(t *testing.T) {
 		if e := next[Ended](k.events); e.Status != 486 || e.By != ByLocal {
 			t.Errorf("ended %+v", e)
 		}
+		c.settle()
 		if n := ua.Attachments()[0].Calls; n != 0 {
 			t.Errorf("%d calls are left", n)
 		}
@@ -251,6 +258,7 @@ func TestIncomingCancelled(t *testing.T) {
 		}
 		call.Accept(Acceptance{SDP: []byte(answerSDP)})
 		c.request("ACK", "i1", 1, tag)
+		c.settle()
 		if e := next[Ended](k.events); e.By != ByRemote || e.Why != "cancelled" || e.SIPCause != 200 || e.Connected {
 			t.Errorf("ended %+v", e)
 		}

@@ -18,8 +18,16 @@ import (
 // dropped before it is parsed or remembered: sipgo keeps an entry for every source
 // it lets through.
 type peers struct {
-	prefixes []netip.Prefix
+	prefixes atomic.Pointer[[]netip.Prefix]
 	dropped  atomic.Uint64
+}
+
+// set replaces who is trusted: a name in the DNS may move.
+func (p *peers) set(prefixes []netip.Prefix) { p.prefixes.Store(&prefixes) }
+
+func (p *peers) has(ip netip.Addr) bool {
+	ps := p.prefixes.Load()
+	return ps != nil && slices.ContainsFunc(*ps, func(pre netip.Prefix) bool { return pre.Contains(ip) })
 }
 
 func (p *peers) trusts(addr net.Addr) bool {
@@ -28,7 +36,7 @@ func (p *peers) trusts(addr net.Addr) bool {
 		return false
 	}
 	ip := ap.Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(p.prefixes, func(pre netip.Prefix) bool { return pre.Contains(ip) })
+	return p.has(ip)
 }
 
 // maxConns is how many connections peers may have open to one attachment at once.

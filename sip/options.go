@@ -1,12 +1,11 @@
 package sip
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -15,6 +14,7 @@ import (
 const (
 	ModeUE    = "ue"    // registers with a P-CSCF
 	ModeTrunk = "trunk" // static peering, watched with OPTIONS
+	ModeAS    = "as"    // application server and media server inside the core (ISC, Mr)
 )
 
 // Options are the room's.
@@ -30,20 +30,27 @@ type Options struct {
 // AttachmentOptions describe one connection to a carrier.
 type AttachmentOptions struct {
 	Name      string
-	Mode      string   // ue | trunk
-	Transport string   // tcp (default) | udp
+	Mode      string   // ue | trunk | as
+	Transport string   // tcp (default) | udp | tls
 	LocalAddr string   // IP to bind; "": the one that routes to the first target
 	LocalPort int      // 0: any
 	Domain    string   // home domain
 	IMPI      string   // private identity: the digest's username; ue only
 	IMPU      string   // public identity, sip: or tel:; on a trunk the number asserted
 	Auth      Auth     // ue; on a trunk only where the peer challenges
-	Targets   []string // host:port of P-CSCFs or trunk peers, best first
+	Targets   []string // ParseTarget's forms: P-CSCFs, trunk peers or S-CSCFs, best first
+	Peers     []Target // the long form; Targets come before these
+	DNS       []string // name servers, host:port; none: the system's
+	TLS       TLSOptions
 
 	TrustPeers []netip.Prefix // who may send to us besides the targets
 
 	Expires         time.Duration // of the registration asked for; 600 000 s
 	OptionsInterval time.Duration // trunk keep-alive; 30 s, negative: never ask, always up
+	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none
+	Failover        time.Duration // a peer that says nothing for so long is left; 0: 4 s on UDP, 6 s on streams
+	FailoverOn      []int         // final answers that send a call to the next peer; 503
+	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
 	Preconditions string // off | passive (default)
 	VideoAVPF     string // capneg | plain_avpf | avp; carried for the bridge
@@ -55,8 +62,8 @@ type AttachmentOptions struct {
 	SessionExpires time.Duration // RFC 4028; 1800 s, negative: no session timer
 	MinSE          time.Duration // 90 s
 
-	MaxCalls int     // live calls at once; 1000
-	CPS      float64 // new calls a second, the others wait their turn; 20
+	MaxCalls int     // live calls at once, the others wait; 1000, negative: no limit
+	CPS      float64 // new calls a second, the others wait their turn; 20, negative: no limit
 	PeerRate float64 // messages a second taken from one peer address, twice that in a burst; 2000
 }
 
@@ -97,10 +104,10 @@ func (a AttachmentOptions) Validate() error {
 	if a.Name == "" {
 		bad("name: missing")
 	}
-	if a.Mode != ModeUE && a.Mode != ModeTrunk {
-		bad("mode: %q is neither ue nor trunk", a.Mode)
+	if a.Mode != ModeUE && a.Mode != ModeTrunk && a.Mode != ModeAS {
+		bad("mode: %q is none of ue, trunk, as", a.Mode)
 	}
-	oneOf("transport", a.Transport, "tcp", "udp")
+	oneOf("transport", a.Transport, "tcp", "udp", "tls")
 	oneOf("preconditions", a.Preconditions, "off", "passive")
 	oneOf("video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	oneOf("number_form", a.NumberForm, "tel", "sip")
@@ -119,14 +126,35 @@ func (a AttachmentOptions) Validate() error {
 	if a.Domain == "" || strings.ContainsAny(a.Domain, " <>\"@;,\r\n") {
 		bad("domain: %q is no domain", a.Domain)
 	}
-	if len(a.Targets) == 0 {
+	if len(a.Targets)+len(a.Peers) == 0 {
 		bad("targets: none")
 	}
-	for _, t := range a.Targets {
-		host, port, err := net.SplitHostPort(t)
-		if n, e := strconv.Atoi(port); err != nil || host == "" || e != nil || n < 1 || n > 65535 {
-			bad("targets: %q is not host:port", t)
+	for _, s := range a.Targets {
+		if _, err := ParseTarget(s); err != nil {
+			bad("targets: %w", err)
 		}
+	}
+	for _, t := range a.Peers {
+		if err := t.validate(); err != nil {
+			bad("targets: %w", err)
+		}
+		if a.Mode == ModeUE && t.Transport != "" && t.Transport != cmp.Or(a.Transport, "tcp") {
+			bad("targets: %q: a ue has one transport", t.Host)
+		}
+	}
+	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
+		bad("tls: a certificate and its key go together")
+	}
+	for _, n := range a.FailoverOn {
+		if n != 500 && n != 502 && n != 503 && n != 504 {
+			bad("failover_on: %d is none of 500, 502, 503, 504", n)
+		}
+	}
+	if a.Failover < 0 {
+		bad("failover_timer: %v is negative", a.Failover)
+	}
+	if a.DSCP < 0 || a.DSCP > 63 {
+		bad("dscp: %d is not from 0 to 63", a.DSCP)
 	}
 	if a.IMPU != "" && !validIdentity(a.IMPU) {
 		bad("impu: %q is neither sip:user@domain nor tel:+number", a.IMPU)
@@ -147,12 +175,6 @@ func (a AttachmentOptions) Validate() error {
 	}
 	if a.Auth.K != "" && a.Auth.OP == "" && a.Auth.OPc == "" {
 		bad("auth: k needs op or opc")
-	}
-	if a.MaxCalls < 0 {
-		bad("max_calls: %d is negative", a.MaxCalls)
-	}
-	if a.CPS < 0 {
-		bad("cps: %v is negative", a.CPS)
 	}
 	if a.PeerRate < 0 {
 		bad("peer_rate: %v is negative", a.PeerRate)
@@ -189,12 +211,26 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	set(&a.VideoAVPF, "capneg")
 	if a.Mode == ModeTrunk {
 		set(&a.NumberForm, "sip")
+	} else if a.Mode == ModeAS {
+		set(&a.NumberForm, "tel")
 	} else {
 		set(&a.NumberForm, "tel")
 		set(&a.PANI, "IEEE-802.3")
 	}
 	dur(&a.Expires, 600000*time.Second)
 	dur(&a.OptionsInterval, 30*time.Second)
+	dur(&a.KeepAlive, 120*time.Second)
+	if len(a.FailoverOn) == 0 {
+		a.FailoverOn = []int{503}
+	}
+	var peers []Target
+	for i, s := range a.Targets {
+		if t, err := ParseTarget(s); err == nil {
+			t.Priority = i // in the order given
+			peers = append(peers, t)
+		}
+	}
+	a.Peers, a.Targets = append(peers, a.Peers...), nil
 	dur(&a.SessionExpires, 1800*time.Second)
 	dur(&a.MinSE, 90*time.Second)
 	if a.MaxCalls == 0 {

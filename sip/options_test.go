@@ -3,8 +3,6 @@ package sip
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 // Validate names every fault with its key.
@@ -19,14 +17,19 @@ func TestValidate(t *testing.T) {
 		edit func(*AttachmentOptions)
 	}{
 		{"name", func(o *AttachmentOptions) { o.Name = "" }},
-		{"mode", func(o *AttachmentOptions) { o.Mode = "as" }},
+		{"mode", func(o *AttachmentOptions) { o.Mode = "pbx" }},
 		{"transport", func(o *AttachmentOptions) { o.Transport = "sctp" }},
 		{"local_addr", func(o *AttachmentOptions) { o.LocalAddr = "0.0.0.0" }},
 		{"local_addr", func(o *AttachmentOptions) { o.LocalAddr = "host" }},
 		{"local_port", func(o *AttachmentOptions) { o.LocalPort = 70000 }},
 		{"domain", func(o *AttachmentOptions) { o.Domain = "a b" }},
 		{"targets", func(o *AttachmentOptions) { o.Targets = nil }},
-		{"targets", func(o *AttachmentOptions) { o.Targets = []string{"host"} }},
+		{"targets", func(o *AttachmentOptions) { o.Targets = []string{"ho st"} }},
+		{"targets", func(o *AttachmentOptions) { o.Peers = []Target{{Host: "x", Transport: "sctp"}} }},
+		{"targets", func(o *AttachmentOptions) { o.Peers = []Target{{Host: "x", Transport: "udp"}} }},
+		{"tls", func(o *AttachmentOptions) { o.TLS.CertFile = "x" }},
+		{"failover_on", func(o *AttachmentOptions) { o.FailoverOn = []int{486} }},
+		{"dscp", func(o *AttachmentOptions) { o.DSCP = 64 }},
 		{"targets", func(o *AttachmentOptions) { o.Targets = []string{"host:0"} }},
 		{"impu", func(o *AttachmentOptions) { o.IMPU = "sip:x@y>\r\nX: z" }},
 		{"impi", func(o *AttachmentOptions) { o.IMPI = "" }},
@@ -34,8 +37,6 @@ func TestValidate(t *testing.T) {
 		{"auth", func(o *AttachmentOptions) { o.Auth = Auth{K: "00"} }},
 		{"preconditions", func(o *AttachmentOptions) { o.Preconditions = "active" }},
 		{"number_form", func(o *AttachmentOptions) { o.NumberForm = "e164" }},
-		{"max_calls", func(o *AttachmentOptions) { o.MaxCalls = -1 }},
-		{"cps", func(o *AttachmentOptions) { o.CPS = -1 }},
 	} {
 		o := good
 		tt.edit(&o)
@@ -50,23 +51,6 @@ func TestValidate(t *testing.T) {
 	if err := bad.Validate(); err == nil || strings.Count(err.Error(), "\n") < 3 {
 		t.Errorf("all faults at once: %v", err)
 	}
-}
-
-// Calls leave at the rate, and after a pause there is no burst to make up for it.
-func TestPacer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, start := newPacer(10), time.Now()
-		for i := range 5 {
-			if at := p.reserve(time.Now()).Sub(start); at != time.Duration(i)*100*time.Millisecond {
-				t.Errorf("call %d leaves after %v", i, at)
-			}
-		}
-		<-time.After(time.Minute)
-		first, second := p.reserve(time.Now()), p.reserve(time.Now())
-		if first != time.Now() || second.Sub(first) != 100*time.Millisecond {
-			t.Errorf("after a pause: %v, %v", time.Until(first), second.Sub(first))
-		}
-	})
 }
 
 // A call that waits for its turn is hung up without a message.

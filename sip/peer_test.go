@@ -307,7 +307,7 @@ func place(t *testing.T, ua *UA, edit ...func(*Invite)) (Call, *events) {
 	return c, ev
 }
 
-// next waits for an event of type E; Message and Trying lines on the way are passed over.
+// next waits for an event of type E; Message, Trying and Queued on the way are passed over.
 func next[E Event](ev *events) E {
 	ev.t.Helper()
 	timeout := time.After(patience)
@@ -317,7 +317,7 @@ func next[E Event](ev *events) E {
 			switch e := e.(type) {
 			case E:
 				return e
-			case Message, Trying:
+			case Message, Trying, Queued, Charging:
 			default:
 				var want E
 				ev.t.Fatalf("got %#v, want %T", e, want)
@@ -333,3 +333,9 @@ const (
 	offerSDP  = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 97\r\na=rtpmap:97 AMR-WB/16000/1\r\n"
 	answerSDP = "v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 41000 RTP/AVP 97\r\na=rtpmap:97 AMR-WB/16000/1\r\n"
 )
+
+// parseMessage reads a message that has come whole.
+func parseMessage(text string) message {
+	m, _ := readMessage(bufio.NewReader(strings.NewReader(text)))
+	return m
+}

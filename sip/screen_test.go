@@ -21,7 +21,8 @@ const sound = "OPTIONS sip:x@y SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:5070;branch
 // bench is a screen without sockets; answers collects what it sends.
 func newBenchScreen(rate float64) (s *screen, answers *[]string, tcp, udp sipgo.TransportReadProps) {
 	answers = new([]string)
-	p := &peers{prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
+	p := &peers{}
+	p.set([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")})
 	s = newScreen(context.Background(), p, rate, func(_ string, _ net.Addr, b []byte) error {
 		*answers = append(*answers, string(b))
 		return nil

@@ -41,10 +41,12 @@ func TestRegistrarFallsSilent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &attachment{o: AttachmentOptions{Name: "ue", Mode: ModeUE, MaxCalls: 1}, log: slog.New(slog.DiscardHandler),
-			targets: []string{"127.0.0.1:5060"}, reg: reg, state: AttachmentState{Name: "ue", State: "registering"}}
-		ua := &UA{atts: []*attachment{a}}
-		a.ua = ua
+		ua := &UA{log: slog.New(slog.DiscardHandler)}
+		a := bareAttachment(ua, AttachmentOptions{Name: "ue", Mode: ModeUE, MaxCalls: 1})
+		a.reg, a.state = reg, AttachmentState{Name: "ue", State: "registering"}
+		a.setTargets([]*target{{hop: "tcp/127.0.0.1:5060"}})
+		defer a.cancel()
+		ua.atts = []*attachment{a}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); a.register(ctx) }()

@@ -3,7 +3,9 @@ package sip
 import (
 	"context"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -65,5 +67,59 @@ func TestSIPpAnswers(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Errorf("SIPp is not content: %v", err)
+	}
+}
+
+// SIPp's own client calls us, with 100rel and PRACK, and is hung up on by nobody but
+// itself.
+func TestSIPpCalls(t *testing.T) {
+	sipp, err := exec.LookPath("sipp")
+	if err != nil {
+		t.Skip("SKIPPED: sipp is not installed (Debian: sip-tester)")
+	}
+	scenario, err := filepath.Abs("../testdata/sipp/uac-prack.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, transport := range []string{"udp", "tcp"} {
+		t.Run(transport, func(t *testing.T) {
+			port, err := lab.SparePort()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ua := newUA(t, Options{Attachments: []AttachmentOptions{{Name: "sipp", Mode: ModeTrunk, Transport: transport,
+				LocalAddr: "127.0.0.1", Domain: "sipp.example", Targets: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}, OptionsInterval: -1}}})
+			const calls = 20
+			ended := make(chan Ended, calls)
+			ua.OnIncoming(func(in Incoming, c IncomingCall) func(Event) {
+				c.Ring()
+				c.Accept(Acceptance{SDP: []byte(answerSDP)})
+				return func(e Event) {
+					if e, ok := e.(Ended); ok {
+						ended <- e
+					}
+				}
+			})
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, sipp, ua.Attachments()[0].LocalAddr, "-sf", scenario, "-i", "127.0.0.1",
+				"-p", strconv.Itoa(port), "-t", map[string]string{"udp": "u1", "tcp": "t1"}[transport],
+				"-m", strconv.Itoa(calls), "-r", "50", "-nostdin", "-timeout", "25s", "-timeout_error", "-trace_err", "-error_file", "errors.log")
+			cmd.Dir = t.TempDir()
+			if out, err := cmd.CombinedOutput(); err != nil {
+				log, _ := os.ReadFile(filepath.Join(cmd.Dir, "errors.log"))
+				t.Errorf("SIPp is not content: %v\n%s\n%s", err, log, out)
+			}
+			for range calls {
+				select {
+				case e := <-ended:
+					if e.By != ByRemote || !e.Connected {
+						t.Errorf("ended %+v", e)
+					}
+				case <-time.After(patience):
+					t.Fatal("a call did not end")
+				}
+			}
+		})
 	}
 }

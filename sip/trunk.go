@@ -28,6 +28,7 @@ type health struct {
 type probe struct {
 	status     int
 	retryAfter time.Duration
+	rtt        time.Duration
 }
 
 func (h health) step(now time.Time, p probe) health {
@@ -68,24 +69,26 @@ func (h health) up() bool { return h.state == "up" }
 // must not take a trunk away for a year.
 const longestSuspension = time.Hour
 
-// watchTrunk asks every peer in turn until ctx ends, and lets the suspended ones back
-// in when their time is over. With a negative interval nobody is asked: then a peer is
-// up unless it is suspended.
-func (a *attachment) watchTrunk(ctx context.Context) {
+// watchPeers asks every peer in turn until ctx ends, and lets the suspended ones back in
+// when their time is over. With a negative interval nobody is asked: then a peer is up
+// unless it is suspended.
+func (a *attachment) watchPeers(ctx context.Context) {
 	asks := a.o.OptionsInterval >= 0
 	var due time.Time
 	for {
 		until, back := a.readmit(time.Now(), asks)
 		if asks && (back || !time.Now().Before(due)) {
-			for i := range a.targets {
-				if a.suspended(i) {
+			for _, t := range a.all() {
+				if a.healthOf(t).state == "suspended" {
 					continue // it asked to be left alone
 				}
-				p, err := a.probe(ctx, i)
+				start := time.Now()
+				p, err := a.probe(ctx, t)
 				if ctx.Err() != nil {
 					return
 				}
-				a.observe(i, p, err)
+				p.rtt = time.Since(start)
+				a.observe(t, p, err)
 			}
 			due = time.Now().Add(time.Duration(float64(a.interval()) * (0.9 + 0.2*rand.Float64())))
 			continue // a probe may have suspended somebody
@@ -115,8 +118,8 @@ func (a *attachment) interval() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	d := a.o.OptionsInterval
-	for _, h := range a.peer {
-		if h.run > 0 || h.state == "down" {
+	for _, t := range a.list {
+		if t.health.run > 0 || t.health.state == "down" {
 			d = min(d, 5*time.Second)
 		}
 	}
@@ -124,39 +127,47 @@ func (a *attachment) interval() time.Duration {
 }
 
 // readmit ends suspensions whose time is over. It returns when the next one ends, zero
-// if there is none, and whether somebody came back.
-func (a *attachment) readmit(now time.Time, asks bool) (next time.Time, back bool) {
+// if there is none, and whether there is somebody to ask: who came back, or is new.
+func (a *attachment) readmit(now time.Time, asks bool) (next time.Time, ask bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i, h := range a.peer {
-		switch {
-		case h.state == "" && !asks:
-			a.peer[i] = health{state: "up"}
+	for _, t := range a.list {
+		switch h := t.health; {
+		case h.state == "":
+			ask = ask || h.run == 0
+			if !asks {
+				t.health = health{state: "up"}
+			}
 		case h.state != "suspended":
 		case now.Before(h.until):
 			if next.IsZero() || h.until.Before(next) {
 				next = h.until
 			}
-		case asks:
-			a.peer[i], back = health{}, true
 		default:
-			a.peer[i], back = health{state: "up"}, true
+			ask = true
+			t.health = health{}
+			if !asks {
+				t.health = health{state: "up"}
+			}
 		}
 	}
-	return next, back
+	return next, ask
 }
 
-func (a *attachment) suspended(i int) bool {
+func (a *attachment) healthOf(t *target) health {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.peer[i].state == "suspended"
+	return t.health
 }
 
-// observe takes what an OPTIONS told about peer i.
-func (a *attachment) observe(i int, p probe, err error) {
+// observe takes what an OPTIONS told about a peer.
+func (a *attachment) observe(t *target, p probe, err error) {
 	p.retryAfter = min(p.retryAfter, longestSuspension)
 	a.mu.Lock()
-	a.peer[i] = a.peer[i].step(time.Now(), p)
+	t.health = t.health.step(time.Now(), p)
+	if p.status != 0 && p.rtt > 0 {
+		t.rtt = p.rtt
+	}
 	a.mu.Unlock()
 	why := ""
 	if err != nil {
@@ -166,57 +177,45 @@ func (a *attachment) observe(i int, p probe, err error) {
 }
 
 // suspend takes a peer that answered an INVITE with 503 and Retry-After out of use.
-func (a *attachment) suspend(peer string, wait time.Duration) {
-	for i, t := range a.targets {
-		if t == peer {
-			a.observe(i, probe{status: 503, retryAfter: wait}, nil)
-		}
-	}
+func (a *attachment) suspend(t *target, wait time.Duration) {
+	a.observe(t, probe{status: 503, retryAfter: wait}, nil)
+	a.nudge()
+}
+
+// nudge makes watchPeers look again.
+func (a *attachment) nudge() {
 	select {
 	case a.poke <- struct{}{}:
 	default:
 	}
 }
 
-// candidates are the peers a new call may go to: the current one first, then whoever
-// else is up, in the order configured.
-func (a *attachment) candidates() []string {
-	current := a.target()
-	out := []string{current}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i, t := range a.targets {
-		if t != current && a.peer[i].up() {
-			out = append(out, t)
-		}
-	}
-	return out
-}
-
-// trunkState tells the best of all peers; the first that is up gets the calls.
+// trunkState tells the best of all peers.
 func (a *attachment) trunkState(why string) {
-	best, state, last := -1, "down", ""
+	var best *target
+	state, last := "down", ""
 	a.mu.Lock()
-	for i, h := range a.peer {
+	for _, t := range a.list {
 		switch {
-		case h.up() && best < 0:
-			best = i
-		case h.state == "suspended":
+		case t.health.up() && best == nil:
+			best = t
+		case t.health.state == "suspended":
 			state = "suspended"
-			last = fmt.Sprintf("%s answered 503: not used until %s", a.targets[i], h.until.UTC().Format(time.TimeOnly+"Z"))
+			last = fmt.Sprintf("%s answered 503: not used until %s", t.addr(), t.health.until.UTC().Format(time.TimeOnly+"Z"))
 		}
 	}
-	if best < 0 && state == "down" {
+	if best == nil && state == "down" {
 		if last = why; why == "" {
 			last = a.state.LastError // as it was told by whoever failed last
 		}
 	}
 	a.mu.Unlock()
-	if best >= 0 {
+	if best != nil {
 		state = "up" // what is suspended beside it stays to be read in LastError
-		a.current.Store(int32(best))
+		a.current.Store(best)
 	}
 	a.setState(state, last)
+	a.dispatch()
 }
 
 // authorizeTrunk answers the challenge of a peer with the password configured for it.
@@ -259,22 +258,22 @@ func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response) err
 	return nil
 }
 
-func (a *attachment) probe(ctx context.Context, i int) (probe, error) {
-	target := a.targets[i]
+func (a *attachment) probe(ctx context.Context, t *target) (probe, error) {
+	transport, addr := splitHop(t.hop, a.o.Transport)
 	var uri sipgo.Uri
-	if err := sipgo.ParseUri("sip:"+target+a.uriTransport(), &uri); err != nil {
+	if err := sipgo.ParseUri("sip:"+addr+";transport="+transport, &uri); err != nil {
 		return probe{}, err
 	}
 	req := sipgo.NewRequest(sipgo.OPTIONS, uri)
-	a.outOfDialog(req, "<sip:"+target+">")
+	a.outOfDialog(req, "<sip:"+addr+">")
 	req.AppendHeader(sipgo.NewHeader("Accept", "application/sdp"))
 	req.SetBody(nil)
 	ctx, cancel := context.WithTimeout(ctx, max(a.o.OptionsInterval/3, 2*time.Second))
 	defer cancel()
-	res, err := a.exchange(ctx, req, target)
+	res, err := a.exchange(ctx, req, t.hop)
 	if err != nil {
 		return probe{}, err
 	}
 	wait, _ := retryAfter(res)
-	return probe{res.StatusCode, wait}, nil
+	return probe{status: res.StatusCode, retryAfter: wait}, nil
 }

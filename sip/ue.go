@@ -18,7 +18,7 @@ import (
 func newRegistrar(a *attachment) (*register.Client, error) {
 	o := a.o
 	ro := register.Options{
-		Domain: o.Domain, IMPI: o.IMPI, IMPU: o.IMPU, Contact: a.contactURI(), Targets: a.targets,
+		Domain: o.Domain, IMPI: o.IMPI, IMPU: o.IMPU, Contact: a.contactURI(), Targets: a.addrs(),
 		Algorithms: o.Auth.Algorithms, Password: o.Auth.Password,
 		K: o.Auth.K, OP: o.Auth.OP, OPc: o.Auth.OPc,
 		Expires: o.Expires, AccessNetwork: o.PANI, UserAgent: a.ua.o.UserAgent,
@@ -73,28 +73,38 @@ func (a *attachment) register(ctx context.Context) {
 	for {
 		select {
 		case <-a.reg.Changed():
-			a.update(a.report)
+			a.follow()
 		case <-done:
-			a.update(a.report)
+			a.follow()
 			return
 		}
 	}
+}
+
+// follow takes over what has become of the registration.
+func (a *attachment) follow() {
+	if target := a.reg.State().Target; target != "" {
+		if t := a.known(target); t != nil {
+			a.current.Store(t)
+		}
+	}
+	a.update(a.report)
 }
 
 // report copies the registration's state into the attachment's.
 func (a *attachment) report(s *AttachmentState) {
 	r := a.reg.State()
 	s.State, s.LastError, s.Identity, s.Expires = string(r.State), r.LastError, r.Identity, r.Expires
-	for i, t := range a.targets {
-		if t == r.Target {
-			a.current.Store(int32(i))
-		}
-	}
+	s.Reg = &RegistrationState{PCSCF: r.Target, Expires: r.Expires, ServiceRoutes: len(r.ServiceRoutes),
+		Identities: r.AssociatedURIs, RegEvent: "off"}
 }
 
 // sendRegister is how REGISTER leaves: to the P-CSCF it names. The response timer of
 // the transaction, 64·T1, says when nobody answers.
 func (a *attachment) sendRegister(ctx context.Context, req *sipgo.Request) (*sipgo.Response, error) {
+	if req.Destination() == "" {
+		return nil, errNoTargets
+	}
 	res, err := a.exchange(ctx, req, req.Destination())
 	if errors.Is(err, sipgo.ErrTransactionTransport) {
 		err = fmt.Errorf("%w: %w", register.ErrLost, err)

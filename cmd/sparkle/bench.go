@@ -55,6 +55,7 @@ func benchCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&suite.Only, "only", nil, "run these cases only, as conf-dtx,mosaic")
 	cmd.Flags().DurationVar(&suite.Window, "window", 6*time.Second, "how long each case is counted")
 	cmd.Flags().IntVar(&calls.Rate, "rate", 50, "calls a second")
+	cmd.Flags().StringVar(&calls.Profile, "cpu-profile", "", "of the daemon, per case: this name and the case's")
 	cmd.Flags().DurationVar(&calls.For, "for", time.Minute, "how long calls are placed")
 	cmd.Flags().BoolVar(&suite.Realtime, "realtime", true, "ask for real-time priority, for the engine and the generator")
 	return cmd

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"syscall"
 	"time"
@@ -36,7 +37,7 @@ import (
 const shutdownCap = 12 * time.Second
 
 func serveCommand() *cobra.Command {
-	var path string
+	var path, profile string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon",
@@ -46,11 +47,34 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			stop, err := profileCPU(profile)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			return serve(cmd.Context(), cfg, os.Getenv("SPARKLE_ADMIN_PASSWORD"), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration file; without it the defaults and the environment hold")
+	cmd.Flags().StringVar(&profile, "cpu-profile", "", "write a CPU profile of this process (go tool pprof) to a file")
+	_ = cmd.Flags().MarkHidden("cpu-profile") // it is there
 	return cmd
+}
+
+// profileCPU profiles into a file until stop; without a name it does nothing.
+func profileCPU(name string) (stop func(), err error) {
+	if name == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, fmt.Errorf("cpu-profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cpu-profile: %w", err)
+	}
+	return func() { pprof.StopCPUProfile(); f.Close() }, nil
 }
 
 // serve is the whole daemon, until ctx ends. Opened first is closed last. What people are

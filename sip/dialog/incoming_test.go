@@ -111,6 +111,11 @@ func TestIncoming(t *testing.T) {
 			> ACK a 1 ->
 			reply 1 held -> INVITE2=200
 			> ACK a 2 ->`},
+		{"an INVITE tells so, and BYE has waited for it", plain, `
+			start -> INV=100
+			accept ours -> INV=200 Session-Expires=1800;refresher=uas ours
+			hangup ->
+			> INVITE a 2 hold -> BYE 1 to a; ended by local hung_up; INVITE2=481`},
 		{"UPDATE that crosses the 2xx comes again", plain, `
 			start -> INV=100
 			accept ours -> INV=200 Session-Expires=1800;refresher=uas ours

@@ -195,7 +195,14 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	req := in.Req
 	sdp := SDP(req)
 	offers := sdp != nil || req.Method == sip.INVITE
+	if req.Method == sip.INVITE && c.peer != nil && c.peer.res != nil && !c.peer.empty {
+		// Nobody sends an INVITE before he has the 2xx to his last: its ACK is late.
+		c.acknowledged(c.peer, c.peer.req)
+	}
 	switch {
+	case c.ended: // BYE had waited for that ACK
+		c.respond(in.Tx, req, 481)
+		return
 	case len(req.Body()) > 0 && sdp == nil:
 		c.respond(in.Tx, req, 415)
 		return
@@ -205,9 +212,6 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	case offers && c.reoffer != nil && c.reoffer.sent:
 		c.respond(in.Tx, req, 491) // glare (RFC 3261 14.2)
 		return
-	case req.Method == sip.INVITE && c.peer != nil && c.peer.res != nil && !c.peer.empty:
-		// Nobody sends an INVITE before he has the 2xx to his last: its ACK is late.
-		c.acknowledged(c.peer, c.peer.req)
 	case offers && c.peer != nil && c.peer.res != nil && c.peer.empty, offers && c.ourOfferIsOut():
 		c.respond(in.Tx, req, 491) // his answer to our offer comes first
 		return

@@ -26,6 +26,7 @@ type world struct {
 	log   []string
 
 	cancelled, finalSent bool
+	listen               time.Time // until when a 2xx may still come: 64·T1 after the first, or after CANCEL
 	told                 []string
 	ended                int
 }
@@ -35,7 +36,7 @@ type world struct {
 type phone struct {
 	tag                   string
 	answered, acked, byed bool
-	heard                 bool // a copy of its 2xx reached us while we listened
+	heard                 bool // a copy of its 2xx reached us while we have to listen
 	refused, sentBye      bool
 }
 
@@ -89,6 +90,9 @@ func (w *world) feed(in Input) {
 		switch a := a.(type) {
 		case Send:
 			w.log = append(w.log, "   "+describe(a.Req))
+			if a.Req.Method == sip.CANCEL {
+				w.listen = w.now.Add(32 * time.Second)
+			}
 			w.send(a.Req)
 		case Ack:
 			tag := toTag(a.Req)
@@ -202,7 +206,10 @@ func (w *world) repeat200(p *phone, interval time.Duration, until time.Time) {
 	}
 	if !w.lost() {
 		w.after(w.delay(), func() {
-			p.heard = p.heard || !w.c.Done()
+			if w.listen.IsZero() && w.ended == 0 {
+				w.listen = w.now.Add(32 * time.Second)
+			}
+			p.heard = p.heard || w.now.Before(w.listen)
 			w.feed(Response{w.response(200, w.inv, p.tag, "answer")})
 		})
 	}

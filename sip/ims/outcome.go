@@ -140,7 +140,7 @@ func ownReason(f Final) string {
 	switch f.Why {
 	case "ring_timeout":
 		return "no_answer"
-	case "setup_timeout", "no_response", "transport", "attachment_down", "blocked_by_policy":
+	case "setup_timeout", "no_response", "transport", "attachment_down", "no_line", "blocked_by_policy":
 		return f.Why
 	case "dial_not_allowed", "emergency":
 		return "blocked_by_policy"
@@ -152,6 +152,8 @@ func ownReason(f Final) string {
 		return "media_down"
 	case "auth_failed":
 		return "auth_failed"
+	case "overload": // the peer asked for fewer calls (RFC 7339)
+		return "network_overload"
 	}
 	switch f.By {
 	case "local":

@@ -103,6 +103,8 @@ func TestClassify(t *testing.T) {
 		{"unknown 6xx", remote(699), Declined, "declined", false},
 		{"no SDP", Final{Status: 200, By: "local", Why: "no_sdp"}, MediaIncompatible, "media_incompatible", false},
 		{"nonsense SDP", Final{Status: 200, By: "local", Why: "bad_sdp", Connected: true}, MediaIncompatible, "media_incompatible", false},
+		{"no line free", Final{By: "network", Why: "no_line"}, NetworkError, "no_line", false},
+		{"shed", Final{By: "network", Why: "overload"}, NetworkError, "network_overload", false},
 		{"attachment down", Final{By: "local", Why: "attachment_down"}, NetworkError, "attachment_down", false},
 		{"policy", Final{By: "local", Why: "blocked_by_policy"}, Blocked, "blocked_by_policy", false},
 		{"preconditions", Final{By: "timeout", Why: "precondition_timeout"}, NetworkError, "qos_failed", false},

@@ -28,6 +28,7 @@ var details = map[string]struct{ outcome, zh, en string }{
 	"cancelled":           {Cancelled, "呼叫已取消", "The call was cancelled."},
 	"no_response":         {NetworkError, "运营商网络没有响应", "The carrier's network did not respond."},
 	"transport":           {NetworkError, "与运营商网络的连接失败", "The connection to the carrier's network failed."},
+	"no_line":             {NetworkError, "到运营商的线路已全部占用，呼叫未发出", "All lines to the carrier were in use; the call was not placed."},
 	"attachment_down":     {NetworkError, "本机未连接到运营商网络", "We are not connected to the carrier's network."},
 	"network_failure":     {NetworkError, "运营商网络故障", "The carrier's network failed."},
 	"network_overload":    {NetworkError, "运营商网络繁忙，请稍后再试", "The carrier's network is overloaded; try again later."},

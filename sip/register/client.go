@@ -219,6 +219,27 @@ func (c *Client) Refresh() {
 	}
 }
 
+// SetTargets replaces the P-CSCFs: their name has moved in the DNS. The one in use stays in
+// use if it is among them; if not, the result is true: register again. No target at all
+// changes nothing.
+func (c *Client) SetTargets(targets []string) (moved bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(targets) == 0 || slices.Equal(targets, c.opt.Targets) {
+		return false
+	}
+	used := ""
+	if len(c.opt.Targets) > 0 {
+		used = c.opt.Targets[c.m.target]
+	}
+	cfg := *c.cfg
+	cfg.targets = len(targets)
+	c.cfg, c.m.cfg = &cfg, &cfg
+	c.opt.Targets = slices.Clone(targets)
+	c.m.target = max(slices.Index(targets, used), 0)
+	return targets[c.m.target] != used
+}
+
 // Changed has a value after the state or anything else of the Snapshot has changed.
 // Several changes may come as one.
 func (c *Client) Changed() <-chan struct{} { return c.changed }

@@ -55,6 +55,10 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 	c.cseq++
 	cseq := c.cseq
 	noPath := c.m.noPath
+	target := "" // the list may have become shorter since the machine chose
+	if n := len(c.opt.Targets); n > 0 {
+		target = c.opt.Targets[min(s.target, n-1)]
+	}
 	c.mu.Unlock()
 
 	req := sip.NewRequest(sip.REGISTER, home)
@@ -65,8 +69,7 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 	via.Params.Add("branch", sip.GenerateBranch())
 	via.Params.Add("rport", "")
 	req.AppendHeader(via)
-	if len(c.opt.Targets) > 0 {
-		target := c.opt.Targets[s.target]
+	if target != "" {
 		add("Route", fmt.Sprintf("<sip:%s;transport=%s;lr>", target, strings.ToLower(transport)))
 		req.SetDestination(target)
 	}
@@ -212,7 +215,9 @@ func (c *Client) Authorize(req *sip.Request, resp *sip.Response) error {
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
 	cfg := c.cfg
+	c.mu.Unlock()
 	ch, err := digest.Choose(cs, cfg.algorithms, "") // a proxy's realm is its own
 	if err != nil {
 		return err

@@ -43,6 +43,9 @@ type Suite struct {
 	Rate int
 	For  time.Duration
 	Only []string // names of cases; none: all
+	// Profile is where CPU profiles of the daemon go, one a case: this name, a dot and the
+	// case's. "": none.
+	Profile string
 }
 
 type benchCase struct {

@@ -79,3 +79,36 @@ func TestSuiteNamesEveryFault(t *testing.T) {
 		}
 	}
 }
+
+func TestSlopesOf(t *testing.T) {
+	at := func(seconds, rss float64, fds, pid int, phase string) Sample {
+		return Sample{Phase: phase, Seconds: seconds, Held: []Held{{Process: "control", PID: pid, RSSMiB: rss, FDs: fds, Goroutines: 2 * fds}}}
+	}
+	all := []Sample{at(0, 50, 20, 7, "before")}
+	for i := range 10 { // it fills up once, then grows by 3.6 MiB an hour
+		rss := 80 + 3.6*float64(i)/60
+		if i < 2 {
+			rss = 60
+		}
+		all = append(all, at(float64(60*i), rss, 30, 7, "load"))
+	}
+	all = append(all, at(700, 70, 45, 7, "after"))
+	got := slopesOf(all)
+	if len(got) != 1 || got[0].Samples != 8 || math.Abs(got[0].RSSMiBPerH-3.6) > 0.01 || got[0].FDsPerH != 0 ||
+		got[0].LeftFDs != 25 || got[0].LeftGoroutines != 50 || got[0].LeftRSSMiB != 20 {
+		t.Errorf("%+v", got)
+	}
+	if err := leaks(got); err == nil || !strings.Contains(err.Error(), "25 descriptors") {
+		t.Errorf("25 descriptors are left: %v", err)
+	}
+	all[len(all)-1].Held[0].PID = 8
+	if err := leaks(slopesOf(all)); err == nil || !strings.Contains(err.Error(), "died") {
+		t.Errorf("another process: %v", err)
+	}
+	if s := slope([]float64{1}, []float64{1}); s != 0 {
+		t.Errorf("a point has slope %v", s)
+	}
+	if s := slopesOf(nil); s != nil {
+		t.Errorf("nothing has slopes %v", s)
+	}
+}

@@ -21,6 +21,7 @@ import (
 // daemon is a `sparkle serve` whose only attachment is a trunk to SIPp.
 type daemon struct {
 	api  *client.Client
+	url  string // http://127.0.0.1:port
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
 	log  string        // the file
@@ -35,7 +36,7 @@ const (
 
 // startDaemon starts one and returns when it can place calls. attachment are more keys of
 // the trunk, a line each.
-func startDaemon(ctx context.Context, program, dir, peer, attachment string) (*daemon, error) {
+func (s *Suite) startDaemon(ctx context.Context, dir, peer, attachment string) (*daemon, error) {
 	config := fmt.Sprintf(`
 data_dir: %q
 log: {level: warn}
@@ -65,7 +66,10 @@ attachments:
 		return nil, fmt.Errorf("churn: %w", err)
 	}
 	defer log.Close()
-	d.cmd = exec.Command(program, "serve", "--config", file)
+	d.cmd = exec.Command(s.Program, "serve", "--config", file)
+	if s.Profile != "" {
+		d.cmd.Args = append(d.cmd.Args, "--cpu-profile", s.Profile+"."+filepath.Base(dir))
+	}
 	d.cmd.Env = append(os.Environ(), "SPARKLE_ADMIN_PASSWORD="+password)
 	d.cmd.Stderr = log
 	stdout, err := d.cmd.StdoutPipe()
@@ -99,9 +103,9 @@ func (d *daemon) open(ctx context.Context, said <-chan string) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	select {
-	case url := <-said:
+	case d.url = <-said:
 		var err error
-		if d.api, err = client.New(url, ""); err != nil {
+		if d.api, err = client.New(d.url, ""); err != nil {
 			return err
 		}
 	case <-d.done:

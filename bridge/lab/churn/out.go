@@ -20,7 +20,7 @@ func (s *Suite) callsOut(ctx context.Context, dir string) (row Row, err error) {
 		return row, err
 	}
 	defer sipp.Kill()
-	d, err := startDaemon(ctx, s.Program, dir, sipp.Addr, "cps: 1000\n")
+	d, err := s.startDaemon(ctx, dir, sipp.Addr, "cps: 1000\n")
 	if err != nil {
 		return row, err
 	}

@@ -60,7 +60,7 @@ func (s *Suite) callAll(ctx context.Context, dir string) (row Row, err error) {
 		return row, err
 	}
 	defer sipp.Kill()
-	d, err := startDaemon(ctx, s.Program, dir, sipp.Addr, fmt.Sprintf("cps: %d\n", paceCPS))
+	d, err := s.startDaemon(ctx, dir, sipp.Addr, fmt.Sprintf("cps: %d\n", paceCPS))
 	if err != nil {
 		return row, err
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sparkle/bridge/lab"
-	"sparkle/bridge/lab/ims/hss"
 	"sparkle/sip"
 	"sparkle/sip/sdp"
 )
@@ -23,17 +22,11 @@ func handset(t *testing.T, p lab.Profile, edit func(*lab.HandsetOptions, *lab.Sc
 		t.Fatal(err)
 	}
 	s.Ring, s.Answer = 10*time.Millisecond, 20*time.Millisecond
-	sim := lab.NewSIM()
-	o := lab.HandsetOptions{Number: number(), Name: string(p), Profile: p, Script: &s, Auth: &sim}
+	o := lab.HandsetOptions{Number: number(), Name: string(p), Profile: p, Script: &s}
 	if edit != nil {
 		edit(&o, &s)
 	}
-	u := hss.User{IMPI: lab.IMPI(o.Number, c.Domain()), IMPUs: []string{lab.IMPU(o.Number, c.Domain()), "tel:" + o.Number},
-		Password: o.Auth.Password, K: o.Auth.K, OPc: o.Auth.OPc, SQN: o.Auth.SQN}
-	if err := c.HSS().SetUser(u); err != nil {
-		t.Fatal(err)
-	}
-	h, err := lab.NewHandset(lab.Network{Addr: c.PCSCF(), Domain: c.Domain()}, o)
+	h, err := c.AddHandset(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"text/template"
 	"time"
 
@@ -75,6 +76,9 @@ type Core struct {
 	hss   *hss.HSS
 	procs []*process
 	at    addresses
+
+	mu       sync.Mutex
+	handsets []*lab.Handset
 }
 
 // addresses are where everything listens, UDP and TCP alike; templates see them.
@@ -238,8 +242,15 @@ func (c *Core) Err() error {
 	return nil
 }
 
-// Close ends Kamailio and the HSS, and waits.
+// Close ends the handsets, Kamailio and the HSS, and waits.
 func (c *Core) Close() {
+	c.mu.Lock()
+	hs := c.handsets
+	c.handsets = nil
+	c.mu.Unlock()
+	for _, h := range hs {
+		h.Close()
+	}
 	for _, p := range c.procs {
 		p.stop()
 	}

@@ -1,0 +1,416 @@
+package bridge_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sparkle/bridge"
+	"sparkle/media/mediapb"
+	"sparkle/sip"
+	"sparkle/sip/sdp"
+)
+
+// OnIncoming implements bridge.Caller.
+func (n *network) OnIncoming(f func(sip.Incoming, sip.IncomingCall) func(sip.Event)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.take = f
+}
+
+// caller is a phone that calls in, on virtual time.
+type caller struct {
+	say     func(format string, args ...any)
+	in      sip.Incoming
+	refuses bool // a re-INVITE
+
+	mu      sync.Mutex
+	tell    func(sip.Event)
+	local   *sdp.Session
+	final   int
+	hangup  bool
+	ended   bool
+	talking bool
+}
+
+// later runs f unless the call has ended by then.
+func (c *caller) later(d time.Duration, f func()) {
+	time.AfterFunc(d, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			f()
+		}
+	})
+}
+
+func (c *caller) end(e sip.Ended) {
+	if c.ended {
+		return
+	}
+	c.ended = true
+	e.At, e.Connected = time.Now(), c.talking
+	c.tell(e)
+}
+
+func (c *caller) Ring() { c.say("<- 180") }
+
+func (c *caller) Accept(a sip.Acceptance) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.final != 0 {
+		return
+	}
+	c.final = 200
+	focus := ""
+	if a.Focus != "" {
+		focus = " isfocus"
+	}
+	c.say("<- 200%s%s", focus, lines(a.SDP))
+	c.later(10*time.Millisecond, func() {
+		if c.in.Offer == nil {
+			c.tell(sip.Answer{At: time.Now(), SDP: c.answer(a.SDP), Final: true})
+		}
+		c.talking = true
+		c.tell(sip.Connected{At: time.Now()})
+	})
+}
+
+func (c *caller) answer(offer []byte) []byte {
+	s, err := sdp.Parse(offer)
+	if err != nil {
+		panic("the bridge's offer is not SDP: " + err.Error())
+	}
+	b, _, err := sdp.Answer(s, sdp.AnswerOptions{Origin: sdp.NewOrigin(time.Now()), Previous: c.local, Addr: netip.MustParseAddr("127.0.0.1"),
+		AudioPort: 50100, Video: true, VideoPort: 50102, H264: "42c00c"})
+	if err != nil {
+		panic("the caller cannot answer: " + err.Error())
+	}
+	if c.local, err = sdp.Parse(b); err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func lines(b []byte) string {
+	out := ""
+	for _, kind := range []string{"audio", "video"} {
+		if i := bytes.Index(b, []byte("m="+kind+" ")); i >= 0 && !bytes.HasPrefix(b[i+8:], []byte("0 ")) {
+			out += " " + kind
+		}
+	}
+	return out
+}
+
+func (c *caller) Reject(status int, _ string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.final != 0 {
+		return
+	}
+	c.final = status
+	c.say("<- %d", status)
+	if c.tell != nil {
+		c.later(5*time.Millisecond, func() { c.end(sip.Ended{By: sip.ByLocal, Status: status, Why: "rejected"}) })
+	}
+}
+
+func (c *caller) Hangup(why, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hangup || c.ended {
+		return
+	}
+	c.hangup = true
+	what := "<- BYE " + reason
+	e := sip.Ended{By: sip.ByLocal, Why: why}
+	if c.final == 0 {
+		c.final, what, e.Status = 480, "<- 480", 480
+	}
+	c.say("%s", what)
+	c.later(20*time.Millisecond, func() { c.end(e) })
+}
+
+func (c *caller) Reply(uint64, []byte, int) {}
+
+func (c *caller) Offer(b []byte) {
+	c.say("<- INVITE again%s", lines(b))
+	c.later(20*time.Millisecond, func() {
+		e := sip.Reoffered{At: time.Now(), Status: 488}
+		if !c.refuses {
+			e.SDP, e.Status = c.answer(b), 200
+		}
+		c.tell(e)
+	})
+}
+
+// dial makes a call to the house. where: conf, dialin, factory, or a URI. Words: voice,
+// offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI…,
+// like=NAME (the number of that member).
+func (h *house) dial(name, where string, words []string) error {
+	h.mu.Lock()
+	number := h.number[name]
+	if number == "" {
+		number = fmt.Sprintf("+8613900%06d", len(h.callers)+1)
+		h.number[name] = number
+	}
+	h.mu.Unlock()
+	h.net.mu.Lock()
+	h.net.dialled++
+	in := sip.Incoming{Attachment: "core", At: time.Now(), CallID: fmt.Sprintf("in-%d", h.net.dialled), ICID: "icid-in",
+		Caller: sip.Identity{URI: "tel:" + number, Number: number, Name: name, Trusted: true}}
+	take := h.net.take
+	h.net.mu.Unlock()
+	switch where {
+	case "conf":
+		in.Target = h.conference().DialIn.URI
+	case "dialin":
+		in.Target = "tel:" + dialIn
+	case "factory":
+		in.Target = "sip:mmtel@conf-factory.ims.example"
+	default:
+		in.Target = where
+	}
+	in.To = in.Target
+	offer := sdp.OfferOptions{Origin: sdp.NewOrigin(time.Now()), Addr: netip.MustParseAddr("127.0.0.1"), AudioPort: 50100, Video: true, VideoPort: 50102}
+	c := &caller{say: func(format string, args ...any) { h.say("%s's phone: "+format, append([]any{name}, args...)...) }}
+	for _, w := range words {
+		key, value, _ := strings.Cut(w, "=")
+		switch key {
+		case "voice":
+			offer.Video = false
+		case "offerless":
+			offer.AudioPort = 0
+		case "untrusted":
+			in.Caller.Trusted = false
+		case "private":
+			in.Caller.Private = true
+		case "refuses":
+			c.refuses = true
+		case "nocodec":
+			offer.AudioPort = 1
+		case "from":
+			in.Caller.URI, in.Caller.Number = "tel:"+value, value
+		case "to":
+			in.To = value
+		case "replaces":
+			in.Replaces = h.callID(value)
+		case "invites":
+			for n := range strings.SplitSeq(value, ",") {
+				in.Recipients = append(in.Recipients, "tel:"+cmpOr(h.number[n], n))
+			}
+		default:
+			return fmt.Errorf("no such word: %s", w)
+		}
+	}
+	switch offer.AudioPort {
+	case 0:
+	case 1:
+		in.Offer = []byte("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 50100 RTP/AVP 96\r\na=rtpmap:96 EVS/16000\r\n")
+	default:
+		in.Offer = sdp.Offer(offer)
+		c.local, _ = sdp.Parse(in.Offer)
+	}
+	c.in = in
+	h.mu.Lock()
+	h.callers[name] = c
+	h.mu.Unlock()
+	tell := take(in, c)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tell = tell
+	return nil
+}
+
+func (h *house) conference() bridge.Conference {
+	c, err := h.b.Conference(h.t.Context(), organiser, h.conf)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return c
+}
+
+// callID is that of a member's live leg.
+func (h *house) callID(name string) string {
+	if m := h.member(name); m.Leg != nil {
+		return m.Leg.CallID
+	}
+	return "none"
+}
+
+// legID finds the engine's leg of a caller, who may be nobody's member yet.
+func (h *house) legID(name string) string {
+	h.mu.Lock()
+	c := h.callers[name]
+	h.mu.Unlock()
+	h.mem.mu.Lock()
+	defer h.mem.mu.Unlock()
+	for id, r := range h.mem.legs {
+		if c != nil && r.Leg.CallID == c.in.CallID {
+			return id
+		}
+	}
+	return ""
+}
+
+func (h *house) callerOf(leg string) string {
+	h.mem.mu.Lock()
+	r := h.mem.legs[leg]
+	h.mem.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, c := range h.callers {
+		if c.in.CallID == r.Leg.CallID {
+			return name
+		}
+	}
+	return cmpOr(h.names[r.Leg.Member], "nobody")
+}
+
+// press sends keys as telephone events, info the same as SIP INFO. PIN stands for the
+// conference's.
+func (h *house) press(how, name, keys string) error {
+	if keys == "PIN" {
+		keys = h.conference().PIN
+	}
+	if keys == "WRONG" {
+		keys = "000000"
+		if h.conference().PIN == keys {
+			keys = "000001"
+		}
+	}
+	leg := h.legID(name)
+	if leg == "" {
+		leg = h.member(name).Leg.ID
+	}
+	for _, key := range keys {
+		if how == "info" {
+			c := h.callers[name]
+			c.mu.Lock()
+			c.tell(sip.Info{At: time.Now(), Digit: key})
+			c.mu.Unlock()
+			continue
+		}
+		h.eng.events <- &mediapb.Event{Leg: leg, What: &mediapb.Event_Digit{Digit: &mediapb.Digit{Digit: string(key), DurationMs: 100}}}
+	}
+	synctest.Wait()
+	return nil
+}
+
+func (h *house) callerDoes(name, what string) error {
+	c := h.callers[name]
+	if c == nil {
+		return fmt.Errorf("%s has not called", name)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch what {
+	case "bye":
+		c.end(sip.Ended{By: sip.ByRemote, Q850: 16})
+	case "cancel":
+		c.end(sip.Ended{By: sip.ByRemote, Status: 487, Why: "cancelled"})
+	default:
+		return fmt.Errorf("a caller cannot %q", what)
+	}
+	return nil
+}
+
+// records are the call records of those who never became a member, as words.
+func (h *house) records() []string {
+	h.mem.mu.Lock()
+	defer h.mem.mu.Unlock()
+	var out []string
+	for _, r := range h.mem.legs {
+		if r.Leg.Member == "" {
+			out = append(out, fmt.Sprintf("%s %s %s %d", r.Leg.Direction, r.Leg.State, r.Leg.Outcome, statusOf(r.Leg.SIP)))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func statusOf(s *bridge.SIPResult) int {
+	if s == nil {
+		return 0
+	}
+	return s.Status
+}
+
+// Who is refused, or never says the PIN, leaves a call record and no row; and the PIN is
+// in no log.
+func TestRefusedCallersAreOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		for _, line := range []string{"dial a tel:+8610123456", "dial b urn:service:sos", "dial c conf", "after 1s", "press c WRONG", "after 60s", "policy allow_listed", "dial d conf", "after 1s"} {
+			if err := h.run(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := []string{"inbound ended hung_up 0", "inbound ended not_allowed 403", "inbound ended not_allowed 403", "inbound ended not_found 404"}
+		if got := h.records(); !slices.Equal(got, want) {
+			t.Errorf("records %q, want %q", got, want)
+		}
+		if n := h.conference().Members; n != 0 {
+			t.Errorf("%d members", n)
+		}
+		pin := h.conference().PIN
+		h.close()
+		if strings.Contains(h.logs.String(), pin) {
+			t.Error("the PIN is in the log")
+		}
+		for _, r := range h.mem.legs {
+			if s := fmt.Sprint(r.Leg.Timeline); strings.Contains(s, "00000") || strings.Contains(s, pin) {
+				t.Error("what was typed is in the timeline")
+			}
+		}
+	})
+}
+
+// Wrong PINs are limited per caller, whatever number he shows, and per conference.
+func TestGuessesAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		guess := func(name string, words ...string) int {
+			if err := h.dial(name, "conf", words); err != nil {
+				t.Fatal(err)
+			}
+			h.wait(time.Second)
+			for range 3 {
+				if h.callers[name].final == 200 {
+					h.press("press", name, "WRONG")
+				}
+				h.wait(time.Second)
+			}
+			h.wait(10 * time.Second)
+			return h.callers[name].final
+		}
+		taken := func(prefix string, n int, words func(int) []string) int {
+			for i := range n {
+				if guess(fmt.Sprint(prefix, i), words(i)...) == 403 {
+					return i
+				}
+			}
+			return n
+		}
+		if n := taken("same", 8, func(int) []string { return []string{"from=+8613912345678"} }); n != 4 {
+			t.Errorf("one caller had %d calls, want 4 of three guesses less two", n)
+		}
+		if n := taken("forged", 8, func(int) []string { return []string{"untrusted"} }); n != 4 {
+			t.Errorf("forged numbers had %d calls, want 4", n)
+		}
+		if n := taken("many", 12, func(int) []string { return nil }); n != 4 {
+			t.Errorf("many callers had %d calls, want 4: 30 guesses in all", n)
+		}
+		h.wait(11 * time.Minute)
+		if guess("later") != 200 {
+			t.Error("the limit never ends")
+		}
+	})
+}

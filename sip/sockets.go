@@ -1,0 +1,224 @@
+package sip
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/emiago/sipgo"
+	sip "github.com/emiago/sipgo/sip"
+	"golang.org/x/sys/unix"
+)
+
+// socket is where an attachment listens for one transport.
+type socket struct {
+	io.Closer
+	port int
+	udp  net.PacketConn // nil for streams
+}
+
+// transports are those an attachment listens on: its own, those of its targets, and
+// where the DNS chooses, whatever it may choose.
+func (a *attachment) transports() []string {
+	out := []string{a.o.Transport}
+	add := func(t string) {
+		if t != "" && !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	for _, t := range a.o.Peers {
+		add(t.Transport)
+		if _, port := t.hostPort(); port == "" && t.Transport == "" && a.o.Mode != ModeUE && a.o.Transport != "tls" {
+			add("tcp")
+			add("udp")
+		}
+	}
+	return out
+}
+
+// open binds the ports and starts sipgo's layers on them. UDP and TCP have the same
+// number; TLS beside one of them has the next (RFC 3261 19.1.2: 5060 and 5061).
+func (a *attachment) open() error {
+	quiet := slog.New(slog.DiscardHandler) // sipgo logs whole messages, numbers and all
+	client, server, err := a.tlsConfigs()
+	if err != nil {
+		return err
+	}
+	stream := func() *sip.TransportTCP {
+		return &sip.TransportTCP{
+			ReadTimeout: 300 * time.Second, WriteTimeout: 10 * time.Second,
+			DialerCreate: func(laddr net.Addr) net.Dialer {
+				return net.Dialer{Timeout: 4 * time.Second, LocalAddr: laddr, Control: a.mark}
+			},
+		}
+	}
+	stack, err := sipgo.NewUA(
+		sipgo.WithUserAgent(a.ua.o.UserAgent),
+		sipgo.WithUserAgenTLSConfig(client),
+		sipgo.WithUserAgentTransportLayerOptions(
+			sip.WithTransportLayerLogger(quiet),
+			sip.WithTransportLayerReadFilter(a.screen.filter),
+			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: stream(), TLS: &sip.TransportTLS{TransportTCP: stream()}}),
+		),
+		sipgo.WithUserAgentTransactionLayerOptions(
+			sip.WithTransactionLayerLogger(quiet),
+			sip.WithTransactionLayerUnhandledResponseHandler(a.onStray),
+			sip.WithTransactionLayerTerminateOnConnClose(),
+		))
+	if err != nil {
+		return err
+	}
+	a.stack = stack
+	stack.TransactionLayer().OnRequest(a.onRequest)
+	if a.client, err = sipgo.NewClient(stack, sipgo.WithClientLogger(quiet)); err != nil {
+		return err
+	}
+	if err := a.bind(); err != nil {
+		a.shut()
+		return err
+	}
+	a.port = a.sockets[a.o.Transport].port
+	for transport, s := range a.sockets {
+		if s.udp != nil {
+			a.wg.Go(func() { _ = stack.TransportLayer().ServeUDP(s.udp) })
+			if err := a.awaitUDP(s.udp.LocalAddr().String()); err != nil {
+				a.shut()
+				return err
+			}
+			continue
+		}
+		guarded := &guardedListener{Listener: s.Closer.(net.Listener), peers: a.peers, screen: a.screen}
+		a.wg.Go(func() {
+			if transport == "tls" {
+				_ = stack.TransportLayer().ServeTLS(tls.NewListener(guarded, server))
+				return
+			}
+			_ = stack.TransportLayer().ServeTCP(guarded)
+		})
+	}
+	return nil
+}
+
+// bind opens all sockets, or none. Any free port must be free for all of them.
+func (a *attachment) bind() error {
+	transports, err := a.transports(), error(nil)
+	for range 20 {
+		port := a.o.LocalPort
+		for _, t := range transports {
+			p := port
+			if t == "tls" && t != a.o.Transport && p != 0 {
+				p++
+			}
+			var s socket
+			if s, err = a.listen(t, p); err != nil {
+				break
+			}
+			a.sockets[t] = s
+			if port == 0 {
+				port = s.port
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		for t, s := range a.sockets {
+			s.Close()
+			delete(a.sockets, t)
+		}
+		if a.o.LocalPort != 0 || len(transports) == 1 {
+			return err
+		}
+	}
+	return err
+}
+
+func (a *attachment) listen(transport string, port int) (socket, error) {
+	addr := net.JoinHostPort(a.host, strconv.Itoa(port))
+	lc := net.ListenConfig{Control: a.mark}
+	if transport == "udp" {
+		c, err := lc.ListenPacket(context.Background(), "udp", addr)
+		if err != nil {
+			return socket{}, bindError(addr, err)
+		}
+		return socket{c, c.LocalAddr().(*net.UDPAddr).Port, c}, nil
+	}
+	l, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return socket{}, bindError(addr, err)
+	}
+	return socket{l, l.Addr().(*net.TCPAddr).Port, nil}, nil
+}
+
+// mark sets the DSCP of what a socket sends, and of connections it accepts.
+func (a *attachment) mark(network, _ string, c syscall.RawConn) error {
+	if a.o.DSCP == 0 {
+		return nil
+	}
+	var err error
+	ctl := c.Control(func(fd uintptr) {
+		if network == "udp6" || network == "tcp6" {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, a.o.DSCP<<2)
+			return
+		}
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, a.o.DSCP<<2)
+	})
+	return errors.Join(ctl, err)
+}
+
+// reply sends an answer that has no transaction back to where a request came from.
+func (a *attachment) reply(network string, to net.Addr, b []byte) error {
+	network = sip.NetworkToLower(network)
+	if s := a.sockets[network]; s.udp != nil {
+		_, err := s.udp.WriteTo(b, to)
+		return err
+	}
+	c, err := a.stack.TransportLayer().GetConnection(network, to.String())
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = c.TryClose() }()
+	w, ok := c.(io.Writer)
+	if !ok {
+		return errors.New("connection cannot be written to")
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// awaitUDP waits until sipgo knows its listener: a request sent before would open a
+// second socket on the same port and fail.
+func (a *attachment) awaitUDP(addr string) error {
+	deadline := time.NewTimer(5 * time.Second)
+	defer deadline.Stop()
+	for {
+		if c, err := a.stack.TransportLayer().GetConnection("udp", addr); err == nil {
+			_, _ = c.TryClose()
+			return nil
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-deadline.C:
+			return errors.New("UDP listener did not start")
+		}
+	}
+}
+
+func bindError(addr string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s: port in use", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%s: no such address on this machine", addr)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s: not allowed to bind", addr)
+	}
+	return fmt.Errorf("%s: %w", addr, err)
+}
