@@ -138,6 +138,7 @@ func (c *caller) Hangup(why, reason string) {
 }
 
 func (c *caller) Reply(uint64, []byte, int) {}
+func (c *caller) Refuse(uint64, int, int)   {}
 
 func (c *caller) Offer(b []byte) {
 	c.say("<- INVITE again%s", lines(b))

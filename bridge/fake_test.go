@@ -29,6 +29,8 @@ type engine struct {
 	confs  map[string]*mediapb.Conference
 	legs   map[string]*mediapb.Leg // nil value: open, not set
 	inConf map[string]string
+	video  map[string]uint32 // port by leg, 0: voice
+	noPic  bool              // no more video ports
 	ports  uint32
 	faults []string
 	log    func(string) // of SetLeg and SetConference
@@ -38,7 +40,7 @@ type engine struct {
 }
 
 func newEngine() *engine {
-	return &engine{confs: map[string]*mediapb.Conference{}, legs: map[string]*mediapb.Leg{}, inConf: map[string]string{},
+	return &engine{confs: map[string]*mediapb.Conference{}, legs: map[string]*mediapb.Leg{}, inConf: map[string]string{}, video: map[string]uint32{},
 		ports: 40000, events: make(chan *mediapb.Event, 100), stats: map[string]*mediapb.LegStats{}}
 }
 
@@ -63,6 +65,7 @@ func (e *engine) die() {
 	clear(e.confs)
 	clear(e.legs)
 	clear(e.inConf)
+	clear(e.video)
 }
 
 func (e *engine) revive() {
@@ -123,7 +126,37 @@ func (e *engine) OpenLeg(_ context.Context, r *mediapb.OpenLegRequest) (*mediapb
 	if r.Video {
 		out.VideoPort = e.ports + 2
 	}
+	e.video[r.Leg] = out.VideoPort
 	return out, nil
+}
+
+func (e *engine) OpenVideo(_ context.Context, id string) (*mediapb.OpenLegReply, error) {
+	done, err := e.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if _, ok := e.legs[id]; !ok {
+		return nil, status.Error(codes.NotFound, "no leg")
+	}
+	if e.noPic {
+		return nil, status.Error(codes.ResourceExhausted, "no ports")
+	}
+	if e.video[id] == 0 {
+		e.ports += 4
+		e.video[id] = e.ports + 2
+	}
+	return &mediapb.OpenLegReply{VideoPort: e.video[id]}, nil
+}
+
+func (e *engine) CloseVideo(_ context.Context, id string) error {
+	done, err := e.enter()
+	if err != nil {
+		return err
+	}
+	defer done()
+	e.video[id] = 0
+	return nil
 }
 
 func (e *engine) SetLeg(_ context.Context, l *mediapb.Leg) error {
@@ -139,6 +172,9 @@ func (e *engine) SetLeg(_ context.Context, l *mediapb.Leg) error {
 	if a := l.Audio; a != nil && (a.Remote == nil && (a.Send || a.Recv) || a.Remote != nil && netip.MustParseAddr(a.Remote.Ip).IsUnspecified()) {
 		e.fault("audio to nowhere: %v", a.Remote)
 		return status.Error(codes.InvalidArgument, "audio.remote")
+	}
+	if l.Video != nil && e.video[l.Id] == 0 {
+		e.fault("video of a leg that has no video port")
 	}
 	e.legs[l.Id] = l
 	if e.log != nil {
@@ -214,6 +250,7 @@ func (e *engine) CloseLeg(_ context.Context, id string) (*mediapb.LegStats, erro
 	}
 	delete(e.legs, id)
 	delete(e.inConf, id)
+	delete(e.video, id)
 	if s := e.stats[id]; s != nil {
 		return s, nil
 	}
@@ -531,6 +568,8 @@ func (c *call) Reply(id uint64, b []byte, status int) {
 		c.replies[id] = reply{b, status}
 	}()
 }
+
+func (c *call) Refuse(id uint64, status, _ int) { c.Reply(id, nil, status) }
 
 func (c *call) Offer([]byte) {}
 

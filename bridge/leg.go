@@ -37,6 +37,7 @@ type leg struct {
 	held     bool         // by the peer
 	why      string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
 	verdict  *verdict     // decided by us when we ended it, not by what the network then says
+	dialled  string       // Request-URI of a call that came in
 	access   string       // P-Access-Network-Info of the phone
 	usage    *Usage       // by the newest figures
 	fallback string       // why_no_video of an audio-only retry
@@ -412,7 +413,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)
 	r.b.counts.outcome(v.outcome)
-	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access}
+	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled}
 	record.Leg.Usage = l.usage
 	r.b.store.QueueLeg(record)
 	if l.opened {

@@ -318,8 +318,12 @@ func (r *room) member(id string) *member {
 	return nil
 }
 
-// pushConference tells the engine what the conference is to be.
+// pushConference tells the engine what the conference is to be. One that is down hears it
+// with the first leg after it is up again.
 func (r *room) pushConference() {
+	if r.mediaDown {
+		return
+	}
 	c := &mediapb.Conference{Id: r.id, Video: r.conf.Type == VideoConference && !r.b.opt.NoVideo && r != r.b.lobby}
 	if w := r.whisper; w != nil {
 		if from := r.member(w.From); from != nil && from.leg != nil {

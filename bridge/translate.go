@@ -140,7 +140,8 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			Remote: remote(v.Remote, l.profile), PayloadType: uint32(v.PT), PacketizationMode: uint32(v.PacketizationMode),
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
-			CvoExtension: uint32(v.CVO), RtcpRsBps: positive(v.RS), RtcpRrBps: positive(v.RR), Dscp: dscpVideo,
+			CvoExtension: uint32(v.CVO), RtcpRsBps: positive(v.RS), RtcpRrBps: positive(v.RR),
+			RtcpOff: v.RTCPOff(), Dscp: dscpVideo,
 		}
 	}
 	return out

@@ -133,7 +133,7 @@ func (l *loader) attachment(a *Attachment, key string) {
 		l.fault(key+".impu", "%q is neither a sip: nor a tel:+ identity", a.IMPU)
 	}
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
-	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive")
+	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive", "active", "required")
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
 	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)

@@ -95,7 +95,7 @@ type Attachment struct {
 	FailoverOn    []int         `yaml:"failover_on"`
 	DSCP          int           `yaml:"dscp"`          // of SIP; 0: the system's
 	NumberForm    string        `yaml:"number_form"`   // tel | sip
-	Preconditions string        `yaml:"preconditions"` // off | passive
+	Preconditions string        `yaml:"preconditions"` // off | passive | active | required
 	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent

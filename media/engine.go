@@ -77,6 +77,9 @@ type legEntry struct {
 	closed bool
 	kind   coderKind // of the coders it has
 
+	// Guarded by Engine.mu:
+	seen *mediapb.StreamStats // of video streams that have been closed; nil: none
+
 	// The reporter's:
 	watch    bool // present and not held, since watchAt
 	watchAt  int64
@@ -335,13 +338,8 @@ func (e *Engine) openLeg(le *legEntry, ip netip.Addr, video bool) (*mediapb.Open
 	reply := &mediapb.OpenLegReply{AudioPort: uint32(pair.Port)}
 	var rtp, rtcp *net.UDPConn
 	if video {
-		vid, err := e.pool.OpenPair(ip)
-		if err == nil {
-			if rtp, rtcp, err = vid.Conns(); err != nil {
-				vid.Close()
-			}
-		}
-		if err != nil {
+		var vid *port.Pair
+		if vid, rtp, rtcp, err = e.videoPair(ip); err != nil {
 			pair.Close()
 			return nil, portError(err)
 		}
@@ -496,9 +494,7 @@ func (e *Engine) closeLeg(id string) *mediapb.LegStats {
 	le.pair.Close()
 	out := e.legStats(le, st, now)
 	if e.pictures != nil {
-		if v := e.pictures.CloseLeg(id); v != nil {
-			out.Video = v
-		}
+		out.Video = addUp(e.pictures.CloseLeg(id), le.seen)
 	}
 	if le.vid != nil {
 		le.vid.Close()
@@ -617,7 +613,7 @@ func (e *Engine) Snapshot(context.Context) (*mediapb.SnapshotReply, error) {
 		}
 		m := e.legStats(le, st[i], now)
 		if e.pictures != nil {
-			m.Video = e.pictures.LegStats(le.id)
+			m.Video = e.video(le, e.pictures.LegStats(le.id))
 		}
 		out.Legs = append(out.Legs, m)
 		if cs := count[le.re]; cs != nil {

@@ -47,6 +47,8 @@ type API interface {
 	CloseConference(ctx context.Context, id string) error
 	OpenLeg(context.Context, *mediapb.OpenLegRequest) (*mediapb.OpenLegReply, error)
 	SetLeg(context.Context, *mediapb.Leg) error
+	OpenVideo(ctx context.Context, leg string) (*mediapb.OpenLegReply, error)
+	CloseVideo(ctx context.Context, leg string) error
 	CloseLeg(ctx context.Context, id string) (*mediapb.LegStats, error)
 	Play(context.Context, *mediapb.PlayRequest) error
 	Preview(ctx context.Context, conference string, quality int) (*mediapb.PreviewReply, error)

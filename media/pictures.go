@@ -17,6 +17,10 @@ type Pictures interface {
 	// OpenLeg announces a leg; rtp and rtcp are nil for a voice leg, which is drawn as
 	// an avatar. The callee owns and closes them, also when it returns an error.
 	OpenLeg(conference, leg string, rtp, rtcp *net.UDPConn) error
+	// OpenVideo gives sockets to a leg that has none; it owns them like OpenLeg. CloseVideo
+	// takes a leg's sockets away: it is a voice leg again. The last statistics; nil: it was.
+	OpenVideo(leg string, rtp, rtcp *net.UDPConn) error
+	CloseVideo(leg string) *mediapb.StreamStats
 	// SetLeg gives the whole wanted state. An error names what cannot be used; then
 	// nothing has changed.
 	SetLeg(leg string, l *mediapb.Leg) error

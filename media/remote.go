@@ -123,6 +123,14 @@ func (s *server) SetLeg(ctx context.Context, l *mediapb.Leg) (*mediapb.Empty, er
 	return &mediapb.Empty{}, s.api.SetLeg(ctx, l)
 }
 
+func (s *server) OpenVideo(ctx context.Context, r *mediapb.LegRef) (*mediapb.OpenLegReply, error) {
+	return s.api.OpenVideo(ctx, r.Id)
+}
+
+func (s *server) CloseVideo(ctx context.Context, r *mediapb.LegRef) (*mediapb.Empty, error) {
+	return &mediapb.Empty{}, s.api.CloseVideo(ctx, r.Id)
+}
+
 func (s *server) CloseLeg(ctx context.Context, r *mediapb.LegRef) (*mediapb.LegStats, error) {
 	return s.api.CloseLeg(ctx, r.Id)
 }
@@ -219,6 +227,17 @@ func (c *Client) OpenLeg(ctx context.Context, r *mediapb.OpenLegRequest) (*media
 // SetLeg implements API.
 func (c *Client) SetLeg(ctx context.Context, l *mediapb.Leg) error {
 	_, err := c.rpc.SetLeg(ctx, l)
+	return err
+}
+
+// OpenVideo implements API.
+func (c *Client) OpenVideo(ctx context.Context, leg string) (*mediapb.OpenLegReply, error) {
+	return c.rpc.OpenVideo(ctx, &mediapb.LegRef{Id: leg})
+}
+
+// CloseVideo implements API.
+func (c *Client) CloseVideo(ctx context.Context, leg string) error {
+	_, err := c.rpc.CloseVideo(ctx, &mediapb.LegRef{Id: leg})
 	return err
 }
 

@@ -80,6 +80,8 @@ func (c *call) leave(g grant) {
 	}
 	c.left = true
 	if c.in != nil {
+		c.tell(Message{At: time.Now(), Summary: summary(c.in.tx.req)})
+		c.chargedBy(c.in.tx.req, false)
 		c.step(dialog.Start{})
 		c.present()
 		return
@@ -156,6 +158,11 @@ func (c *call) Hangup(why, reason string) { c.post(dialog.Hangup{Why: why, Reaso
 // Reply implements Call.
 func (c *call) Reply(id uint64, sdp []byte, status int) {
 	c.post(dialog.Reply{ID: id, SDP: sdp, Status: status})
+}
+
+// Refuse implements Call.
+func (c *call) Refuse(id uint64, status, warning int) {
+	c.post(dialog.Reply{ID: id, Status: status, Warning: warning})
 }
 
 // Offer implements Call.
@@ -436,7 +443,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 	c.a.callEnded(c)
 	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
-		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Why: e.Why})
+		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }
 
 func event(e dialog.Event) Event {
@@ -445,9 +452,9 @@ func event(e dialog.Event) Event {
 	case dialog.Ringing:
 		return Ringing{At: now}
 	case dialog.Answer:
-		return Answer{At: now, SDP: e.SDP, Final: e.Final}
+		return Answer{At: now, SDP: e.SDP, Final: e.Final, EarlyMedia: e.EarlyMedia}
 	case dialog.Connected:
-		return Connected{At: now}
+		return Connected{At: now, Contact: e.Contact, Server: e.Server}
 	case dialog.Offer:
 		return Offer{At: now, ID: e.ID, SDP: e.SDP}
 	case dialog.Reoffered:

@@ -95,7 +95,10 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
 		ID: token, Authorize: a.authorize,
 	}
-	if o.Preconditions == "passive" {
+	active := o.Preconditions == "active" || o.Preconditions == "required"
+	do.Preconditions = active && !inv.Passive
+	do.RequirePreconditions = o.Preconditions == "required" && !inv.Passive
+	if o.Preconditions != "off" {
 		do.Supported = append(do.Supported, "precondition")
 	}
 	h := func(name, value string) { do.Headers = append(do.Headers, dialog.Header{Name: name, Value: value}) }

@@ -52,7 +52,7 @@ type AttachmentOptions struct {
 	FailoverOn      []int         // final answers that send a call to the next peer; 503
 	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
-	Preconditions string // off | passive (default)
+	Preconditions string // off | passive (default) | active: in our offers | required: of the callee too (RFC 3312)
 	VideoAVPF     string // capneg | plain_avpf | avp; carried for the bridge
 	OfferG711     bool   // carried for the bridge
 	NumberForm    string // tel (default on ue) | sip (default on trunk)
@@ -65,6 +65,9 @@ type AttachmentOptions struct {
 	MaxCalls int     // live calls at once, the others wait; 1000, negative: no limit
 	CPS      float64 // new calls a second, the others wait their turn; 20, negative: no limit
 	PeerRate float64 // messages a second taken from one peer address, twice that in a burst; 2000
+	// InviteRate is how many new INVITEs a second are taken from all peers together, twice
+	// that in a burst; more are answered 503 with Retry-After. 200
+	InviteRate float64
 }
 
 // Auth is how an attachment proves who it is. K, OP, OPc and AMF are hexadecimal.
@@ -108,7 +111,7 @@ func (a AttachmentOptions) Validate() error {
 		bad("mode: %q is none of ue, trunk, as", a.Mode)
 	}
 	oneOf("transport", a.Transport, "tcp", "udp", "tls")
-	oneOf("preconditions", a.Preconditions, "off", "passive")
+	oneOf("preconditions", a.Preconditions, "off", "passive", "active", "required")
 	oneOf("video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	oneOf("number_form", a.NumberForm, "tel", "sip")
 	if a.LocalAddr != "" {
@@ -176,6 +179,9 @@ func (a AttachmentOptions) Validate() error {
 	if a.Auth.K != "" && a.Auth.OP == "" && a.Auth.OPc == "" {
 		bad("auth: k needs op or opc")
 	}
+	if a.InviteRate < 0 {
+		bad("invite_rate: %v is negative", a.InviteRate)
+	}
 	if a.PeerRate < 0 {
 		bad("peer_rate: %v is negative", a.PeerRate)
 	}
@@ -238,6 +244,9 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	}
 	if a.CPS == 0 {
 		a.CPS = 20
+	}
+	if a.InviteRate == 0 {
+		a.InviteRate = 200
 	}
 	if a.PeerRate == 0 {
 		a.PeerRate = 2000

@@ -35,7 +35,7 @@ func TestValidate(t *testing.T) {
 		{"impi", func(o *AttachmentOptions) { o.IMPI = "" }},
 		{"auth", func(o *AttachmentOptions) { o.Auth = Auth{} }},
 		{"auth", func(o *AttachmentOptions) { o.Auth = Auth{K: "00"} }},
-		{"preconditions", func(o *AttachmentOptions) { o.Preconditions = "active" }},
+		{"preconditions", func(o *AttachmentOptions) { o.Preconditions = "always" }},
 		{"number_form", func(o *AttachmentOptions) { o.NumberForm = "e164" }},
 	} {
 		o := good

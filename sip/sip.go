@@ -25,6 +25,7 @@ type Invite struct {
 	Number       string        // E.164 with +
 	Offer        []byte        // the session description, offered in the INVITE
 	Video        bool          // the offer has video: feature tags say so
+	Passive      bool          // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
 	SetupTimeout time.Duration // INVITE to first 18x or 2xx; 0: 60 s
 	RingTimeout  time.Duration // first 180 to final answer; 0: 60 s
 	// OnEvent is called in order, from the call's own goroutine. It must not block.
@@ -53,13 +54,18 @@ type (
 	// Answer is a session description from the far end. Final: it is the binding
 	// answer of the dialog that won; until then it is early media of one fork.
 	Answer struct {
-		At    time.Time
-		SDP   []byte
-		Final bool
+		At         time.Time
+		SDP        []byte
+		Final      bool
+		EarlyMedia string // P-Early-Media of the response (RFC 5009): inactive, gated, sendrecv ...; "" none
 	}
 	// Connected says that a 2xx was received and acknowledged. It follows the final
-	// Answer.
-	Connected struct{ At time.Time }
+	// Answer. Contact is the far end's whole Contact value with its feature tags, Server
+	// its Server or User-Agent; "" unknown.
+	Connected struct {
+		At              time.Time
+		Contact, Server string
+	}
 	// Offer is a re-INVITE or UPDATE of the far end with a session description, or
 	// without one (SDP nil: we are to offer). Reply with Call.Reply within 2 s; nobody
 	// replying is answered 488.
@@ -69,7 +75,8 @@ type (
 		SDP []byte
 	}
 	// Reoffered ends what Call.Offer began: SDP is the far end's answer, or nil and
-	// the status that refused it. The call goes on either way.
+	// the status that refused it. The call goes on either way. Status 491: an offer of the
+	// far end came between and was answered, so ours is stale and a new one may be made.
 	Reoffered struct {
 		At     time.Time
 		SDP    []byte
@@ -110,7 +117,11 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
-		Why          string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
+		Target       string // of a 3xx: the URI it points to; it is not followed
+		// AltService is the type of a 380's alternative service (TS 24.229 7.6): "emergency"
+		// …; "" none.
+		AltService string
+		Why        string // local reason: "setup_timeout", "ring_timeout", "no_response", "cancelled", "hung_up", "no_sdp", "transport", …
 	}
 )
 
@@ -145,6 +156,9 @@ type Call interface {
 	Hangup(why, reason string)
 	// Reply answers an Offer: with a session description, or with a status to refuse it.
 	Reply(id uint64, sdp []byte, status int)
+	// Refuse refuses an Offer with a status and a Warning (RFC 3261 20.43), 0 for none: 301
+	// the other address family, 305 no common format … The old session stands.
+	Refuse(id uint64, status, warning int)
 	// Offer sends a re-INVITE with a session description.
 	Offer(sdp []byte)
 }

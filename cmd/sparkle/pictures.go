@@ -22,6 +22,10 @@ func pictures(o video.Options) func(media.PictureDeps) (media.Pictures, error) {
 
 type plane struct{ *video.Plane }
 
+func (p plane) OpenVideo(leg string, rtp, rtcp *net.UDPConn) error {
+	return p.Plane.OpenVideo(leg, video.Sockets{RTP: rtp, RTCP: rtcp})
+}
+
 func (p plane) OpenLeg(conference, leg string, rtp, rtcp *net.UDPConn) error {
 	return p.Plane.OpenLeg(conference, leg, video.Sockets{RTP: rtp, RTCP: rtcp})
 }

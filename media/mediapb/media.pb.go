@@ -851,6 +851,7 @@ type VideoStream struct {
 	RtcpRsBps         uint32                 `protobuf:"varint,15,opt,name=rtcp_rs_bps,json=rtcpRsBps,proto3" json:"rtcp_rs_bps,omitempty"`
 	RtcpRrBps         uint32                 `protobuf:"varint,16,opt,name=rtcp_rr_bps,json=rtcpRrBps,proto3" json:"rtcp_rr_bps,omitempty"`
 	Dscp              uint32                 `protobuf:"varint,17,opt,name=dscp,proto3" json:"dscp,omitempty"`
+	RtcpOff           bool                   `protobuf:"varint,18,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"` // b=RS and b=RR of the peer are 0: no RTCP
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1002,6 +1003,13 @@ func (x *VideoStream) GetDscp() uint32 {
 		return x.Dscp
 	}
 	return 0
+}
+
+func (x *VideoStream) GetRtcpOff() bool {
+	if x != nil {
+		return x.RtcpOff
+	}
+	return false
 }
 
 type PlayRequest struct {
@@ -2593,7 +2601,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\n" +
 	"\x06AMR_WB\x10\x02\x12\b\n" +
 	"\x04PCMU\x10\x03\x12\b\n" +
-	"\x04PCMA\x10\x04\"\x86\x04\n" +
+	"\x04PCMA\x10\x04\"\xa1\x04\n" +
 	"\vVideoStream\x120\n" +
 	"\x06remote\x18\x01 \x01(\v2\x18.sparkle.media.v1.RemoteR\x06remote\x12!\n" +
 	"\fpayload_type\x18\x02 \x01(\rR\vpayloadType\x12-\n" +
@@ -2613,7 +2621,8 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\rcvo_extension\x18\x0e \x01(\rR\fcvoExtension\x12\x1e\n" +
 	"\vrtcp_rs_bps\x18\x0f \x01(\rR\trtcpRsBps\x12\x1e\n" +
 	"\vrtcp_rr_bps\x18\x10 \x01(\rR\trtcpRrBps\x12\x12\n" +
-	"\x04dscp\x18\x11 \x01(\rR\x04dscp\"U\n" +
+	"\x04dscp\x18\x11 \x01(\rR\x04dscp\x12\x19\n" +
+	"\brtcp_off\x18\x12 \x01(\bR\artcpOff\"U\n" +
 	"\vPlayRequest\x12\x10\n" +
 	"\x03leg\x18\x01 \x01(\tR\x03leg\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
@@ -2752,12 +2761,15 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\fVideoProcess\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why2\xf6\x04\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why2\xfe\x05\n" +
 	"\x05Media\x12F\n" +
 	"\rSetConference\x12\x1c.sparkle.media.v1.Conference\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
 	"\x0fCloseConference\x12\x1f.sparkle.media.v1.ConferenceRef\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
 	"\aOpenLeg\x12 .sparkle.media.v1.OpenLegRequest\x1a\x1e.sparkle.media.v1.OpenLegReply\x128\n" +
-	"\x06SetLeg\x12\x15.sparkle.media.v1.Leg\x1a\x17.sparkle.media.v1.Empty\x12@\n" +
+	"\x06SetLeg\x12\x15.sparkle.media.v1.Leg\x1a\x17.sparkle.media.v1.Empty\x12E\n" +
+	"\tOpenVideo\x12\x18.sparkle.media.v1.LegRef\x1a\x1e.sparkle.media.v1.OpenLegReply\x12?\n" +
+	"\n" +
+	"CloseVideo\x12\x18.sparkle.media.v1.LegRef\x1a\x17.sparkle.media.v1.Empty\x12@\n" +
 	"\bCloseLeg\x12\x18.sparkle.media.v1.LegRef\x1a\x1a.sparkle.media.v1.LegStats\x12>\n" +
 	"\x04Play\x12\x1d.sparkle.media.v1.PlayRequest\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
 	"\aPreview\x12 .sparkle.media.v1.PreviewRequest\x1a\x1e.sparkle.media.v1.PreviewReply\x12D\n" +
@@ -2839,22 +2851,26 @@ var file_media_mediapb_media_proto_depIdxs = []int32{
 	3,  // 23: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
 	7,  // 24: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
 	9,  // 25: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
-	4,  // 26: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
-	13, // 27: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
-	14, // 28: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
-	2,  // 29: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
-	2,  // 30: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
-	2,  // 31: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
-	2,  // 32: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
-	8,  // 33: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 34: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
-	19, // 35: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
-	2,  // 36: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
-	15, // 37: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
-	16, // 38: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
-	22, // 39: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
-	31, // [31:40] is the sub-list for method output_type
-	22, // [22:31] is the sub-list for method input_type
+	4,  // 26: sparkle.media.v1.Media.OpenVideo:input_type -> sparkle.media.v1.LegRef
+	4,  // 27: sparkle.media.v1.Media.CloseVideo:input_type -> sparkle.media.v1.LegRef
+	4,  // 28: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
+	13, // 29: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
+	14, // 30: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
+	2,  // 31: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
+	2,  // 32: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
+	2,  // 33: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
+	2,  // 34: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
+	8,  // 35: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
+	2,  // 36: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
+	8,  // 37: sparkle.media.v1.Media.OpenVideo:output_type -> sparkle.media.v1.OpenLegReply
+	2,  // 38: sparkle.media.v1.Media.CloseVideo:output_type -> sparkle.media.v1.Empty
+	19, // 39: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
+	2,  // 40: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
+	15, // 41: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
+	16, // 42: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
+	22, // 43: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
+	33, // [33:44] is the sub-list for method output_type
+	22, // [22:33] is the sub-list for method input_type
 	22, // [22:22] is the sub-list for extension type_name
 	22, // [22:22] is the sub-list for extension extendee
 	0,  // [0:22] is the sub-list for field type_name

@@ -30,6 +30,8 @@ const (
 	Media_CloseConference_FullMethodName = "/sparkle.media.v1.Media/CloseConference"
 	Media_OpenLeg_FullMethodName         = "/sparkle.media.v1.Media/OpenLeg"
 	Media_SetLeg_FullMethodName          = "/sparkle.media.v1.Media/SetLeg"
+	Media_OpenVideo_FullMethodName       = "/sparkle.media.v1.Media/OpenVideo"
+	Media_CloseVideo_FullMethodName      = "/sparkle.media.v1.Media/CloseVideo"
 	Media_CloseLeg_FullMethodName        = "/sparkle.media.v1.Media/CloseLeg"
 	Media_Play_FullMethodName            = "/sparkle.media.v1.Media/Play"
 	Media_Preview_FullMethodName         = "/sparkle.media.v1.Media/Preview"
@@ -52,6 +54,12 @@ type MediaClient interface {
 	// SetLeg gives a leg its negotiated streams and the organiser's switches.
 	// INVALID_ARGUMENT names the field. NOT_FOUND: no such leg.
 	SetLeg(ctx context.Context, in *Leg, opts ...grpc.CallOption) (*Empty, error)
+	// OpenVideo reserves a video pair for a leg that was opened without or gave its own back,
+	// beside the audio pair. One that has a pair keeps it: the answer is the same as before.
+	// RESOURCE_EXHAUSTED: no ports. NOT_FOUND: no such leg.
+	OpenVideo(ctx context.Context, in *LegRef, opts ...grpc.CallOption) (*OpenLegReply, error)
+	// CloseVideo gives the video pair of a leg back and ends its stream. None: no error.
+	CloseVideo(ctx context.Context, in *LegRef, opts ...grpc.CallOption) (*Empty, error)
 	// CloseLeg releases a leg and answers with its last statistics. Unknown: empty.
 	CloseLeg(ctx context.Context, in *LegRef, opts ...grpc.CallOption) (*LegStats, error)
 	// Play lets one leg hear a sound: over the ducked conference while it is present, alone
@@ -108,6 +116,26 @@ func (c *mediaClient) SetLeg(ctx context.Context, in *Leg, opts ...grpc.CallOpti
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Empty)
 	err := c.cc.Invoke(ctx, Media_SetLeg_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mediaClient) OpenVideo(ctx context.Context, in *LegRef, opts ...grpc.CallOption) (*OpenLegReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OpenLegReply)
+	err := c.cc.Invoke(ctx, Media_OpenVideo_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mediaClient) CloseVideo(ctx context.Context, in *LegRef, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Media_CloseVideo_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +216,12 @@ type MediaServer interface {
 	// SetLeg gives a leg its negotiated streams and the organiser's switches.
 	// INVALID_ARGUMENT names the field. NOT_FOUND: no such leg.
 	SetLeg(context.Context, *Leg) (*Empty, error)
+	// OpenVideo reserves a video pair for a leg that was opened without or gave its own back,
+	// beside the audio pair. One that has a pair keeps it: the answer is the same as before.
+	// RESOURCE_EXHAUSTED: no ports. NOT_FOUND: no such leg.
+	OpenVideo(context.Context, *LegRef) (*OpenLegReply, error)
+	// CloseVideo gives the video pair of a leg back and ends its stream. None: no error.
+	CloseVideo(context.Context, *LegRef) (*Empty, error)
 	// CloseLeg releases a leg and answers with its last statistics. Unknown: empty.
 	CloseLeg(context.Context, *LegRef) (*LegStats, error)
 	// Play lets one leg hear a sound: over the ducked conference while it is present, alone
@@ -221,6 +255,12 @@ func (UnimplementedMediaServer) OpenLeg(context.Context, *OpenLegRequest) (*Open
 }
 func (UnimplementedMediaServer) SetLeg(context.Context, *Leg) (*Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLeg not implemented")
+}
+func (UnimplementedMediaServer) OpenVideo(context.Context, *LegRef) (*OpenLegReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method OpenVideo not implemented")
+}
+func (UnimplementedMediaServer) CloseVideo(context.Context, *LegRef) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method CloseVideo not implemented")
 }
 func (UnimplementedMediaServer) CloseLeg(context.Context, *LegRef) (*LegStats, error) {
 	return nil, status.Error(codes.Unimplemented, "method CloseLeg not implemented")
@@ -330,6 +370,42 @@ func _Media_SetLeg_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Media_OpenVideo_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LegRef)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MediaServer).OpenVideo(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Media_OpenVideo_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MediaServer).OpenVideo(ctx, req.(*LegRef))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Media_CloseVideo_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LegRef)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MediaServer).CloseVideo(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Media_CloseVideo_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MediaServer).CloseVideo(ctx, req.(*LegRef))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Media_CloseLeg_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LegRef)
 	if err := dec(in); err != nil {
@@ -435,6 +511,14 @@ var Media_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetLeg",
 			Handler:    _Media_SetLeg_Handler,
+		},
+		{
+			MethodName: "OpenVideo",
+			Handler:    _Media_OpenVideo_Handler,
+		},
+		{
+			MethodName: "CloseVideo",
+			Handler:    _Media_CloseVideo_Handler,
 		},
 		{
 			MethodName: "CloseLeg",

@@ -44,6 +44,7 @@ type leg struct {
 	closed bool
 	stream *stream
 	live   bool // present, so media flows
+	away   bool // gives no sign of life: is sent nothing
 	tier   uint32
 	tx     sender
 	rx     receiver
@@ -121,6 +122,7 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 		r.known, r.first, r.latched, r.since, r.newCount = false, time.Time{}, netip.AddrPort{}, now, 0
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
 		r.needSets, _ = rtp264.ParseSprop(s.pb.SpropIn) // checked by newStream
+		l.away = false
 		l.setDSCP(s)
 	}
 	if s != nil && live && !l.live {
@@ -164,7 +166,7 @@ func (l *leg) profile() string {
 func (l *leg) wantsTier() (tierKey, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stream == nil || !l.live || !l.stream.pb.Send {
+	if l.stream == nil || !l.live || l.away || !l.stream.pb.Send {
 		return tierKey{}, false
 	}
 	return l.stream.key, true

@@ -130,29 +130,43 @@ type phone struct {
 // join opens a leg with sockets for a new phone and tells the plane about it.
 func join(t testing.TB, p *Plane, conf, id string, luma byte, change func(*mediapb.Leg, *phone)) *phone {
 	t.Helper()
-	ph := &phone{t: t, id: id, rtp: udp(t), rtcp: udp(t), luma: luma, w: 240, h: 320, stop: make(chan struct{}), forceKey: make(chan struct{}, 1), types: map[byte]int{}}
+	ph := handset(t, id, luma)
 	sock := Sockets{udp(t), udp(t)}
 	ph.to, ph.toC = local(sock.RTP), local(sock.RTCP)
 	if err := p.OpenLeg(conf, id, sock); err != nil {
 		t.Fatal(err)
 	}
-	leg := &mediapb.Leg{Id: id, Name: id, Present: true, Video: &mediapb.VideoStream{
-		Remote:      &mediapb.Remote{Ip: "127.0.0.1", Port: uint32(local(ph.rtp).Port()), RtcpPort: uint32(local(ph.rtcp).Port())},
-		PayloadType: 114, PacketizationMode: 1, ProfileLevelId: "42c00c", Width: 240, Height: 320, Fps: 15, BitrateBps: 384_000,
-		Send: true, Recv: true, FbPli: true, FbFir: true}}
+	leg := ph.wants()
 	if change != nil {
 		change(leg, ph)
 	}
 	if err := p.SetLeg(id, leg); err != nil {
 		t.Fatal(err)
 	}
-	ph.wg.Go(ph.receive)
-	ph.wg.Go(ph.receiveRTCP)
-	if luma != 0 {
-		ph.wg.Go(ph.send)
-	}
+	ph.start()
+	return ph
+}
+
+func handset(t testing.TB, id string, luma byte) *phone {
+	ph := &phone{t: t, id: id, rtp: udp(t), rtcp: udp(t), luma: luma, w: 240, h: 320, stop: make(chan struct{}), forceKey: make(chan struct{}, 1), types: map[byte]int{}}
 	t.Cleanup(ph.close)
 	return ph
+}
+
+// wants is what the phone negotiated.
+func (ph *phone) wants() *mediapb.Leg {
+	return &mediapb.Leg{Id: ph.id, Name: ph.id, Present: true, Video: &mediapb.VideoStream{
+		Remote:      &mediapb.Remote{Ip: "127.0.0.1", Port: uint32(local(ph.rtp).Port()), RtcpPort: uint32(local(ph.rtcp).Port())},
+		PayloadType: 114, PacketizationMode: 1, ProfileLevelId: "42c00c", Width: 240, Height: 320, Fps: 15, BitrateBps: 384_000,
+		Send: true, Recv: true, FbPli: true, FbFir: true}}
+}
+
+func (ph *phone) start() {
+	ph.wg.Go(ph.receive)
+	ph.wg.Go(ph.receiveRTCP)
+	if ph.luma != 0 {
+		ph.wg.Go(ph.send)
+	}
 }
 
 func (ph *phone) close() {

@@ -165,11 +165,16 @@ func (p *Plane) OpenLeg(conf, id string, sock Sockets) error {
 	p.legs[id] = l
 	p.sources[l.source] = l
 	c.legs = append(c.legs, l)
-	if sock.RTP != nil {
+	l.read()
+	return nil
+}
+
+// read starts the readers of a leg's sockets, if it has any.
+func (l *leg) read() {
+	if l.sock.RTP != nil {
 		l.wg.Go(l.readRTP)
 		l.wg.Go(l.readRTCP)
 	}
-	return nil
 }
 
 func (s Sockets) close() {
@@ -179,6 +184,62 @@ func (s Sockets) close() {
 	if s.RTCP != nil {
 		s.RTCP.Close()
 	}
+}
+
+// OpenVideo gives sockets to a leg that has none, as OpenLeg does; the leg keeps its
+// place. It carries no video until SetLeg.
+func (p *Plane) OpenVideo(id string, sock Sockets) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.legs[id]
+	var err error
+	switch {
+	case p.closed:
+		err = ErrClosed
+	case l == nil:
+		err = fmt.Errorf("%w: leg %s", ErrUnknown, id)
+	case l.sock.RTP != nil:
+		err = fmt.Errorf("video: leg %s has sockets", id)
+	case sock.RTP == nil || sock.RTCP == nil:
+		err = fmt.Errorf("video: leg %s gets one socket of two", id)
+	}
+	if err != nil {
+		sock.close()
+		return err
+	}
+	p.replace(l, sock)
+	return nil
+}
+
+// CloseVideo takes a leg's sockets away: it is a voice leg from here on. The last
+// statistics; nil if it is unknown or was one before.
+func (p *Plane) CloseVideo(id string) *mediapb.StreamStats {
+	p.mu.Lock()
+	l := p.legs[id]
+	if l == nil || l.sock.RTP == nil {
+		p.mu.Unlock()
+		return nil
+	}
+	p.rebuild(p.replace(l, Sockets{}))
+	p.mu.Unlock()
+	stats := l.close()
+	p.box.forget(l.source)
+	return stats
+}
+
+// replace puts a leg with other sockets and no stream in the place of l: sockets never
+// change, and neither do streams that begin anew. p.mu is held.
+func (p *Plane) replace(l *leg, sock Sockets) *conference {
+	p.lastID++
+	n := newLeg(p, l.id, l.conf, p.lastID, sock)
+	n.name, n.present, n.muted, n.videoMuted = l.name, l.present, l.muted, l.videoMuted
+	n.live = n.present
+	delete(p.sources, l.source)
+	p.legs[l.id], p.sources[n.source] = n, n
+	c := p.confs[l.conf]
+	c.legs[slices.Index(c.legs, l)] = n
+	n.read()
+	return c
 }
 
 // SetLeg gives a leg its whole wanted state; it may be repeated. Legs without a

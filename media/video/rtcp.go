@@ -126,15 +126,31 @@ func ntp(t time.Time) uint64 {
 func (l *leg) beat(now time.Time) {
 	l.mu.Lock()
 	var events []*mediapb.Event
+	turned := false
 	if l.stream != nil && !l.closed {
 		l.askForKey(now)
 		if now.After(l.ctl.due) {
 			l.sendReport(now)
 		}
 		events = l.stalls(now)
+		turned = l.gone(now) != l.away
+		l.away = l.gone(now)
 	}
 	l.mu.Unlock()
 	l.emit(now, events)
+	if turned {
+		l.p.retier(l)
+	}
+}
+
+// goneAfter is how long a phone may give no sign of itself on its video ports before it is
+// sent no pictures: nobody looks at them, and they cost its radio (IMS.md §3 row 17).
+const goneAfter = 60 * time.Second
+
+// gone says whether nothing at all comes from the phone: no picture and no report. One
+// that was asked for no reports cannot be gone, nor can one that may say nothing.
+func (l *leg) gone(now time.Time) bool {
+	return l.live && !l.stream.pb.RtcpOff && now.Sub(l.rx.lastAny) > goneAfter
 }
 
 // stalls finds out that a source is silent or that nothing of it can be decoded.
@@ -144,8 +160,9 @@ func (l *leg) stalls(now time.Time) (events []*mediapb.Event) {
 		return nil
 	}
 	silent := now.Sub(r.last)
-	if silent > time.Second && silent < l.p.opt.Stall && r.known {
-		r.needKey(now)
+	if silent > time.Second && silent < l.p.opt.Stall && r.known && r.needSince.IsZero() && r.lastAsk.Before(r.last.Add(time.Second)) {
+		// At 1, 2 and 4 s of silence: there is nothing to ask for at once.
+		r.needSince, r.needTries = r.last, 1
 	}
 	if silent > l.p.opt.Stall && !r.stalled {
 		r.stalled = true
@@ -231,6 +248,9 @@ func (l *leg) goodbye() {
 
 // writeRTCP sends packets as one datagram and says how large it was.
 func (l *leg) writeRTCP(ps []rtcp.Packet) int {
+	if l.stream.pb.RtcpOff { // both b=RS and b=RR are 0 (RFC 3556): not even a report
+		return 0
+	}
 	b, err := rtcp.Marshal(ps)
 	if err != nil {
 		panic("video: our own RTCP does not marshal: " + err.Error())

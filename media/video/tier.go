@@ -158,6 +158,15 @@ func (p *Plane) rebuild(c *conference) {
 	}
 }
 
+// retier puts a leg out of its tier or back in.
+func (p *Plane) retier(l *leg) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.confs[l.conf]; c != nil && p.legs[l.id] == l {
+		p.rebuild(c)
+	}
+}
+
 // sendToTier sends an encoded picture to every leg of its tier.
 func (p *Plane) sendToTier(u *wire.Unit) {
 	p.mu.Lock()

@@ -52,6 +52,10 @@ type Options struct {
 	T1    time.Duration // 500 ms
 	T2    time.Duration // 4 s
 
+	// Preconditions puts those of a side that is ready into our offer (RFC 3312), where
+	// precondition is among Supported; RequirePreconditions makes the callee know them.
+	Preconditions, RequirePreconditions bool
+
 	SessionExpires time.Duration // RFC 4028: what we ask for; 0: no session timer
 	MinSE          time.Duration // the least we accept; 90 s
 
@@ -93,9 +97,10 @@ type (
 	Hangup struct{ Why, Reason string }
 	// Reply answers the peer's Offer with the same ID.
 	Reply struct {
-		ID     uint64
-		SDP    []byte
-		Status int
+		ID      uint64
+		SDP     []byte
+		Status  int
+		Warning int // code of a Warning header beside Status, 0: none
 	}
 	// Propose sends a session description of ours in a re-INVITE.
 	Propose struct{ SDP []byte }
@@ -186,11 +191,13 @@ type (
 	Ringing struct{}
 	// Answer is a session description from the far end; see sip.Answer.
 	Answer struct {
-		SDP   []byte
-		Final bool
+		SDP        []byte
+		Final      bool
+		EarlyMedia string // P-Early-Media of a 18x (RFC 5009); "" none
 	}
-	// Connected follows the final Answer; the ACK is on its way.
-	Connected struct{}
+	// Connected follows the final Answer; the ACK is on its way. Contact and Server are
+	// the far end's.
+	Connected struct{ Contact, Server string }
 	// Offer is the peer's; it waits for a Reply. SDP nil: we are to offer.
 	Offer struct {
 		ID  uint64
@@ -229,6 +236,8 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
+		Target       string // of a 3xx: where it points to; it is not followed
+		AltService   string
 		Why          string
 	}
 )
@@ -247,21 +256,22 @@ func (Ended) isEvent()     {}
 type timer int
 
 const (
-	timerSetup   timer = iota // no 18x, no 2xx
-	timerRing                 // rings too long
-	timerGrace                // nobody confirms our CANCEL: tell Ended anyway
-	timerLinger               // late 2xx may come until here
-	timerReply                // the bridge does not reply to an offer
-	timerResend               // 2xx of ours to a re-INVITE: send again (RFC 3261 13.3.1.4)
-	timerNoAck                // 64·T1 of that
-	timerGlare                // our re-INVITE again after 491
-	timerReoffer              // our re-INVITE has waited long enough
-	timerRefresh              // session timer: our turn
-	timerExpire               // session timer: nobody refreshed
-	timerPrack                // no PRACK yet: our 18x again (RFC 3262 3)
-	timerNoPrack              // 64·T1 of that
-	timerQoS                  // the caller's resources do not come
-	timerOther                // nobody tells what to answer to a request of another usage
+	timerSetup    timer = iota // no 18x, no 2xx
+	timerRing                  // rings too long
+	timerGrace                 // nobody confirms our CANCEL: tell Ended anyway
+	timerLinger                // late 2xx may come until here
+	timerReply                 // the bridge does not reply to an offer
+	timerResend                // 2xx of ours to a re-INVITE: send again (RFC 3261 13.3.1.4)
+	timerNoAck                 // 64·T1 of that
+	timerGlare                 // our re-INVITE again after 491
+	timerReoffer               // our re-INVITE has waited long enough
+	timerRefresh               // session timer: our turn
+	timerExpire                // session timer: nobody refreshed
+	timerPrack                 // no PRACK yet: our 18x again (RFC 3262 3)
+	timerNoPrack               // 64·T1 of that
+	timerQoS                   // the peer's resources do not come
+	timerQoSAgain              // our UPDATE for them again after 491
+	timerOther                 // nobody tells what to answer to a request of another usage
 	timerCount
 )
 
@@ -285,19 +295,20 @@ type Call struct {
 	forks      map[string]*fork // early and confirmed dialogs by remote tag
 	winner     *fork
 
-	triedAuth, tried420, tried422 bool
+	triedAuth, tried420, tried421, tried422 bool
 
 	hang       *hang // we want it over
 	cancelSent bool
 	ended      bool
 	byes       int // BYE transactions that are still open
 
-	bump     uint64 // descriptions we have made ourselves: see version
-	localSDP []byte // last description of ours that stands
-	reoffer  *reoffer
-	queued   *Propose // an offer that waits for the one in flight; the newest wins
-	reAck    *sip.Request
-	refresh  uint32 // CSeq of our refreshing UPDATE, 0 if none is out
+	said        []byte // last description that left, without its version: see version
+	saidVersion uint64
+	localSDP    []byte // last description of ours that stands
+	reoffer     *reoffer
+	queued      *Propose // an offer that waits for the one in flight; the newest wins
+	reAck       *sip.Request
+	refresh     uint32 // CSeq of our refreshing UPDATE, 0 if none is out
 
 	peer    *peerOffer
 	offerID uint64
@@ -464,7 +475,7 @@ func (c *Call) fire(t timer) {
 		}
 		c.endHung(Ended{})
 	case timerReply:
-		c.refuse(488)
+		c.refuse(488, 0)
 	case timerResend:
 		c.resend2xx()
 	case timerNoAck:
@@ -482,7 +493,17 @@ func (c *Call) fire(t timer) {
 	case timerNoPrack:
 		c.refuseInvite(504, nil, Ended{By: "network", Why: "no_prack"})
 	case timerQoS:
+		if c.in == nil {
+			c.hangUp(hang{"timeout", "precondition_timeout", `SIP;cause=487;text="preconditions not met"`})
+			return
+		}
 		c.refuseInvite(580, nil, Ended{By: "timeout", Why: "precondition_timeout"})
+	case timerQoSAgain:
+		for _, f := range c.forks {
+			if f.owes {
+				c.sendQoS(f)
+			}
+		}
 	case timerOther:
 		c.otherLate()
 	}

@@ -61,7 +61,9 @@ func options() Options {
 
 func newBench(t *testing.T, o Options) *bench {
 	start := time.Unix(1000, 0)
-	return &bench{t: t, c: New(o), now: start, start: start, sent: map[string]*sip.Request{}}
+	return &bench{t: t, c: New(o), now: start, start: start, sent: map[string]*sip.Request{}, names: map[string]string{
+		"NOTREADY": "m=audio 4 RTP/AVP 97\r\na=curr:qos local none\r\na=curr:qos remote sendrecv\r\na=des:qos mandatory local sendrecv\r\n",
+	}}
 }
 
 // run plays a script; every step is checked.
@@ -179,8 +181,19 @@ func (b *bench) response(w []string) *sip.Response {
 	if w[1] != "-" {
 		add(res, "Contact", "<sip:"+w[1]+"@198.51.100.7:5070>")
 	}
-	decorate(res, rest)
+	b.decorate(res, rest)
 	return res
+}
+
+// decorate puts in what words stand for.
+func (b *bench) decorate(m sip.Message, words []string) {
+	for _, x := range words {
+		if s, ok := b.names[x]; ok {
+			setSDP(m, []byte(s))
+		} else {
+			decorate(m, []string{x})
+		}
+	}
 }
 
 // decorate turns words into headers and body.
@@ -223,13 +236,7 @@ func (b *bench) request(w []string) Request {
 	req.AppendHeader(&id)
 	seq, _ := strconv.Atoi(w[2])
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: uint32(seq), MethodName: req.Method})
-	for _, x := range w[3:] {
-		if s, ok := b.names[x]; ok {
-			setSDP(req, []byte(s))
-		} else {
-			decorate(req, []string{x})
-		}
-	}
+	b.decorate(req, w[3:])
 	return Request{Req: req, Tx: w[0] + w[2]}
 }
 
@@ -257,8 +264,12 @@ func (b *bench) feed(in Input) (out []string) {
 			}
 			out = append(out, s)
 		case Emit:
-			if o, ok := a.Event.(Offer); ok {
-				a.Event = Offer{o.ID, []byte(b.name(o.SDP))}
+			switch e := a.Event.(type) {
+			case Offer:
+				a.Event = Offer{e.ID, []byte(b.name(e.SDP))}
+			case Answer:
+				e.SDP = []byte(b.name(e.SDP))
+				a.Event = e
 			}
 			out = append(out, strings.TrimSpace(told(a.Event)))
 		}
@@ -271,6 +282,9 @@ func describe(req *sip.Request) string {
 	if tag := toTag(req); tag != "" {
 		s += " to " + tag
 	}
+	if user := req.Recipient.User; user == "moved" || user == "again" {
+		s += " at " + user
+	}
 	for _, name := range []string{"RAck", "Authorization", "Session-Expires", "Min-SE"} {
 		if v := value(req, name); v != "" && !(name[0] != 'R' && name[0] != 'A' && s == "INVITE 1") && name != "Min-SE" {
 			s += " " + name + "=" + v
@@ -279,7 +293,7 @@ func describe(req *sip.Request) string {
 	return s
 }
 
-func told(e Event) string {
+func told(e Event) (told string) {
 	switch e := e.(type) {
 	case Answer:
 		if e.Final {
@@ -298,6 +312,11 @@ func told(e Event) string {
 		return fmt.Sprintf("asked %d %d", e.ID, e.Status)
 	case Ended:
 		s := "ended by " + e.By
+		defer func() {
+			if e.Target != "" {
+				told += " to " + e.Target
+			}
+		}()
 		if e.Why != "" {
 			s += " " + e.Why
 		}
@@ -424,6 +443,19 @@ func TestScripts(t *testing.T) {
 			< 487 a -> ended by local hung_up 487
 			hangup ->`},
 
+		{"CANCEL answered 481: the INVITE's own answer decides", `
+			start -> INVITE 1
+			< 180 a -> ringing
+			hangup -> CANCEL 1
+			< 481 a cancel ->
+			< 200 a answer -> ACK 1 to a; BYE 2 to a; ended by local hung_up`},
+		{"a 200 after 64·T1 of the CANCEL is a stray", `
+			start -> INVITE 1
+			< 180 a -> ringing
+			hangup -> CANCEL 1
+			wait 6s -> ended by local hung_up
+			wait 40s ->`},
+
 		// The INVITE again, each way once.
 		{"401 once", `
 			start -> INVITE 1
@@ -444,6 +476,20 @@ func TestScripts(t *testing.T) {
 		{"420 for what we did not ask", `
 			start -> INVITE 1
 			< 420 a Unsupported=foo -> ended by remote 420`},
+		{"421: what it needs and we know", `
+			start -> INVITE 1
+			< 420 a Unsupported=100rel -> INVITE 2 Session-Expires=1800
+			< 421 a Require=100rel -> INVITE 3 Session-Expires=1800
+			< 421 a Require=100rel -> ended by remote 421`},
+		{"421: what we do not know", `
+			start -> INVITE 1
+			< 421 a Require=sec-agree -> ended by remote 421`},
+		{"redirected: the target is told", `
+			start -> INVITE 1
+			< 302 a -> ended by remote 302 to sip:a@198.51.100.7:5070`},
+		{"580: the bridge decides", `
+			start -> INVITE 1
+			< 580 a -> ended by remote 580`},
 		{"an answer to the refused INVITE comes late", `
 			start -> INVITE 1
 			< 401 a -> INVITE 2 Authorization=Digest proof Session-Expires=1800
@@ -555,6 +601,36 @@ func TestScripts(t *testing.T) {
 			start -> INVITE 1
 			< 183 a a=curr:qos_remote_sendrecv rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer a=curr:qos remote sendrecv
 			< 200 a prack ->`},
+		{"preconditions: their bearer does not come", `
+			start -> INVITE 1
+			< 183 a NOTREADY rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NOTREADY
+			< 200 a prack ->
+			wait 14s ->
+			wait 1s -> CANCEL 1
+			< 487 a -> ended by timeout precondition_timeout 487`},
+		{"preconditions: it rings whatever it said", `
+			start -> INVITE 1
+			< 183 a NOTREADY rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NOTREADY
+			< 180 a -> ringing
+			wait 20s ->
+			< 200 a -> ACK 1 to a; final answer NOTREADY; connected`},
+		{"preconditions: UPDATE crosses UPDATE", `
+			start -> INVITE 1
+			< 183 a a=curr:qos_remote_none rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer a=curr:qos remote none
+			< 200 a prack -> UPDATE 3 to a
+			> UPDATE a 1 theirs -> UPDATE1=491
+			< 491 a upd ->
+			wait 2s ->
+			> UPDATE a 2 theirs -> offer 1 theirs
+			reply 1 ours -> UPDATE2=200
+			wait 2s -> UPDATE 4 to a
+			< 200 a upd final ->
+			< 200 a -> ACK 1 to a; final answer final; connected`},
+		{"UPDATE before our offer has its answer", `
+			start -> INVITE 1
+			< 183 a one -> early answer one
+			> UPDATE a 1 theirs -> UPDATE1=491
+			< 200 a two -> ACK 1 to a; final answer two; connected`},
 		{"hung up with an offer open", up + `
 			> INVITE a 5 hold -> offer 1 hold
 			hangup -> BYE 2 to a; INVITE5=487; ended by local hung_up connected`},
@@ -580,8 +656,15 @@ func TestScripts(t *testing.T) {
 			propose more -> INVITE 2 to a
 			< 491 a re ->
 			> INVITE a 5 hold -> offer 1 hold
-			reply 1 held -> INVITE5=200
+			reply 1 held -> reoffered 491; INVITE5=200
 			> ACK a 5 ->
+			wait 4s ->
+			propose again -> INVITE 3 to a`},
+		{"an offer of the peer that is refused leaves ours standing", up + `
+			propose more -> INVITE 2 to a
+			< 491 a re ->
+			> INVITE a 5 nonsense -> offer 1 nonsense
+			reply 1 488 -> INVITE5=488
 			wait 4s -> INVITE 3 to a`},
 		{"our offers queue, the newest wins", up + `
 			propose one -> INVITE 2 to a
@@ -589,6 +672,31 @@ func TestScripts(t *testing.T) {
 			propose three ->
 			< 200 a re yes -> ACK 2 to a; reoffered 200 yes; INVITE 3 to a
 			< 200 a re aye -> ACK 3 to a; reoffered 200 aye`},
+		{"500 with Retry-After: again, three times", up + `
+			propose more -> INVITE 2 to a
+			< 500 a re Retry-After=2 ->
+			wait 2s -> INVITE 3 to a
+			< 500 a re Retry-After=0 ->
+			wait 500ms -> INVITE 4 to a
+			< 500 a re Retry-After=99 ->
+			wait 10s -> INVITE 5 to a
+			< 500 a re Retry-After=1 -> reoffered 500`},
+		{"500 without: refused", up + `
+			propose more -> INVITE 2 to a
+			< 500 a re -> reoffered 500`},
+		{"a 200 crosses the CANCEL of our re-INVITE", up + `
+			propose more -> INVITE 2 to a
+			wait 71s -> CANCEL 2 to a
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
+			< 200 a cancel ->`},
+		{"the target moves with re-INVITE and UPDATE", up + `
+			> INVITE a 5 hold Contact=<sip:moved@h> -> offer 1 hold
+			reply 1 held -> INVITE5=200
+			> ACK a 5 ->
+			propose more -> INVITE 2 to a at moved
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
+			> UPDATE a 6 Contact=<sip:again@h> -> UPDATE6=200
+			hangup -> BYE 3 to a at again; ended by local hung_up connected`},
 		{"481 to our re-INVITE: the dialog is gone", up + `
 			propose more -> INVITE 2 to a
 			< 481 a re -> BYE 3 to a; ended by network dialog_lost connected`},
@@ -709,14 +817,35 @@ func TestStray(t *testing.T) {
 	}
 }
 
-func TestWithQoS(t *testing.T) {
-	c := New(options())
-	c.bump = 2
-	got := string(c.version(withQoS([]byte("v=0\r\no=- 7 8 IN IP4 h\r\nm=audio 4 RTP/AVP 97\r\na=x\r\nm=video 0 RTP/AVP 98\r\n"))))
-	want := "v=0\r\no=- 7 10 IN IP4 h\r\nm=audio 4 RTP/AVP 97\r\na=x\r\n" +
+func TestOfferQoS(t *testing.T) {
+	got := string(offerQoS([]byte("v=0\r\no=- 7 8 IN IP4 h\r\nm=audio 4 RTP/AVP 97\r\na=x\r\nm=video 0 RTP/AVP 98\r\n"), "mandatory"))
+	want := "v=0\r\no=- 7 8 IN IP4 h\r\nm=audio 4 RTP/AVP 97\r\na=x\r\n" +
 		"a=curr:qos local sendrecv\r\na=curr:qos remote none\r\na=des:qos mandatory local sendrecv\r\na=des:qos mandatory remote sendrecv\r\n" +
 		"m=video 0 RTP/AVP 98\r\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if again := string(offerQoS([]byte(got), "optional")); again != got {
+		t.Errorf("lines are there twice:\n%s", again)
+	}
+	if again := string(answerQoS([]byte(got), []byte(got))); again != got {
+		t.Errorf("lines are there twice:\n%s", again)
+	}
+}
+
+// The version of a description rises by one with each that differs, whoever changed it.
+func TestVersion(t *testing.T) {
+	c := New(options())
+	for _, step := range []struct{ in, want string }{
+		{"o=- 7 8 IN IP4 h\r\na\r\n", "o=- 7 8 IN IP4 h\r\na\r\n"},
+		{"o=- 7 8 IN IP4 h\r\nb\r\n", "o=- 7 9 IN IP4 h\r\nb\r\n"},
+		{"o=- 7 9 IN IP4 h\r\nb\r\n", "o=- 7 9 IN IP4 h\r\nb\r\n"},
+		{"o=- 7 9 IN IP4 h\r\nc", "o=- 7 10 IN IP4 h\r\nc"},
+		{"o=- x y", "o=- x y"},
+		{"nothing", "nothing"},
+	} {
+		if got := string(c.version([]byte(step.in))); got != step.want {
+			t.Errorf("%q became %q, want %q", step.in, got, step.want)
+		}
 	}
 }

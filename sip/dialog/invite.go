@@ -2,6 +2,7 @@ package dialog
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,13 @@ func (c *Call) sendInvite(retry *sip.Request) {
 		add(req, h.Name, h.Value)
 	}
 	add(req, "Supported", strings.Join(c.o.Supported, ", "))
+	offer := c.o.Offer
+	if c.o.Preconditions && c.does("precondition") && len(offer) > 0 {
+		offer = offerQoS(offer, "optional")
+		if c.o.RequirePreconditions {
+			add(req, "Require", "precondition")
+		}
+	}
 	if c.o.SessionExpires > 0 && slices.Contains(c.o.Supported, "timer") {
 		add(req, "Session-Expires", deltaSeconds(c.o.SessionExpires))
 		add(req, "Min-SE", deltaSeconds(c.o.MinSE))
@@ -53,7 +61,7 @@ func (c *Call) sendInvite(retry *sip.Request) {
 			}
 		}
 	}
-	setSDP(req, c.o.Offer)
+	setSDP(req, c.version(offer))
 	c.invite, c.proceeding = req, false
 	clear(c.forks) // answers to the refused INVITE made no dialog that lives
 	c.do(Send{req})
@@ -144,14 +152,18 @@ func (c *Call) onProvisional(res *sip.Response) {
 		if reliable {
 			f.answer = sdp // binding: a description in the 2xx is then ignored
 			f.owes = c.owesQoS(sdp)
+			if c.does("precondition") && unmet(sdp) && !c.rang {
+				c.arm(timerQoS, preconditionLimit)
+			}
 		}
 		if !bytes.Equal(sdp, f.preview) { // an unreliable 18x is repeated for ever
 			f.preview = sdp
-			c.emit(Answer{SDP: sdp})
+			c.emit(Answer{SDP: sdp, EarlyMedia: value(res, "P-Early-Media")})
 		}
 	}
 	if res.StatusCode == 180 && !c.rang {
 		c.rang = true
+		c.stop(timerQoS) // whatever it waited for, it rings
 		c.arm(timerRing, c.o.Ring)
 		c.emit(Ringing{})
 	}
@@ -242,9 +254,9 @@ func (c *Call) onSuccess(res *sip.Response) {
 	default:
 		c.winner = f
 		c.connected = true
-		c.stop(timerSetup, timerRing)
+		c.stop(timerSetup, timerRing, timerQoS, timerQoSAgain)
 		c.emit(Answer{SDP: sdp, Final: true})
-		c.emit(Connected{})
+		c.emit(Connected{Contact: value(res, "Contact"), Server: cmp.Or(value(res, "Server"), value(res, "User-Agent"))})
 		c.agreeSession(res, true)
 	}
 }
@@ -259,6 +271,9 @@ func (c *Call) onFailure(res *sip.Response) {
 	}
 	e := Ended{By: "remote", Status: res.StatusCode, Phrase: res.Reason}
 	e.readReasons(res)
+	if res.StatusCode < 400 {
+		e.Target = AddrSpec(value(res, "Contact"))
+	}
 	c.stop(timerLinger) // a final failure ends every fork
 	if c.hang != nil {
 		c.endHung(e)
@@ -297,6 +312,17 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 		}
 		c.tried422, c.o.MinSE = true, least
 		c.o.SessionExpires = max(c.o.SessionExpires, least)
+	case 421:
+		needed := slices.DeleteFunc(Values(res, "Require"), func(tag string) bool {
+			return slices.ContainsFunc(c.o.Supported, func(s string) bool { return strings.EqualFold(s, tag) })
+		})
+		known := !slices.ContainsFunc(needed, func(tag string) bool {
+			return !slices.Contains([]string{"100rel", "timer", "precondition"}, strings.ToLower(tag))
+		})
+		if c.tried421 || len(needed) == 0 || !known {
+			return false
+		}
+		c.tried421, c.o.Supported = true, slices.Concat(c.o.Supported, needed)
 	default:
 		return false
 	}
@@ -323,7 +349,7 @@ func (c *Call) hangUp(h hang) {
 		c.byeAndEnd(c.winner, h)
 	default:
 		c.hang = &h
-		c.stop(timerSetup, timerRing)
+		c.stop(timerSetup, timerRing, timerQoS, timerQoSAgain)
 		c.arm(timerGrace, c.o.Grace)
 		if c.proceeding {
 			c.sendCancel()

@@ -2,6 +2,7 @@ package dialog
 
 import (
 	"bytes"
+	"encoding/xml"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -186,7 +187,32 @@ func (e *Ended) readReasons(m sip.Message) {
 		}
 	}
 	e.Warning = value(m, "Warning")
+	e.AltService = altService(m)
 	e.RetryAfter, _ = seconds(value(m, "Retry-After"))
+}
+
+// altService reads the type of the alternative service in the body of a 380 (TS 24.229
+// 7.6: application/3gpp-ims+xml). The first type element counts; bodies are bounded by the
+// message size.
+func altService(m sip.Message) string {
+	kind, _, _ := strings.Cut(value(m, "Content-Type"), ";")
+	if !strings.EqualFold(strings.TrimSpace(kind), "application/3gpp-ims+xml") {
+		return ""
+	}
+	d := xml.NewDecoder(bytes.NewReader(m.Body()))
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		if start, ok := t.(xml.StartElement); ok && start.Name.Local == "type" {
+			var text string
+			if d.DecodeElement(&text, &start) != nil {
+				return ""
+			}
+			return strings.ToLower(strings.TrimSpace(text))
+		}
+	}
 }
 
 // maxParts bounds a multipart body: nobody has a reason to send more.

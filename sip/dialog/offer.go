@@ -14,6 +14,7 @@ type reoffer struct {
 	seq       uint32
 	req       *sip.Request
 	sent      bool // false while it waits after 491
+	again     int  // 500 with Retry-After so far
 	cancelled bool
 }
 
@@ -25,7 +26,7 @@ func (c *Call) onPropose(in Propose) {
 		c.queued = &in
 		return
 	}
-	c.reoffer = &reoffer{sdp: c.version(in.SDP)}
+	c.reoffer = &reoffer{sdp: in.SDP}
 	c.sendReoffer()
 }
 
@@ -49,6 +50,7 @@ func (c *Call) sendReoffer() {
 	r.seq, r.sent = f.localSeq, true
 	r.req = c.inDialog(f, sip.INVITE, r.seq)
 	c.refreshHeaders(r.req)
+	r.sdp = c.version(r.sdp) // that of now: others may have left meanwhile
 	setSDP(r.req, r.sdp)
 	c.do(Send{r.req})
 	c.arm(timerReoffer, reofferLimit)
@@ -100,10 +102,12 @@ func (c *Call) onReofferResponse(res *sip.Response) {
 		c.agreeSession(res, false)
 		c.reofferDone(SDP(res), code)
 	case code == 491:
-		// RFC 3261 14.1: the owner of the Call-ID waits 2.1 to 4 s.
-		r.sent = false
-		c.stop(timerReoffer)
-		c.arm(timerGlare, 2100*time.Millisecond+time.Duration(c.o.Rand()*190)*10*time.Millisecond)
+		c.reofferLater(c.afterGlare())
+	case code == 500 && r.again < maxAgain && len(res.GetHeaders("Retry-After")) > 0:
+		// It has an offer of its own, or ours, in hand (RFC 3261 14.1, RFC 3311 5.3).
+		wait, _ := seconds(value(res, "Retry-After"))
+		r.again++
+		c.reofferLater(min(max(wait, c.o.T1), 10*time.Second))
 	case code == 481 || code == 408:
 		c.reofferDead()
 	case code == 422 && c.raiseMinSE(res):
@@ -112,6 +116,24 @@ func (c *Call) onReofferResponse(res *sip.Response) {
 	default:
 		c.reofferDone(nil, code)
 	}
+}
+
+// maxAgain is how often a re-INVITE is sent again that the peer was not ready for.
+const maxAgain = 3
+
+// afterGlare is how long we wait after a 491 (RFC 3261 14.1): 2.1 to 4 s where the
+// Call-ID is ours, up to 2 s where it is not, so that only one comes again at a time.
+func (c *Call) afterGlare() time.Duration {
+	if c.in != nil {
+		return time.Duration(c.o.Rand()*200) * 10 * time.Millisecond
+	}
+	return 2100*time.Millisecond + time.Duration(c.o.Rand()*190)*10*time.Millisecond
+}
+
+func (c *Call) reofferLater(wait time.Duration) {
+	c.reoffer.sent = false
+	c.stop(timerReoffer)
+	c.arm(timerGlare, wait)
 }
 
 func (c *Call) reofferDone(sdp []byte, status int) {

@@ -1,6 +1,9 @@
 package dialog
 
 import (
+	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -212,7 +215,7 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	case offers && c.reoffer != nil && c.reoffer.sent:
 		c.respond(in.Tx, req, 491) // glare (RFC 3261 14.2)
 		return
-	case offers && c.peer != nil && c.peer.res != nil && c.peer.empty, offers && c.ourOfferIsOut():
+	case offers && c.peer != nil && c.peer.res != nil && c.peer.empty, offers && c.ourOfferIsOut(f):
 		c.respond(in.Tx, req, 491) // his answer to our offer comes first
 		return
 	case offers && (c.peer != nil || c.in != nil && !c.in.final && !c.in.described):
@@ -235,9 +238,13 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	c.offered(in, sdp)
 }
 
-// ourOfferIsOut says whether an offer of ours in a reliable 18x waits for its answer.
-func (c *Call) ourOfferIsOut() bool {
-	return c.in != nil && !c.in.final && c.in.described && !c.in.answered && c.in.offer == nil
+// ourOfferIsOut says whether an offer of ours in the early dialog f waits for its answer:
+// that of the INVITE, of a reliable 18x, or of an UPDATE (RFC 3311 5.2).
+func (c *Call) ourOfferIsOut(f *fork) bool {
+	if c.in != nil {
+		return !c.in.final && c.in.described && !c.in.answered && c.in.offer == nil
+	}
+	return f != c.winner && f.answer == nil || f.qosSeq != 0
 }
 
 // offered hands the peer's offer to the owner. nil: the owner is to make one.
@@ -265,16 +272,17 @@ func (c *Call) onReply(in Reply) {
 		if status < 300 || status > 699 {
 			status = 488
 		}
-		c.refuse(status)
+		c.refuse(status, in.Warning)
 		return
 	}
 	c.stop(timerReply)
+	c.outdate()
 	res := c.response(p.req, 200)
 	if p.req.Method != sip.PRACK {
 		c.agreeRefresh(p.req, res)
 	}
 	offer := SDP(p.req)
-	if c.usesQoS(p.req) {
+	if c.does("precondition") {
 		in.SDP = answerQoS(offer, in.SDP)
 	}
 	c.localSDP = c.version(in.SDP)
@@ -290,13 +298,33 @@ func (c *Call) onReply(in Reply) {
 	c.arm(timerNoAck, 64*c.o.T1)
 }
 
+// outdate gives up an offer of ours that waits after glare: the peer's came between, and
+// ours was made for the session before it.
+func (c *Call) outdate() {
+	if r := c.reoffer; r != nil && !r.sent && !r.refresh {
+		c.reoffer = nil
+		c.stop(timerGlare)
+		c.emit(Reoffered{Status: 491})
+	}
+}
+
+// warnings are the texts of the Warning codes we give (RFC 3261 20.43).
+var warnings = map[int]string{
+	300: "Incompatible network protocol", 301: "Incompatible network address formats", 304: "Media type not available",
+	305: "Incompatible media format", 399: "Session description not usable",
+}
+
 // refuse answers the waiting offer with a status; the session stays as it was.
-func (c *Call) refuse(status int) {
+func (c *Call) refuse(status, warning int) {
 	p := c.peer
 	if p == nil || p.res != nil {
 		return
 	}
-	c.respond(p.tx, p.req, status)
+	res := c.response(p.req, status)
+	if warning != 0 {
+		add(res, "Warning", fmt.Sprintf("%d %s %q", warning, net.JoinHostPort(c.o.Host, strconv.Itoa(c.o.Port)), warnings[warning]))
+	}
+	c.do(Respond{p.tx, res})
 	c.stop(timerReply)
 	c.peerDone()
 }

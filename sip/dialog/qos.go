@@ -9,10 +9,11 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// Preconditions, passive (RFC 3312, IMS.md 2.2): we offer none, for a bridge has no
-// radio and is always ready. A phone may put them into its reliable 183 all the same;
-// as long as it says that our side is not ready it will not ring, so it is told with
-// an UPDATE once the PRACK is through. Nobody waits for more: a 180 or 200 settles it.
+// Preconditions (RFC 3312, 4032): a bridge has no radio and is always ready. Passive, the
+// default, we offer none; a phone may put them into its reliable 183 all the same. As
+// long as it says that our side is not ready it will not ring, so it is told with an
+// UPDATE once the PRACK is through. Active, our offer says so from the start. Its own
+// resources have preconditionLimit to come; a 180 or 200 settles it whatever it said.
 
 // owesQoS says whether a phone's answer waits for our half of the preconditions.
 func (c *Call) owesQoS(sdp []byte) bool {
@@ -31,7 +32,6 @@ func (c *Call) owesQoS(sdp []byte) bool {
 // sendQoS sends the offer again with what the phone wants to read.
 func (c *Call) sendQoS(f *fork) {
 	f.owes = false
-	c.bump++
 	f.localSeq++
 	f.qosSeq = f.localSeq
 	req := c.inDialog(f, sip.UPDATE, f.localSeq)
@@ -39,15 +39,23 @@ func (c *Call) sendQoS(f *fork) {
 	add(req, "Supported", strings.Join(c.o.Supported, ", "))
 	add(req, "Require", "precondition")
 	add(req, "Allow", c.o.Allow)
-	setSDP(req, c.version(withQoS(c.o.Offer)))
+	setSDP(req, c.version(offerQoS(c.o.Offer, "mandatory")))
 	c.do(Send{req})
 }
 
-// withQoS adds the lines of a side that is ready to every medium that is not off.
-func withQoS(sdp []byte) []byte {
-	const ready = "a=curr:qos local sendrecv\r\na=curr:qos remote none\r\n" +
-		"a=des:qos mandatory local sendrecv\r\na=des:qos mandatory remote sendrecv\r\n"
-	return appendToMedia(sdp, func(int) string { return ready })
+// offerQoS adds the lines of a side that is ready to every medium that is not off. strength
+// is how much we need the peer's: optional at first, as mandatory as it is for it later,
+// for that may only rise (RFC 3312 5.1.2).
+func offerQoS(sdp []byte, strength string) []byte {
+	ready := "a=curr:qos local sendrecv\r\na=curr:qos remote none\r\n" +
+		"a=des:qos mandatory local sendrecv\r\na=des:qos " + strength + " remote sendrecv\r\n"
+	have := media(sdp)
+	return appendToMedia(sdp, func(i int) string {
+		if have[i].qos {
+			return ""
+		}
+		return ready
+	})
 }
 
 // unmet says whether an offer waits for the offerer's own resources: a medium whose
@@ -96,9 +104,9 @@ func media(sdp []byte) (ms []medium) {
 // answerQoS adds to our answer what a side that is always ready says to an offer with
 // preconditions; where the offerer is not ready it is asked to confirm (RFC 3312 5.1).
 func answerQoS(offer, answer []byte) []byte {
-	offered := media(offer)
+	offered, have := media(offer), media(answer)
 	return appendToMedia(answer, func(i int) string {
-		if i >= len(offered) || !offered[i].qos {
+		if i >= len(offered) || !offered[i].qos || have[i].qos {
 			return ""
 		}
 		m := offered[i]
@@ -133,12 +141,10 @@ func appendToMedia(sdp []byte, lines func(i int) string) []byte {
 	return out.Bytes()
 }
 
-// version raises the version of the o= line by the descriptions we have put in
-// ourselves: what the bridge counts must go on behind them (RFC 3264 8).
+// version sees to it that the version of the o= line rises by one with every description
+// that differs from the last (RFC 3264 8): we put some in ourselves, so what the owner
+// counts is not what the peer sees.
 func (c *Call) version(sdp []byte) []byte {
-	if c.bump == 0 {
-		return sdp
-	}
 	start := bytes.Index(sdp, []byte("o="))
 	if start < 0 {
 		return sdp
@@ -155,7 +161,17 @@ func (c *Call) version(sdp []byte) []byte {
 	if err != nil {
 		return sdp
 	}
-	w[2] = strconv.FormatUint(v+c.bump, 10)
+	w[2] = ""
+	origin := strings.Join(w, " ")
+	without := slices.Concat(sdp[:start], []byte(origin), sdp[end:])
+	switch {
+	case c.said == nil:
+		c.saidVersion = v
+	case !bytes.Equal(without, c.said):
+		c.saidVersion++
+	}
+	c.said = without
+	w[2] = strconv.FormatUint(c.saidVersion, 10)
 	return slices.Concat(sdp[:start], []byte(strings.Join(w, " ")), sdp[end:])
 }
 
@@ -165,6 +181,11 @@ func (c *Call) onQoSResponse(f *fork, res *sip.Response) {
 		return
 	}
 	f.qosSeq = 0
+	if res.StatusCode == 491 && f != c.winner && !c.ended && c.hang == nil {
+		f.owes = true
+		c.arm(timerQoSAgain, c.afterGlare())
+		return
+	}
 	if sdp := SDP(res); sdp != nil && res.StatusCode < 300 && f != c.winner {
 		f.answer = sdp
 	}

@@ -33,6 +33,10 @@ func (p plane) OpenLeg(conference, leg string, rtp, rtcp *net.UDPConn) error {
 	return p.Plane.OpenLeg(conference, leg, video.Sockets{RTP: rtp, RTCP: rtcp})
 }
 
+func (p plane) OpenVideo(leg string, rtp, rtcp *net.UDPConn) error {
+	return p.Plane.OpenVideo(leg, video.Sockets{RTP: rtp, RTCP: rtcp})
+}
+
 func start(_ context.Context, pictures bool) (Process, error) {
 	o := media.Options{}
 	if pictures {
@@ -212,6 +216,10 @@ func (refuses) OpenLeg(context.Context, *mediapb.OpenLegRequest) (*mediapb.OpenL
 	return nil, errFull
 }
 func (refuses) SetLeg(context.Context, *mediapb.Leg) error { return errFull }
+func (refuses) OpenVideo(context.Context, string) (*mediapb.OpenLegReply, error) {
+	return nil, errFull
+}
+func (refuses) CloseVideo(context.Context, string) error { return errFull }
 func (refuses) CloseLeg(context.Context, string) (*mediapb.LegStats, error) {
 	return nil, errFull
 }
