@@ -50,6 +50,9 @@ func newAir(t testing.TB, opt Options) *air {
 	return a
 }
 
+// beatTime is how finely a test's time passes.
+const beatTime = 5 * time.Millisecond
+
 // run lets time pass: phones talk, the engine mixes, phones listen.
 func (a *air) run(d time.Duration) {
 	a.t.Helper()
