@@ -37,6 +37,7 @@ type leg struct {
 	held     bool         // by the peer
 	why      string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
 	verdict  *verdict     // decided by us when we ended it, not by what the network then says
+	dialled  string       // Request-URI of a call that came in
 	access   string       // P-Access-Network-Info of the phone
 	usage    *Usage       // by the newest figures
 	fallback string       // why_no_video of an audio-only retry
@@ -166,6 +167,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		r.onQueued(now, l, e)
 	case sip.Trying:
 		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
+		r.b.traced.note(l.ID, r.owner, l.CallID)
 		r.dirty = true
 	case sip.Charging:
 		l.access = e.AccessNetwork
@@ -411,7 +413,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)
 	r.b.counts.outcome(v.outcome)
-	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access}
+	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled}
 	record.Leg.Usage = l.usage
 	r.b.store.QueueLeg(record)
 	if l.opened {
@@ -477,6 +479,7 @@ func (b *Bridge) complete(record LegRecord, last *mediapb.LegStats) {
 // setState moves a leg, and its member with it.
 func (r *room) setState(now time.Time, l *leg, s LegState) {
 	l.State, l.Since = s, now.UTC()
+	r.b.traced.note(l.ID, r.owner, l.CallID) // one that came in had it from the start
 	l.note(now, "state", string(s))
 	if m := r.member(l.Member); m != nil && m.leg == l {
 		m.State = InConference

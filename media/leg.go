@@ -94,6 +94,7 @@ type leg struct {
 	cmr     uint8
 	spurt   bool // the last frame sent was speech
 	tx      [12 + frameMax + 4]byte
+	msg     message // tx, queued
 	txCount uint64
 	txBytes uint64
 	refused uint64
@@ -454,9 +455,14 @@ func (l *leg) send(e *encoded, n uint64) {
 	rtp.PutHeader(b, speech && !l.spurt, l.st.pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
 	l.seq++
-	if sendTo(l.pair.RTP, b[:12+size], &l.st.to) {
+	l.room.tx.send(l, 12+size)
+}
+
+// sent accounts for a packet of n octets that the kernel took, or did not take.
+func (l *leg) sent(n int, taken bool) {
+	if taken {
 		l.txCount++
-		l.txBytes += uint64(size)
+		l.txBytes += uint64(n - rtp.HeaderSize)
 	} else {
 		l.refused++
 	}

@@ -13,10 +13,11 @@ import (
 //	hears something else (talks itself, is
 //	whispered or played to, a gain moves) ────> own: its own encoder
 //
-// From silence a leg may begin to be passed somebody's frames, for its decoder then has
-// nothing to go on from; once it hears more than that one it is encoded for, primed with
-// what it heard, until it hears nobody again. So a decoder is handed from one encoder to
-// another only where the next word begins or somebody else comes in.
+// A leg may begin to be passed somebody's frames where it heard nobody before, or where
+// that one begins to talk and no one else does: its decoder has nothing to go on from; or
+// where one has talked alone for a while and is between two syllables. Once it hears more
+// than that one it is encoded for, primed with what it heard, until one of these comes
+// again. So a decoder is handed from one encoder to another only where that is not heard.
 //
 // Two legs of one codec with nothing else wanted are passed each other's frames all the
 // time, comfort noise and loss included: the B2BUA case (DESIGN §5).
@@ -85,7 +86,7 @@ func (r *room) route(l *leg, n uint64) way {
 		}
 		return waySilence
 	}
-	if others == 1 && (l.via == source || l.quietly) && l.takes(source) {
+	if others == 1 && (l.via == source || l.quietly || source.gain == 0 || r.dips(source)) && l.takes(source) {
 		l.via, l.hearGain = source, 1
 		return wayPass
 	}
@@ -95,6 +96,16 @@ func (r *room) route(l *leg, n uint64) way {
 	}
 	return wayOwn
 }
+
+// dips says whether x has talked alone for a while and is between two syllables.
+func (r *room) dips(x *leg) bool {
+	return r.alone >= aloneFor && r.voices[0] == x && x.lastLevel < x.smooth-dipDepth
+}
+
+const (
+	aloneFor = 25 // ticks
+	dipDepth = 10 // dB
+)
 
 // source is how many l hears in this tick, and one of them.
 func (r *room) source(l *leg) (one *leg, others int) {

@@ -90,6 +90,7 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 		return nil, err
 	}
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
+	a.screen.record = ua.traces.received
 	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
 	a.invites = newLimiter(o.InviteRate)
 	if err := a.open(); err != nil {

@@ -125,6 +125,7 @@ func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take
 	c.in = &inbound{take: take, tx: &inviteTx{ServerTx: tx, req: req}, key: inviteKey(req)}
 	c.in.info = a.incoming(req, offer, c.icid)
 	c.on = func(e Event) { c.in.early = append(c.in.early, e) }
+	c.chargedBy(req, false)
 	c.d = dialog.NewIncoming(c.options, req, c.in.tx)
 	return c
 }

@@ -51,6 +51,7 @@ type screen struct {
 	rate   *limiter
 	ctx    context.Context // ends the waiting of TCP readers
 	reply  func(network string, to net.Addr, b []byte) error
+	record func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
 	// ours says whether a sent-by is what our requests have in Via; nil: whatever it is.
 	ours func(host string, port int) bool
 	// admit says whether a new INVITE can be taken; nil: all are.
@@ -169,6 +170,9 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		s.shed.Add(1)
 		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)
 		return false
+	}
+	if s.record != nil {
+		s.record(info, data)
 	}
 	return true
 }

@@ -130,7 +130,7 @@ var calleeFlows = []flow{
 		timeline: []string{"INVITE", "491", "491", "BYE"}},
 
 	{scenario: "uas-fork-rings", steps: []step{hangUp}, outcome: bridge.HungUp, legs: takesVideo},
-	{scenario: "uas-fork-answers", transports: []string{"tcp", "udp"}, steps: []step{hangUp}, outcome: bridge.HungUp, legs: takesVideo,
+	{scenario: "uas-fork-answers", transports: []string{"tcp", "udp"}, steps: []step{secondForkEnded, hangUp}, outcome: bridge.HungUp, legs: takesVideo,
 		timeline: []string{"200", "ACK", "200", "ACK", "BYE", "BYE"}},
 
 	{scenario: "uas-dtmf", raw: true, outcome: bridge.Left, legs: []string{"dialing", "ringing", "connected " + hearsUs, "ended left"},
@@ -168,7 +168,10 @@ func (x *dialled) said(words ...string) {
 }
 
 func secondRefresh(x *dialled) { x.said("UPDATE", "200", "UPDATE", "200") }
-func afterGlare(x *dialled)    { x.said("491", "491", "INVITE", "200", "INVITE", "200", "ACK") }
+func secondForkEnded(x *dialled) {
+	x.said("200", "ACK", "200", "ACK", "BYE", "200")
+}
+func afterGlare(x *dialled) { x.said("491", "491", "INVITE", "200", "INVITE", "200", "ACK") }
 
 // timeline is that of the newest leg, as text.
 func (x *dialled) timeline() []string {

@@ -18,6 +18,8 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/api"
+	"sparkle/bridge/cdr"
+	"sparkle/bridge/ladder"
 )
 
 // maxAnswer bounds an answer that is read whole.
@@ -229,6 +231,18 @@ func (c *Client) Preview(ctx context.Context, conference string) ([]byte, error)
 func (c *Client) Attachments(ctx context.Context) ([]api.Attachment, error) {
 	var out struct{ Items []api.Attachment }
 	err := c.call(ctx, "GET", "/v1/attachments", nil, &out)
+	return out.Items, err
+}
+
+// Trace are the SIP messages of a leg; full has them whole, with numbers.
+func (c *Client) Trace(ctx context.Context, leg string, full bool) (x ladder.Ladder, err error) {
+	return x, c.call(ctx, "GET", fmt.Sprintf("/v1/legs/%s/trace?full=%v", url.PathEscape(leg), full), nil, &x)
+}
+
+// CDRs are up to 200 charging records after a sequence number.
+func (c *Client) CDRs(ctx context.Context, after uint64) ([]cdr.Record, error) {
+	var out struct{ Items []cdr.Record }
+	err := c.call(ctx, "GET", fmt.Sprintf("/v1/cdrs?limit=200&cursor=%d", after), nil, &out)
 	return out.Items, err
 }
 

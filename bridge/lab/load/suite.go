@@ -44,6 +44,8 @@ type benchCase struct {
 // conference is the audio part of a case.
 type conference struct {
 	legs, talkers int
+	room          int // legs of a conference, 0: all
+	always        bool
 	codec         Codec
 	onsets        int
 	window        time.Duration // 0: the suite's
@@ -56,15 +58,21 @@ func cases() []benchCase {
 		return benchCase{name, about, func(ctx context.Context, s *Suite) (Row, error) { return s.audio(ctx, c) }}
 	}
 	all := []benchCase{{"idle", "no conference", func(ctx context.Context, s *Suite) (Row, error) { return s.idle(ctx) }}}
-	for _, n := range []int{10, 50, 200} {
-		all = append(all, audio("conf-dtx", "3 talkers, the rest in DTX", conference{legs: n, talkers: 3, codec: AMRWB(top), onsets: 10}))
-	}
-	all = append(all, audio("conf-dtx-1265", "the same at 12.65 kbit/s", conference{legs: 200, talkers: 3, codec: AMRWB(half)}))
-	for _, n := range []int{10, 50, 200} {
-		all = append(all, audio("conf-speech", "all talk", conference{legs: n, talkers: n, codec: AMRWB(top)}))
+	for _, mode := range []int{half, top} {
+		c := func(legs, room, talkers int, always bool) conference {
+			return conference{legs: legs, room: room, talkers: talkers, always: always, codec: AMRWB(mode), onsets: 8}
+		}
+		all = append(all,
+			audio("conf-dtx", "one conference, 3 talk, the rest in DTX", c(500, 0, 3, false)),
+			audio("conf-speech", "one conference, all send speech frames, 3 talk", c(300, 0, 3, true)),
+			audio("rooms10-1", "conferences of 10, 1 talks, DTX", c(200, 10, 1, false)),
+			audio("rooms10-3", "conferences of 10, 3 talk, DTX", c(100, 10, 3, false)),
+			audio("rooms10-all", "conferences of 10, all talk", c(50, 10, 10, false)),
+			audio("pairs", "two-party calls of one codec, both talk", c(400, 2, 2, false)),
+		)
 	}
 	all = append(all,
-		audio("conf-pcmu", "3 talkers, the rest send silence", conference{legs: 200, talkers: 3, codec: PCMU()}),
+		audio("conf-pcmu", "one conference, 3 talk, the rest send silence", conference{legs: 500, talkers: 3, codec: PCMU(), onsets: 8}),
 		audio("tick-quiet", "nothing else runs", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10}),
 		audio("tick-busy", "API and video busy, all cores taken", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10, busy: true}),
 		audio("delay", "40 onsets of speech", conference{legs: 8, talkers: 1, codec: AMRWB(top), onsets: 40, window: time.Second}),
@@ -170,7 +178,7 @@ func (s *Suite) idle(ctx context.Context) (row Row, err error) {
 	if err != nil {
 		return row, err
 	}
-	row.ticks(delta(nil, snap, ""))
+	row.ticks(delta(nil, snap))
 	rss, err := RSS(p.PID())
 	row.RSSMiB = *number(float64(rss)/(1<<20), 1)
 	return row, err
@@ -183,7 +191,7 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 		return row, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	o := Options{API: p, PID: p.PID(), Legs: c.legs, Talkers: c.talkers, Codec: c.codec,
+	o := Options{API: p, PID: p.PID(), Legs: c.legs, Room: c.room, Talkers: c.talkers, Always: c.always, Codec: c.codec,
 		Window: s.window(c.window), Onsets: c.onsets, Realtime: s.Realtime}
 	if c.busy {
 		video, videoErr := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 4, Width: 640, Height: 480})
