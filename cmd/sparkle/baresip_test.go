@@ -208,6 +208,12 @@ func (b *baresip) order(command, params string) error {
 	}
 }
 
+// says whether its log has a text.
+func (b *baresip) says(text string) bool {
+	said, _ := os.ReadFile(filepath.Join(b.dir, "log")) // not there yet: nothing
+	return strings.Contains(string(said), text)
+}
+
 // heard is who speaks in what came out of its loudspeaker, after the call.
 func (b *baresip) heard(names []string) ([]phone.Heard, error) {
 	files, err := filepath.Glob(filepath.Join(b.dir, "dump-*-dec.wav"))
@@ -258,21 +264,12 @@ func TestBaresip(t *testing.T) {
 	t.Parallel()
 	roster := []lab.HandsetOptions{{Number: "+15550100001", Name: "Alice", Profile: lab.VolteVideo}, {Number: baresipNumber, Name: "Baresip"}}
 	factory := demo.Phones(roster, phone.Options{})
-	secret := lab.Auth{Password: "geheim"}
-	account := func(domain, proxy string) (baresipAccount, lab.Subscriber) {
-		impu := lab.IMPU(baresipNumber, domain)
-		// Its first REGISTER has no Authorization: the network makes the private identity of
-		// the public one (TS 23.003 13.4B).
-		impi := strings.TrimPrefix(impu, "sip:")
-		return baresipAccount{impu: impu, user: impi, password: secret.Password, proxy: proxy},
-			lab.Subscriber{IMPI: impi, IMPU: impu, Auth: secret}
-	}
 	alice := roster[0]
 	alice.Media = factory
 	t.Run("lab core", func(t *testing.T) {
 		t.Parallel()
 		n := startNetwork(t)
-		a, s := account(n.core.Domain(), n.core.Addr().String())
+		a, s := subscribeBaresip(n.core.Domain(), n.core.Addr().String())
 		if err := n.core.AddSubscriber(s.IMPI, s.IMPU, s.Auth); err != nil {
 			t.Fatal(err)
 		}
@@ -286,7 +283,7 @@ func TestBaresip(t *testing.T) {
 	t.Run("Kamailio", func(t *testing.T) {
 		t.Parallel()
 		c := startIMS(t)
-		a, s := account(c.Domain(), c.PCSCF().String())
+		a, s := subscribeBaresip(c.Domain(), c.PCSCF().String())
 		if err := c.AddSubscriber(s); err != nil {
 			t.Fatal(err)
 		}
@@ -299,15 +296,31 @@ func TestBaresip(t *testing.T) {
 	})
 }
 
-// meetBaresip is the conference.
-func meetBaresip(t *testing.T, b *baresip, h *lab.Handset, attachment string, registered func() bool) {
+// subscribeBaresip is its subscription. Its first REGISTER has no Authorization: the network
+// makes the private identity of the public one (TS 23.003 13.4B).
+func subscribeBaresip(domain, proxy string) (baresipAccount, lab.Subscriber) {
+	impu := lab.IMPU(baresipNumber, domain)
+	impi := strings.TrimPrefix(impu, "sip:")
+	const password = "geheim"
+	return baresipAccount{impu: impu, user: impi, password: password, proxy: proxy},
+		lab.Subscriber{IMPI: impi, IMPU: impu, Auth: lab.Auth{Password: password}}
+}
+
+// awaitBaresip waits for its registration.
+func awaitBaresip(t *testing.T, b *baresip, registered func() bool) {
 	t.Helper()
 	eventually(t, "registration of baresip", func() error {
-		if !registered() {
+		if !b.says("200 OK") || !registered() {
 			return errors.New("it is not registered")
 		}
 		return nil
 	})
+}
+
+// meetBaresip is the conference.
+func meetBaresip(t *testing.T, b *baresip, h *lab.Handset, attachment string, registered func() bool) {
+	t.Helper()
+	awaitBaresip(t, b, registered)
 	d := startDaemon(t, attachment+"video: {fps: 10}\n")
 	d.ready()
 	room := d.conference(bridge.VideoConference)
@@ -366,4 +379,78 @@ func meetBaresip(t *testing.T, b *baresip, h *lab.Handset, attachment string, re
 		}
 		return nil
 	})
+}
+
+// A phone dials the daemon's number through a real core, is asked for the PIN, types it and
+// is in: the handset that was called hears it. Its number is what the P-CSCF asserts.
+func TestBaresipDialsIn(t *testing.T) {
+	t.Parallel()
+	c := startIMS(t)
+	a, s := subscribeBaresip(c.Domain(), c.PCSCF().String())
+	if err := c.AddSubscriber(s); err != nil {
+		t.Fatal(err)
+	}
+	roster := []lab.HandsetOptions{{Number: "+15550100001", Name: "Alice", Profile: lab.VolteVoice}, {Number: baresipNumber, Name: "Baresip"}}
+	alice := roster[0]
+	alice.Media = demo.Phones(roster, phone.Options{})
+	h, err := c.AddHandset(alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := startBaresip(t, a, 1)
+	awaitBaresip(t, b, func() bool { return c.HSS().Registered(s.IMPU) })
+	d := startDaemon(t, imsAttachment(t, c)+noPictures+fmt.Sprintf("inbound: {dial_in: [%q]}\n", imsNumber))
+	d.ready()
+	room := d.conference(bridge.AudioConference)
+	conf, err := d.api.Conference(t.Context(), room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := d.invite(room, h.Number(), "Alice")
+	d.numbers = append(d.numbers, baresipNumber)
+	d.call(room, bridge.CallRequest{Targets: "all"})
+	d.await(room, first, "the conference", in)
+	if err := b.order("dial", "sip:"+imsNumber+"@"+c.Domain()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the call", func() error {
+		if !b.says("Call established") {
+			return errors.New("it is not established")
+		}
+		return nil
+	})
+	for _, key := range conf.PIN { // as fingers do; baresip forgets a key when the next one comes
+		<-time.After(250 * time.Millisecond)
+		if err := b.order("sndcode", string(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var m bridge.Member
+	eventually(t, "the caller's row", func() error {
+		members, err := d.api.Members(t.Context(), room)
+		if err != nil {
+			return err
+		}
+		for _, x := range members {
+			if x.Number == baresipNumber && in(x) {
+				m = x
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %+v", members)
+	})
+	if m.Leg.Direction != "inbound" || m.Leg.Media.Audio == nil || m.Leg.Media.Audio.Codec != "AMR-WB" {
+		t.Errorf("leg %+v", m.Leg)
+	}
+	began, p := time.Now(), h.Media().(*phone.Phone)
+	eventually(t, "the handset hearing who dialled in", func() error {
+		if heard := p.Heard(began); len(heard) != 1 || heard[0].Who != "Baresip" {
+			return fmt.Errorf("heard %+v", heard)
+		}
+		return nil
+	})
+	if err := b.order("hangup", ""); err != nil {
+		t.Fatal(err)
+	}
+	d.ended(room, m.ID, bridge.Left)
 }
