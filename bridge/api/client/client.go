@@ -117,6 +117,12 @@ func (c *Client) RenameConference(ctx context.Context, id, name string) (x bridg
 	return x, c.call(ctx, "PATCH", conf(id), api.ConferencePatch{Name: &name}, &x)
 }
 
+// UpdateConference changes what a conference is called by and whom it lets in; nil fields
+// stay.
+func (c *Client) UpdateConference(ctx context.Context, id string, p api.ConferencePatch) (x bridge.Conference, err error) {
+	return x, c.call(ctx, "PATCH", conf(id), p, &x)
+}
+
 // DeleteConference ends a conference and forgets its roster.
 func (c *Client) DeleteConference(ctx context.Context, id string) error {
 	return c.call(ctx, "DELETE", conf(id), nil, nil)
