@@ -26,6 +26,8 @@ type Bridge struct {
 	media  media.API
 	store  Store
 	bills  Charger
+	tracer Tracer
+	traced *traced
 	log    *slog.Logger
 	opt    Options
 	hub    *hub
@@ -73,7 +75,7 @@ func New(d Deps) (*Bridge, error) {
 	}
 	now := time.Now()
 	b := &Bridge{
-		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, log: d.Log, opt: d.Options.withDefaults(),
+		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, tracer: d.Tracer, traced: newTraced(), log: d.Log, opt: d.Options.withDefaults(),
 		hub: newHub(now), counts: newCounts(), totals: newTotals(),
 		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
 		pins: map[string]string{}, aliases: map[string]string{}, guesses: newGuesses(),

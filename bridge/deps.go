@@ -78,6 +78,8 @@ type LegRecord struct {
 	// AccessNetwork is P-Access-Network-Info. It may say where a subscriber is: it is for
 	// charging only, and not kept in history.
 	AccessNetwork string
+	// Dialled is the Request-URI of a call that came in; not kept in history either.
+	Dialled string
 }
 
 // AuditRecord says who did what. Target is an id; numbers are not in it.
@@ -97,6 +99,7 @@ type Deps struct {
 	Caller  Caller
 	Media   media.API
 	Store   Store
+	Tracer  Tracer       // nil: legs have no traces
 	Charger Charger      // nil: no charging records
 	Log     *slog.Logger // nil: discards
 	Options Options

@@ -38,6 +38,7 @@ type leg struct {
 	held      bool         // by the peer
 	why       string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
 	verdict   *verdict     // decided by us when we ended it, not by what the network then says
+	dialled   string       // Request-URI of a call that came in
 	access    string       // P-Access-Network-Info of the phone
 	usage     *Usage       // by the newest figures
 	fallback  string       // why_no_video of an audio-only retry
@@ -174,6 +175,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		r.onQueued(now, l, e)
 	case sip.Trying:
 		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
+		r.b.traced.note(l.ID, r.owner, l.CallID)
 		r.dirty = true
 	case sip.Charging:
 		l.access = e.AccessNetwork
@@ -383,7 +385,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)
 	r.b.counts.outcome(v.outcome)
-	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access}
+	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled}
 	record.Leg.Usage = l.usage
 	r.b.store.QueueLeg(record)
 	if l.opened {
@@ -452,6 +454,7 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 	if l.agreed == nil {
 		l.describeVideo()
 	}
+	r.b.traced.note(l.ID, r.owner, l.CallID) // one that came in had it from the start
 	l.note(now, "state", string(s))
 	if m := r.member(l.Member); m != nil && m.leg == l {
 		m.State = InConference

@@ -49,7 +49,8 @@ type attachment struct {
 
 	poke chan struct{} // cap 1: a peer was suspended or is new, watchPeers looks at its clock again
 
-	usages usageTable
+	usages  usageTable
+	invites *limiter // new INVITEs of all peers together
 
 	mu      sync.Mutex
 	list    []*target // where requests may go, best first; replaced, never changed
@@ -89,6 +90,9 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 		return nil, err
 	}
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
+	a.screen.record = ua.traces.received
+	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
+	a.invites = newLimiter(o.InviteRate)
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err

@@ -80,6 +80,8 @@ func (c *call) leave(g grant) {
 	}
 	c.left = true
 	if c.in != nil {
+		c.tell(Message{At: time.Now(), Summary: summary(c.in.tx.req)})
+		c.chargedBy(c.in.tx.req, false)
 		c.step(dialog.Start{})
 		c.present()
 		return
@@ -174,6 +176,8 @@ type responder interface {
 // run is the call's goroutine. Until its turn comes the call can be hung up without a
 // trace in the network.
 func (c *call) run() {
+	c.a.ua.traces.begin(c.id, time.Now())
+	defer func() { c.a.ua.traces.end(c.id, time.Now()) }()
 	defer c.bury()
 	defer c.a.forget(c)
 	defer func() {

@@ -13,6 +13,7 @@ import (
 	sipgo "github.com/emiago/sipgo/sip"
 
 	"sparkle/sip/dialog"
+	"sparkle/sip/ims"
 )
 
 // inbound is what a call that comes in has besides its dialog.
@@ -124,6 +125,7 @@ func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take
 	c.in = &inbound{take: take, tx: &inviteTx{ServerTx: tx, req: req}, key: inviteKey(req)}
 	c.in.info = a.incoming(req, offer, c.icid)
 	c.on = func(e Event) { c.in.early = append(c.in.early, e) }
+	c.chargedBy(req, false)
 	c.d = dialog.NewIncoming(c.options, req, c.in.tx)
 	return c
 }
@@ -206,6 +208,7 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
 		Target: req.Recipient.String(), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
+		Recipients: recipients(req),
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
 	}
 }
@@ -313,13 +316,9 @@ func divertedFrom(req *sipgo.Request) string {
 
 // icidOf is the call's name in everybody's charging records (RFC 7315 4.6).
 func icidOf(req *sipgo.Request) string {
-	if id := dialog.Params(first(req, "P-Charging-Vector"))["icid-value"]; id != "" {
-		return id
-	}
-	// The first parameter of the header stands before any semicolon.
-	if name, v, ok := strings.Cut(dialog.Params(first(req, "P-Charging-Vector"))[""], "="); ok && strings.EqualFold(strings.TrimSpace(name), "icid-value") {
-		if v = strings.Trim(strings.TrimSpace(v), `"`); v != "" {
-			return v
+	for _, v := range dialog.Values(req, "P-Charging-Vector") {
+		if pcv, err := ims.ParseChargingVector(v); err == nil && pcv.ICID != "" && len(pcv.ICID) <= maxCharging {
+			return pcv.ICID
 		}
 	}
 	return token()
@@ -346,26 +345,24 @@ func (ua *UA) replaced(req *sipgo.Request) (callID string, v verdict) {
 	if len(hs) == 0 {
 		return "", verdict{}
 	}
-	ps := dialog.Params(hs[0].Value())
-	id, local, remote := ps[""], ps["to-tag"], ps["from-tag"]
-	_, earlyOnly := ps["early-only"]
-	if len(hs) > 1 || id == "" || local == "" {
+	r, err := ims.ParseReplaces(hs[0].Value())
+	if err != nil || len(hs) > 1 {
 		return "", verdict{status: 400}
 	}
 	for _, a := range ua.atts {
-		c := a.find(id, local)
+		c := a.find(r.CallID, r.ToTag)
 		if c == nil {
 			continue
 		}
-		switch m := c.match(remote); {
+		switch m := c.match(r.FromTag); {
 		case !m.Found:
 		case m.Ended:
 			return "", verdict{status: 603}
-		case m.Confirmed && earlyOnly:
+		case m.Confirmed && r.EarlyOnly:
 			return "", verdict{status: 486}
 		case !m.Confirmed && m.Incoming: // only who called may have an early dialog replaced
 		default:
-			return id, verdict{}
+			return r.CallID, verdict{}
 		}
 	}
 	return "", verdict{status: 481}

@@ -2,12 +2,15 @@ package sip
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
 
@@ -31,115 +34,37 @@ func (p *peers) has(ip netip.Addr) bool {
 }
 
 func (p *peers) trusts(addr net.Addr) bool {
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
+	return p.has(addrOf(addr))
+}
+
+// sentByUs says whether the sent-by of a Via is ours.
+func (a *attachment) sentByUs(host string, port int) bool {
+	if !slices.ContainsFunc(slices.Collect(maps.Values(a.sockets)), func(s socket) bool { return s.port == port }) {
 		return false
 	}
-	ip := ap.Addr().Unmap().WithZone("")
-	return p.has(ip)
+	if strings.EqualFold(host, a.host) {
+		return true
+	}
+	is, err := netip.ParseAddr(host)
+	own, err2 := netip.ParseAddr(a.host)
+	return err == nil && err2 == nil && is.Unmap() == own.Unmap()
 }
 
-// maxConns is how many connections peers may have open to one attachment at once.
-const maxConns = 256
-
-// guardedListener closes connections of strangers at once, and those above maxConns:
-// each would cost a goroutine and 32 KiB.
-type guardedListener struct {
-	net.Listener
-	peers  *peers
-	screen *screen
-	open   atomic.Int32
+// hasRoom says whether a new INVITE can be taken. One that comes again belongs to a call
+// that was.
+func (a *attachment) hasRoom(r raw) bool {
+	tag := ""
+	if m := fromTag.FindStringSubmatch(r.first("from")); m != nil {
+		tag = m[1]
+	}
+	seq, _, _ := strings.Cut(r.first("cseq"), " ")
+	a.mu.Lock()
+	known, full := a.merging[r.first("call-id")+"\x00"+tag+"\x00"+strings.TrimLeft(seq, "0")], a.pace.max > 0 && a.pace.busy >= a.pace.max
+	a.mu.Unlock()
+	return known || !full && a.invites.spend(time.Now(), netip.Addr{}, 0)
 }
 
-func (l *guardedListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if !l.peers.trusts(conn.RemoteAddr()) || l.open.Load() >= maxConns {
-			l.peers.dropped.Add(1)
-			conn.Close()
-			continue
-		}
-		l.open.Add(1)
-		return &countedConn{Conn: conn, l: l}, nil
-	}
-}
-
-type countedConn struct {
-	net.Conn
-	l      *guardedListener
-	closed atomic.Bool
-}
-
-func (c *countedConn) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		c.l.open.Add(-1)
-		c.l.screen.forget(c.Conn)
-	}
-	return c.Conn.Close()
-}
-
-// verdict is what the front handler says of a request: 0 lets it pass.
-type verdict struct {
-	status int
-	header dialog.Header // what the status must carry
-}
-
-// single are the headers every request has exactly once (RFC 3261 8.1.1).
-var single = []string{"From", "To", "Call-ID", "CSeq"}
-
-// validate checks a request before anything looks into it. Its rows are in the order
-// of RFC 3261 8.2.
-func validate(req *sipgo.Request) verdict {
-	for _, name := range single {
-		if len(req.GetHeaders(name)) != 1 {
-			return verdict{status: 400}
-		}
-	}
-	for _, name := range []string{"Max-Forwards", "Content-Length", "Content-Type"} {
-		if len(req.GetHeaders(name)) > 1 {
-			return verdict{status: 400}
-		}
-	}
-	seq, id, from := req.CSeq(), req.CallID(), req.From()
-	switch {
-	case req.Via() == nil, seq == nil, id == nil || *id == "", from == nil, req.To() == nil:
-		return verdict{status: 400}
-	case !strings.EqualFold(req.SipVersion, "SIP/2.0"):
-		return verdict{status: 505}
-	case seq.MethodName != req.Method || seq.SeqNo >= 1<<31:
-		return verdict{status: 400}
-	case !slices.Contains(methods, string(req.Method)):
-		return verdict{405, dialog.Header{Name: "Allow", Value: allow}}
-	case req.IsAck():
-		return verdict{} // nothing may answer it
-	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
-		return verdict{status: 483}
-	}
-	if scheme := strings.ToLower(req.Recipient.Scheme); scheme != "sip" && scheme != "sips" && scheme != "tel" {
-		return verdict{status: 416}
-	}
-	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
-		return verdict{420, dialog.Header{Name: "Unsupported", Value: strings.Join(unknown, ", ")}}
-	}
-	if req.IsInvite() && len(req.Body()) > 0 && dialog.SDP(req) == nil {
-		return verdict{415, dialog.Header{Name: "Accept", Value: "application/sdp"}}
-	}
-	if req.IsInvite() && !acceptsSDP(dialog.Values(req, "Accept")) {
-		return verdict{status: 406}
-	}
-	return verdict{}
-}
-
-// unsupported are the option tags a request requires and we do not know.
-func unsupported(req *sipgo.Request) []string {
-	known := []string{"100rel", "timer", "replaces", "precondition", "norefersub", "multiple-refer", "recipient-list-invite"}
-	return slices.DeleteFunc(dialog.Values(req, "Require"), func(tag string) bool {
-		return slices.Contains(known, strings.ToLower(tag))
-	})
-}
+var fromTag = regexp.MustCompile(`(?i);\s*tag\s*=\s*([^\s;,]+)`)
 
 // onRequest is where sipgo hands over a request, in a goroutine of its own.
 func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
@@ -224,8 +149,9 @@ func (a *attachment) answer(req *sipgo.Request, tx responder, v verdict) {
 	}
 	if v.status == 200 {
 		res.AppendHeader(sipgo.NewHeader("Allow", allow))
-		res.AppendHeader(sipgo.NewHeader("Accept", "application/sdp"))
-		res.AppendHeader(sipgo.NewHeader("Supported", "100rel, timer, replaces"))
+		res.AppendHeader(sipgo.NewHeader("Accept", accepted))
+		res.AppendHeader(sipgo.NewHeader("Supported", strings.Join(known, ", ")))
+		res.AppendHeader(sipgo.NewHeader(allowEvents.Name, allowEvents.Value))
 	}
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("response not sent", "status", v.status, "err", err)

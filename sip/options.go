@@ -65,6 +65,9 @@ type AttachmentOptions struct {
 	MaxCalls int     // live calls at once, the others wait; 1000, negative: no limit
 	CPS      float64 // new calls a second, the others wait their turn; 20, negative: no limit
 	PeerRate float64 // messages a second taken from one peer address, twice that in a burst; 2000
+	// InviteRate is how many new INVITEs a second are taken from all peers together, twice
+	// that in a burst; more are answered 503 with Retry-After. 200
+	InviteRate float64
 }
 
 // Auth is how an attachment proves who it is. K, OP, OPc and AMF are hexadecimal.
@@ -176,6 +179,9 @@ func (a AttachmentOptions) Validate() error {
 	if a.Auth.K != "" && a.Auth.OP == "" && a.Auth.OPc == "" {
 		bad("auth: k needs op or opc")
 	}
+	if a.InviteRate < 0 {
+		bad("invite_rate: %v is negative", a.InviteRate)
+	}
 	if a.PeerRate < 0 {
 		bad("peer_rate: %v is negative", a.PeerRate)
 	}
@@ -238,6 +244,9 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	}
 	if a.CPS == 0 {
 		a.CPS = 20
+	}
+	if a.InviteRate == 0 {
+		a.InviteRate = 200
 	}
 	if a.PeerRate == 0 {
 		a.PeerRate = 2000

@@ -19,7 +19,7 @@ type outside struct {
 	us       *usages
 	key      string
 	tag      string // ours
-	local    string // To of the request, without a tag
+	first    string // the request that made it, whichever way it came: inviteKey
 	localURI sipgo.Uri
 	remote   *sipgo.FromHeader
 	callID   string
@@ -48,7 +48,7 @@ func (a *attachment) begin(req *sipgo.Request, tx *sipgo.ServerTx) {
 		a.answer(req, tx, verdict{status: 400})
 		return
 	}
-	o := &outside{a: a, tag: token(), localURI: req.To().Address, remote: from, callID: string(*req.CallID()),
+	o := &outside{a: a, tag: token(), localURI: req.To().Address, remote: from, callID: string(*req.CallID()), first: inviteKey(req),
 		target: target, routes: dialog.Values(req, "Record-Route"), fallback: req.Source(), gone: make(chan struct{}), remoteSeq: req.CSeq().SeqNo}
 	user := req.Recipient.User
 	if user == "" || !strings.HasPrefix(strings.ToLower(req.Recipient.Scheme), "sip") {
@@ -63,9 +63,11 @@ func (a *attachment) begin(req *sipgo.Request, tx *sipgo.ServerTx) {
 		}
 	})
 	o.us.once, o.us.target = true, req.Recipient.String()
-	if !a.usages.put(o) || !o.us.take(tx, req) {
-		a.answer(req, tx, overload())
+	if v := a.usages.put(o); v.status != 0 {
+		a.answer(req, tx, v)
+		return
 	}
+	o.us.take(tx, req)
 }
 
 // onRequest takes a request inside the dialog.

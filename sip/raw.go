@@ -13,8 +13,8 @@ import (
 // the header lines, unfolded, long names in lower case. It is there to answer what the
 // parser refuses.
 type raw struct {
-	method, version string // of a request; "" if the start line is none
-	headers         []rawHeader
+	method, uri, version string // of a request; "" if the start line is none
+	headers              []rawHeader
 }
 
 type rawHeader struct{ name, value string }
@@ -22,8 +22,9 @@ type rawHeader struct{ name, value string }
 // The compact forms of what we look for (RFC 3261 7.3.3).
 var longNames = map[string]string{"v": "via", "f": "from", "t": "to", "i": "call-id", "l": "content-length"}
 
-// maxRawHeaders bounds the work on a message that is nothing but headers.
-const maxRawHeaders = 512
+// maxRawHeaders bounds the work on a message that is nothing but headers: with so many it
+// is refused.
+const maxRawHeaders = 256
 
 func readRaw(data []byte) raw {
 	head, _, _ := strings.Cut(string(data), "\r\n\r\n")
@@ -31,7 +32,7 @@ func readRaw(data []byte) raw {
 	var r raw
 	if words := strings.Fields(lines[0]); len(words) >= 3 && !strings.HasPrefix(strings.ToUpper(words[0]), "SIP/") {
 		if v := words[len(words)-1]; len(v) > 4 && strings.EqualFold(v[:4], "SIP/") {
-			r.method, r.version = words[0], v
+			r.method, r.uri, r.version = words[0], words[1], v
 		}
 	}
 	for _, line := range lines[1:] {
@@ -76,6 +77,18 @@ func (r raw) first(name string) string {
 	return ""
 }
 
+var schemeRE = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*):`)
+
+// strange says whether the Request-URI is one of a scheme that we do not know.
+func (r raw) strange() bool {
+	m := schemeRE.FindStringSubmatch(r.uri)
+	return m != nil && !knownScheme(m[1])
+}
+
+func knownScheme(s string) bool {
+	return strings.EqualFold(s, "sip") || strings.EqualFold(s, "sips") || strings.EqualFold(s, "tel")
+}
+
 // seqMethod is the method in CSeq.
 func (r raw) seqMethod() string {
 	if f := strings.Fields(r.first("cseq")); len(f) == 2 {
@@ -85,10 +98,23 @@ func (r raw) seqMethod() string {
 }
 
 var (
-	sentBy   = regexp.MustCompile(`(?i)^SIP\s*/\s*[0-9.]+\s*/\s*[^\s]+\s+(\[[^\]]*\]|[^\s;:,]+)\s*(?::\s*([0-9]{1,5}))?`)
+	sentByRE = regexp.MustCompile(`(?i)^SIP\s*/\s*[0-9.]+\s*/\s*[^\s]+\s+(\[[^\]]*\]|[^\s;:,]+)\s*(?::\s*([0-9]{1,5}))?`)
 	rport    = regexp.MustCompile(`(?i);\s*rport\s*(;|$)`)
 	tagParam = regexp.MustCompile(`(?i);\s*tag\s*=`)
 )
+
+// sentBy is the host and port of the top Via: who sent the request (RFC 3261 18.1.1).
+func (r raw) sentBy() (host string, port int, ok bool) {
+	m := sentByRE.FindStringSubmatch(r.first("via"))
+	if m == nil {
+		return "", 0, false
+	}
+	port = 5060
+	if m[2] != "" {
+		port, _ = strconv.Atoi(m[2])
+	}
+	return strings.Trim(m[1], "[]"), port, true
+}
 
 // response builds an answer and the port it goes to on UDP: the one it came from if
 // that was asked for (RFC 3581), else that of its sent-by. Without a Via and what else
@@ -111,7 +137,7 @@ func (r raw) response(from net.Addr, status int, phrase string, extra []string) 
 		v := h.value
 		if vias++; vias == 1 {
 			top, rest, more := strings.Cut(v, ",")
-			m := sentBy.FindStringSubmatch(top)
+			m := sentByRE.FindStringSubmatch(top)
 			if m == nil {
 				return nil, 0, false
 			}

@@ -24,6 +24,8 @@ type IngressStats struct {
 	Held      uint64 // reads of a TCP connection made to wait for its peer's rate
 	Malformed uint64 // messages that are not SIP; those that could be answered count in Refused too
 	Refused   uint64 // requests answered without a transaction: 400, 405, 505
+	Shed      uint64 // new INVITEs answered 503 without a transaction, above InviteRate
+	Misled    uint64 // responses to requests that were not ours, dropped
 }
 
 // Ingress returns what an attachment did not take in.
@@ -31,7 +33,8 @@ func (ua *UA) Ingress(name string) (IngressStats, bool) {
 	for _, a := range ua.atts {
 		if a.o.Name == name {
 			s := a.screen
-			return IngressStats{s.peers.dropped.Load(), s.throttled.Load(), s.held.Load(), s.malformed.Load(), s.refused.Load()}, true
+			return IngressStats{s.peers.dropped.Load(), s.throttled.Load(), s.held.Load(), s.malformed.Load(), s.refused.Load(),
+				s.shed.Load(), s.misled.Load()}, true
 		}
 	}
 	return IngressStats{}, false
@@ -48,8 +51,13 @@ type screen struct {
 	rate   *limiter
 	ctx    context.Context // ends the waiting of TCP readers
 	reply  func(network string, to net.Addr, b []byte) error
+	record func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
+	// ours says whether a sent-by is what our requests have in Via; nil: whatever it is.
+	ours func(host string, port int) bool
+	// admit says whether a new INVITE can be taken; nil: all are.
+	admit func(raw) bool
 
-	throttled, held, malformed, refused atomic.Uint64
+	throttled, held, malformed, refused, shed, misled atomic.Uint64
 
 	mu      sync.Mutex
 	streams map[string]*stream // connections with an unfinished message, by both addresses
@@ -57,12 +65,12 @@ type screen struct {
 
 // stream is the beginning of a message on a TCP connection.
 type stream struct {
-	buf  []byte
-	seen time.Time
+	buf   []byte
+	since time.Time // when its first octets came
 }
 
-// streamIdle is when sipgo gives up a connection that says nothing: an older beginning
-// has no connection any more.
+// streamIdle is when sipgo gives up a connection of ours that says nothing: an older
+// beginning has no connection any more. (Those of peers are given up long before.)
 const streamIdle = 300 * time.Second
 
 var errStream = errors.New("no message boundary to go on from")
@@ -82,11 +90,16 @@ func (s *screen) filter(info sipgo.TransportReadProps, data []byte) ([]byte, err
 		if isKeepAlive(data) {
 			return nil, nil
 		}
-		if wait := s.rate.take(time.Now(), info.RemoteAddr, 1); wait > 0 {
-			s.rate.give(info.RemoteAddr, 1)
+		// What begins something new stops before what belongs to a call that there is.
+		spare := 0.25
+		if inCourse(data) {
+			spare = 0
+		}
+		if !s.rate.spend(time.Now(), addrOf(info.RemoteAddr), spare) {
 			s.throttled.Add(1)
 			return nil, nil
 		}
+		data = tidy(data)
 		if !s.pass(info, data) {
 			return nil, nil
 		}
@@ -95,12 +108,28 @@ func (s *screen) filter(info sipgo.TransportReadProps, data []byte) ([]byte, err
 	return s.stream(info, data)
 }
 
+// inCourse says whether a message belongs to something that was begun: a response, or a
+// request of a method that begins nothing.
+func inCourse(data []byte) bool {
+	word, _, _ := bytes.Cut(data[:min(len(data), 16)], []byte(" "))
+	switch string(word) {
+	case "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "NOTIFY", "SIP/2.0":
+		return true
+	}
+	return false
+}
+
 func isKeepAlive(data []byte) bool { return len(data) <= 4 && len(bytes.Trim(data, "\r\n\x00")) == 0 }
 
 // pass says whether sipgo will take this message. If not, it has been answered where
 // that is possible.
 func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	r := readRaw(data)
+	if len(r.headers) == maxRawHeaders || strings.EqualFold(info.Transport, "udp") && cutOff(r, data) {
+		s.malformed.Add(1)
+		s.refuse(info, r, 400, "Bad Request")
+		return false
+	}
 	if r.request() && !strings.EqualFold(r.version, "SIP/2.0") {
 		s.refuse(info, r, 505, "Version Not Supported")
 		return false
@@ -108,7 +137,11 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	// A CSeq of another method would find another request's transaction.
 	if err := s.parse(data); err != nil || r.request() && r.seqMethod() != r.method {
 		s.malformed.Add(1)
-		s.refuse(info, r, 400, "Bad Request")
+		if r.strange() { // what follows its scheme is nothing that we could judge
+			s.refuse(info, r, 416, "Unsupported URI Scheme")
+		} else {
+			s.refuse(info, r, 400, "Bad Request")
+		}
 		return false
 	}
 	if r.request() && !slices.Contains(methods, r.method) {
@@ -116,7 +149,39 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
 		return false
 	}
+	if !r.request() && s.ours != nil {
+		// A response goes to who sent the request (RFC 3261 18.1.2). A 2xx to somebody
+		// else's INVITE would make us send an ACK and a BYE.
+		if host, port, ok := r.sentBy(); !ok || !s.ours(host, port) {
+			s.misled.Add(1)
+			return false
+		}
+	}
+	if r.request() && s.ours != nil {
+		// It comes from us, says its Via: a loop. sipgo would answer over whatever connection
+		// was opened last.
+		if host, port, ok := r.sentBy(); ok && s.ours(host, port) {
+			s.malformed.Add(1)
+			s.refuse(info, r, 482, "Loop Detected")
+			return false
+		}
+	}
+	if r.method == "INVITE" && s.admit != nil && !tagParam.MatchString(r.first("to")) && !s.admit(r) {
+		s.shed.Add(1)
+		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)
+		return false
+	}
+	if s.record != nil {
+		s.record(info, data)
+	}
 	return true
+}
+
+// cutOff says whether a datagram ends before its body does (RFC 3261 18.3).
+func cutOff(r raw, data []byte) bool {
+	n, err := strconv.ParseUint(r.first("content-length"), 10, 31)
+	end := bytes.Index(data, []byte("\r\n\r\n"))
+	return err == nil && end >= 0 && uint64(len(data)-end-4) < n
 }
 
 func (s *screen) parse(data []byte) (err error) {
@@ -155,11 +220,12 @@ func (s *screen) refuse(info sipgo.TransportReadProps, r raw, status int, phrase
 func (s *screen) stream(info sipgo.TransportReadProps, data []byte) ([]byte, error) {
 	key := info.LocalAddr.String() + "|" + info.RemoteAddr.String()
 	now := time.Now()
+	since := now
 	s.mu.Lock()
 	if st := s.streams[key]; st != nil {
 		delete(s.streams, key)
-		if now.Sub(st.seen) < streamIdle {
-			data = append(st.buf, data...)
+		if now.Sub(st.since) < streamIdle {
+			data, since = append(st.buf, data...), st.since
 		}
 	} else {
 		data = bytes.Clone(data)
@@ -167,8 +233,13 @@ func (s *screen) stream(info sipgo.TransportReadProps, data []byte) ([]byte, err
 	s.mu.Unlock()
 	var out []byte
 	for len(data) > 0 {
-		n := len(data) - len(bytes.TrimLeft(data, "\r\n"))
-		out, data = append(out, data[:n]...), data[n:] // keep-alives are sipgo's to answer
+		if n := len(data) - len(bytes.TrimLeft(data, "\r\n")); n > 0 {
+			// Keep-alives are sipgo's to answer; more than one ping at once is no keep-alive.
+			if err := s.hold(info); err != nil {
+				return nil, err
+			}
+			out, data = append(out, data[:min(n, 4)]...), data[n:]
+		}
 		size, err := frame(data)
 		if err != nil || size > sipgo.ParseMaxMessageLength {
 			s.malformed.Add(1)
@@ -185,38 +256,58 @@ func (s *screen) stream(info sipgo.TransportReadProps, data []byte) ([]byte, err
 		if size == 0 {
 			break
 		}
-		if wait := s.rate.take(now, info.RemoteAddr, 1); wait > 0 {
-			// Not reading is how TCP tells a peer to be slower.
-			s.held.Add(1)
-			t := time.NewTimer(wait)
-			select {
-			case <-t.C:
-			case <-s.ctx.Done():
-				t.Stop()
-				return nil, s.ctx.Err()
-			}
+		if err := s.hold(info); err != nil {
+			return nil, err
 		}
-		if s.pass(info, data[:size]) {
-			out = append(out, data[:size]...)
+		if msg := tidy(data[:size:size]); s.pass(info, msg) {
+			out = append(out, msg...)
 		}
-		data = data[size:]
+		data, since = data[size:], now
 	}
 	if len(data) > 0 {
-		s.keep(key, data, now)
+		s.keep(key, data, since)
 	}
 	return out, nil
 }
 
+// hold takes a token of a TCP peer and waits for it if need be: not reading is how TCP
+// tells a peer to be slower.
+func (s *screen) hold(info sipgo.TransportReadProps) error {
+	wait := s.rate.take(time.Now(), addrOf(info.RemoteAddr), 1)
+	if wait == 0 {
+		return nil
+	}
+	s.held.Add(1)
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
 // keep remembers the beginning of a message until the next read.
-func (s *screen) keep(key string, data []byte, now time.Time) {
+func (s *screen) keep(key string, data []byte, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, st := range s.streams { // at most one for each connection that stopped half-way
-		if now.Sub(st.seen) >= streamIdle {
+		if time.Since(st.since) >= streamIdle {
 			delete(s.streams, k)
 		}
 	}
-	s.streams[key] = &stream{data, now}
+	s.streams[key] = &stream{data, since}
+}
+
+// begun is when the message began that a connection has sent a part of; zero if none.
+func (s *screen) begun(c net.Conn) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.streams[c.LocalAddr().String()+"|"+c.RemoteAddr().String()]; st != nil {
+		return st.since
+	}
+	return time.Time{}
 }
 
 // forget drops what a closed connection left unfinished.
@@ -274,36 +365,53 @@ func newLimiter(perSecond float64) *limiter {
 }
 
 // take takes n tokens and returns how long that is too early: 0 is in time.
-func (l *limiter) take(now time.Time, from net.Addr, n float64) time.Duration {
-	ip := addrOf(from)
+func (l *limiter) take(now time.Time, from netip.Addr, n float64) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.m[ip]
-	if b == nil {
-		if len(l.m) >= maxBuckets {
-			clear(l.m) // everybody starts with a full bucket again
-		}
-		b = &bucket{l.burst, now}
-		l.m[ip] = b
-	}
-	b.tokens = min(l.burst, b.tokens+now.Sub(b.at).Seconds()*l.rate) - n
-	b.at = now
+	b := l.fill(now, from)
+	b.tokens -= n
 	if b.tokens >= 0 {
 		return 0
 	}
 	return time.Duration(-b.tokens / l.rate * float64(time.Second))
 }
 
-// give takes back what take took, for what was dropped.
-func (l *limiter) give(from net.Addr, n float64) {
+// spend takes a token if there is one, and of what a full bucket holds the part spare is
+// left over.
+func (l *limiter) spend(now time.Time, from netip.Addr, spare float64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if b := l.m[addrOf(from)]; b != nil {
-		b.tokens += n
+	b := l.fill(now, from)
+	if b.tokens < 1+spare*l.burst {
+		return false
 	}
+	b.tokens--
+	return true
 }
 
+// fill is a peer's bucket as it is now.
+func (l *limiter) fill(now time.Time, from netip.Addr) *bucket {
+	b := l.m[from]
+	if b == nil {
+		if len(l.m) >= maxBuckets {
+			clear(l.m) // everybody starts with a full bucket again
+		}
+		b = &bucket{l.burst, now}
+		l.m[from] = b
+	}
+	b.tokens = min(l.burst, b.tokens+now.Sub(b.at).Seconds()*l.rate)
+	b.at = now
+	return b
+}
+
+// addrOf is the IP address of a peer; the zero Addr if it has none.
 func addrOf(a net.Addr) netip.Addr {
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		return a.AddrPort().Addr().Unmap().WithZone("")
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap().WithZone("")
+	}
 	ap, _ := netip.ParseAddrPort(a.String())
-	return ap.Addr().Unmap()
+	return ap.Addr().Unmap().WithZone("")
 }

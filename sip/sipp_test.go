@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,19 +71,20 @@ func TestSIPpAnswers(t *testing.T) {
 	}
 }
 
-// SIPp's own client calls us, with 100rel and PRACK, and is hung up on by nobody but
-// itself.
+// SIPp's own client calls us, with 100rel and PRACK, with and without preconditions, and is
+// hung up on by nobody but itself.
 func TestSIPpCalls(t *testing.T) {
 	sipp, err := exec.LookPath("sipp")
 	if err != nil {
 		t.Skip("SKIPPED: sipp is not installed (Debian: sip-tester)")
 	}
-	scenario, err := filepath.Abs("../testdata/sipp/uac-prack.xml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, transport := range []string{"udp", "tcp"} {
-		t.Run(transport, func(t *testing.T) {
+	for _, run := range []string{"uac-prack/udp", "uac-prack/tcp", "uac-precondition/udp", "uac-precondition/tcp"} {
+		t.Run(run, func(t *testing.T) {
+			name, transport, _ := strings.Cut(run, "/")
+			scenario, err := filepath.Abs("../testdata/sipp/" + name + ".xml")
+			if err != nil {
+				t.Fatal(err)
+			}
 			port, err := lab.SparePort()
 			if err != nil {
 				t.Fatal(err)
@@ -95,7 +97,10 @@ func TestSIPpCalls(t *testing.T) {
 				c.Ring()
 				c.Accept(Acceptance{SDP: []byte(answerSDP)})
 				return func(e Event) {
-					if e, ok := e.(Ended); ok {
+					switch e := e.(type) {
+					case Offer:
+						c.Reply(e.ID, []byte(answerSDP), 200)
+					case Ended:
 						ended <- e
 					}
 				}

@@ -95,7 +95,7 @@ func (a *attachment) open() error {
 			}
 			continue
 		}
-		guarded := &guardedListener{Listener: s.Closer.(net.Listener), peers: a.peers, screen: a.screen}
+		guarded := &guardedListener{Listener: s.Closer.(net.Listener), peers: a.peers, screen: a.screen, patience: defaultPatience}
 		a.wg.Go(func() {
 			if transport == "tls" {
 				_ = stack.TransportLayer().ServeTLS(tls.NewListener(guarded, server))

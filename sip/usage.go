@@ -329,6 +329,7 @@ type usageTable struct {
 	count    int
 	peers    map[netip.Addr]int
 	outsides map[string]*outside
+	firsts   map[string]bool // outside.first of each
 	shut     bool
 }
 
@@ -356,24 +357,29 @@ func (t *usageTable) leave(peer netip.Addr) {
 	}
 }
 
-// put remembers a dialog, unless there are too many.
-func (t *usageTable) put(o *outside) bool {
+// put remembers a dialog, unless there are too many or its first request came before by
+// another way (RFC 3261 8.2.2.2).
+func (t *usageTable) put(o *outside) verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.shut || len(t.outsides) >= maxUsages {
-		return false
+	switch {
+	case t.firsts[o.first]:
+		return verdict{status: 482}
+	case t.shut || len(t.outsides) >= maxUsages:
+		return overload()
 	}
 	if t.outsides == nil {
-		t.outsides = map[string]*outside{}
+		t.outsides, t.firsts = map[string]*outside{}, map[string]bool{}
 	}
-	t.outsides[o.key] = o
-	return true
+	t.outsides[o.key], t.firsts[o.first] = o, true
+	return verdict{}
 }
 
 func (t *usageTable) remove(o *outside) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.outsides, o.key)
+	delete(t.firsts, o.first)
 }
 
 // find is the dialog that a request names.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"sparkle/bridge"
+	"sparkle/bridge/cdr"
+	"sparkle/bridge/ladder"
 
 	"github.com/oapi-codegen/runtime"
 )
@@ -95,6 +97,42 @@ func (e SessionVia) Valid() bool {
 	}
 }
 
+// Defines values for ListCDRsParamsDirection.
+const (
+	Inbound  ListCDRsParamsDirection = "inbound"
+	Outbound ListCDRsParamsDirection = "outbound"
+)
+
+// Valid indicates whether the value is a known member of the ListCDRsParamsDirection enum.
+func (e ListCDRsParamsDirection) Valid() bool {
+	switch e {
+	case Inbound:
+		return true
+	case Outbound:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetLegTraceParamsFormat.
+const (
+	GetLegTraceParamsFormatJson GetLegTraceParamsFormat = "json"
+	GetLegTraceParamsFormatText GetLegTraceParamsFormat = "text"
+)
+
+// Valid indicates whether the value is a known member of the GetLegTraceParamsFormat enum.
+func (e GetLegTraceParamsFormat) Valid() bool {
+	switch e {
+	case GetLegTraceParamsFormatJson:
+		return true
+	case GetLegTraceParamsFormatText:
+		return true
+	default:
+		return false
+	}
+}
+
 // Attachment One connection to a carrier
 type Attachment = bridge.Attachment
 
@@ -103,6 +141,9 @@ type AttachmentTarget = bridge.AttachmentTarget
 
 // AudioMedia defines model for AudioMedia.
 type AudioMedia = bridge.AudioMedia
+
+// CDR A charging record; the same keys as in the files and in CSV. rx is from the phone
+type CDR = cdr.Record
 
 // CallResult leg or error
 type CallResult struct {
@@ -151,6 +192,9 @@ type FieldError struct {
 
 // JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 type JoinPolicy = bridge.JoinPolicy
+
+// Ladder defines model for Ladder.
+type Ladder = ladder.Ladder
 
 // LastOutcome Of the newest ended leg
 type LastOutcome = bridge.LastOutcome
@@ -357,11 +401,35 @@ type IdempotencyKey = string
 // IfNoneMatch defines model for IfNoneMatch.
 type IfNoneMatch = string
 
+// LegID defines model for LegID.
+type LegID = string
+
 // Limit defines model for Limit.
 type Limit = int
 
 // MemberID defines model for MemberID.
 type MemberID = string
+
+// ListCDRsParams defines parameters for ListCDRs.
+type ListCDRsParams struct {
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// From Ended then or later
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ended before
+	To         *time.Time               `form:"to,omitempty" json:"to,omitempty"`
+	Conference *string                  `form:"conference,omitempty" json:"conference,omitempty"`
+	Attachment *string                  `form:"attachment,omitempty" json:"attachment,omitempty"`
+	Direction  *ListCDRsParamsDirection `form:"direction,omitempty" json:"direction,omitempty"`
+	Outcome    *string                  `form:"outcome,omitempty" json:"outcome,omitempty"`
+}
+
+// ListCDRsParamsDirection defines parameters for ListCDRs.
+type ListCDRsParamsDirection string
 
 // ListConferencesParams defines parameters for ListConferences.
 type ListConferencesParams struct {
@@ -413,6 +481,15 @@ type GetPreviewParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// GetLegTraceParams defines parameters for GetLegTrace.
+type GetLegTraceParams struct {
+	Format *GetLegTraceParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+	Full   *bool                    `form:"full,omitempty" json:"full,omitempty"`
+}
+
+// GetLegTraceParamsFormat defines parameters for GetLegTrace.
+type GetLegTraceParamsFormat string
+
 // CreateConferenceJSONRequestBody defines body for CreateConference for application/json ContentType.
 type CreateConferenceJSONRequestBody = NewConference
 
@@ -442,6 +519,9 @@ type ServerInterface interface {
 	// ListAttachments The connections to carriers
 	// (GET /v1/attachments)
 	ListAttachments(w http.ResponseWriter, r *http.Request)
+	// ListCDRs Charging records, in order of their numbers
+	// (GET /v1/cdrs)
+	ListCDRs(w http.ResponseWriter, r *http.Request, params ListCDRsParams)
 	// ListConferences The conferences the caller may see, newest first
 	// (GET /v1/conferences)
 	ListConferences(w http.ResponseWriter, r *http.Request, params ListConferencesParams)
@@ -496,6 +576,9 @@ type ServerInterface interface {
 	// SetWhisper Let one be heard by some only
 	// (PUT /v1/conferences/{c}/whisper)
 	SetWhisper(w http.ResponseWriter, r *http.Request, c ConferenceID)
+	// GetLegTrace The SIP messages of a leg, as a ladder
+	// (GET /v1/legs/{leg}/trace)
+	GetLegTrace(w http.ResponseWriter, r *http.Request, leg LegID, params GetLegTraceParams)
 	// DeleteSession Log out
 	// (DELETE /v1/sessions)
 	DeleteSession(w http.ResponseWriter, r *http.Request)
@@ -521,6 +604,130 @@ func (siw *ServerInterfaceWrapper) ListAttachments(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListAttachments(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListCDRs operation middleware
+func (siw *ServerInterfaceWrapper) ListCDRs(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCDRsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "conference" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "conference", r.URL.Query(), &params.Conference, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "conference"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "conference", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "attachment" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "attachment", r.URL.Query(), &params.Attachment, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "attachment"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "attachment", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "direction" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "direction", r.URL.Query(), &params.Direction, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "direction"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "direction", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "outcome" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outcome", r.URL.Query(), &params.Outcome, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "outcome"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "outcome", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListCDRs(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1236,6 +1443,61 @@ func (siw *ServerInterfaceWrapper) SetWhisper(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// GetLegTrace operation middleware
+func (siw *ServerInterfaceWrapper) GetLegTrace(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "leg" -------------
+	var leg LegID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "leg", r.PathValue("leg"), &leg, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "leg", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetLegTraceParams
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "full" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "full", r.URL.Query(), &params.Full, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "full"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "full", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLegTrace(w, r, leg, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // DeleteSession operation middleware
 func (siw *ServerInterfaceWrapper) DeleteSession(w http.ResponseWriter, r *http.Request) {
 
@@ -1420,6 +1682,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/v1/conferences/{c}/whisper", wrapper.SetWhisper)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/preview.jpg", wrapper.GetPreview)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/attachments", wrapper.ListAttachments)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/legs/{leg}/trace", wrapper.GetLegTrace)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/cdrs", wrapper.ListCDRs)
 
 	return m
 }
@@ -1463,6 +1727,64 @@ type ListAttachmentsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListAttachmentsdefaultApplicationProblemPlusJSONResponse) VisitListAttachmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCDRsRequestObject struct {
+	Params ListCDRsParams
+}
+
+type ListCDRsResponseObject interface {
+	VisitListCDRsResponse(w http.ResponseWriter) error
+}
+
+type ListCDRs200ResponseHeaders struct {
+	Link *string
+}
+
+type ListCDRs200JSONResponse struct {
+	Body struct {
+		Items []CDR `json:"items"`
+
+		// NextCursor Absent on the last page
+		NextCursor *string `json:"next_cursor,omitempty"`
+	}
+	Headers ListCDRs200ResponseHeaders
+}
+
+func (response ListCDRs200JSONResponse) VisitListCDRsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCDRsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response ListCDRsdefaultApplicationProblemPlusJSONResponse) VisitListCDRsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2336,6 +2658,61 @@ func (response SetWhisperdefaultApplicationProblemPlusJSONResponse) VisitSetWhis
 	return err
 }
 
+type GetLegTraceRequestObject struct {
+	Leg    LegID `json:"leg"`
+	Params GetLegTraceParams
+}
+
+type GetLegTraceResponseObject interface {
+	VisitGetLegTraceResponse(w http.ResponseWriter) error
+}
+
+type GetLegTrace200JSONResponse Ladder
+
+func (response GetLegTrace200JSONResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLegTrace200TextResponse string
+
+func (response GetLegTrace200TextResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/plain")
+	w.WriteHeader(200)
+
+	_, err := w.Write([]byte(fmt.Sprint(response)))
+	return err
+}
+
+type GetLegTracedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response GetLegTracedefaultApplicationProblemPlusJSONResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DeleteSessionRequestObject struct {
 }
 
@@ -2472,6 +2849,9 @@ type StrictServerInterface interface {
 	// ListAttachments The connections to carriers
 	// (GET /v1/attachments)
 	ListAttachments(ctx context.Context, request ListAttachmentsRequestObject) (ListAttachmentsResponseObject, error)
+	// ListCDRs Charging records, in order of their numbers
+	// (GET /v1/cdrs)
+	ListCDRs(ctx context.Context, request ListCDRsRequestObject) (ListCDRsResponseObject, error)
 	// ListConferences The conferences the caller may see, newest first
 	// (GET /v1/conferences)
 	ListConferences(ctx context.Context, request ListConferencesRequestObject) (ListConferencesResponseObject, error)
@@ -2526,6 +2906,9 @@ type StrictServerInterface interface {
 	// SetWhisper Let one be heard by some only
 	// (PUT /v1/conferences/{c}/whisper)
 	SetWhisper(ctx context.Context, request SetWhisperRequestObject) (SetWhisperResponseObject, error)
+	// GetLegTrace The SIP messages of a leg, as a ladder
+	// (GET /v1/legs/{leg}/trace)
+	GetLegTrace(ctx context.Context, request GetLegTraceRequestObject) (GetLegTraceResponseObject, error)
 	// DeleteSession Log out
 	// (DELETE /v1/sessions)
 	DeleteSession(ctx context.Context, request DeleteSessionRequestObject) (DeleteSessionResponseObject, error)
@@ -2593,6 +2976,32 @@ func (sh *strictHandler) ListAttachments(w http.ResponseWriter, r *http.Request)
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListAttachmentsResponseObject); ok {
 		if err := validResponse.VisitListAttachmentsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListCDRs operation middleware
+func (sh *strictHandler) ListCDRs(w http.ResponseWriter, r *http.Request, params ListCDRsParams) {
+	var request ListCDRsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCDRs(ctx, request.(ListCDRsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCDRs")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListCDRsResponseObject); ok {
+		if err := validResponse.VisitListCDRsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -3122,6 +3531,33 @@ func (sh *strictHandler) SetWhisper(w http.ResponseWriter, r *http.Request, c Co
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetWhisperResponseObject); ok {
 		if err := validResponse.VisitSetWhisperResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetLegTrace operation middleware
+func (sh *strictHandler) GetLegTrace(w http.ResponseWriter, r *http.Request, leg LegID, params GetLegTraceParams) {
+	var request GetLegTraceRequestObject
+
+	request.Leg = leg
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLegTrace(ctx, request.(GetLegTraceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLegTrace")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLegTraceResponseObject); ok {
+		if err := validResponse.VisitGetLegTraceResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -33,6 +33,8 @@ type Service interface {
 	EndWhisper(ctx context.Context, a bridge.Actor, conference string) error
 	Preview(ctx context.Context, a bridge.Actor, conference string) (bridge.Preview, error)
 	Legs(ctx context.Context, a bridge.Actor, conference, member string, limit int, cursor string) (items []bridge.Leg, next string, err error)
+	// LegTrace is of a live leg or one that ended not long ago.
+	LegTrace(ctx context.Context, a bridge.Actor, leg string, full bool) (bridge.LegTrace, error)
 
 	Attachments(context.Context) []sip.AttachmentState
 	// Subscribe: conference "" is all that the actor may see; after "" starts with a snapshot.

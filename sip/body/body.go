@@ -35,7 +35,7 @@ const (
 type Part struct {
 	Type        string // media type in lower case, without parameters
 	Disposition string // of Content-Disposition in lower case; "" not said
-	Optional    bool   // handling=optional: who does not know it passes it over
+	Handling    string // of Content-Disposition: optional (who does not know it passes it over), required, or ""
 	ID          string // of Content-ID, without the angle brackets
 	Data        []byte
 }
@@ -100,7 +100,7 @@ func part(kind string, h Header, data []byte) (Part, error) {
 		if err != nil {
 			return p, ErrSyntax
 		}
-		p.Disposition, p.Optional = d, strings.EqualFold(params["handling"], "optional")
+		p.Disposition, p.Handling = d, strings.ToLower(params["handling"])
 	}
 	switch strings.ToLower(strings.TrimSpace(h.Encoding)) {
 	case "", "binary", "8bit", "7bit": // as it is; SIP is 8-bit clean

@@ -48,11 +48,11 @@ func TestParse(t *testing.T) {
 		{"one", Header{Type: "Application/SDP;charset=utf-8"}, []byte("v=0"), []Part{{Type: SDP, Data: []byte("v=0")}}, nil},
 		{"two", multi, mixed(sdpPart, listPart+"<x/>"), []Part{
 			{Type: SDP, Disposition: "session", Data: []byte("v=0")},
-			{Type: ResourceLists, Disposition: "recipient-list", ID: "a@b", Data: []byte("<x/>")}}, nil},
+			{Type: ResourceLists, Disposition: "recipient-list", Handling: "required", ID: "a@b", Data: []byte("<x/>")}}, nil},
 		{"nested", multi, mixed("Content-Type: multipart/alternative;boundary=yy\n\n--yy\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--yy--"),
 			[]Part{{Type: SDP, Data: []byte("v=0")}}, nil},
 		{"optional, base64", multi, mixed("Content-Type: application/isup\nContent-Disposition: signal;handling=optional\nContent-Transfer-Encoding: base64\n\n" +
-			base64.StdEncoding.EncodeToString([]byte("\x01\x00"))), []Part{{Type: "application/isup", Disposition: "signal", Optional: true, Data: []byte("\x01\x00")}}, nil},
+			base64.StdEncoding.EncodeToString([]byte("\x01\x00"))), []Part{{Type: "application/isup", Disposition: "signal", Handling: "optional", Data: []byte("\x01\x00")}}, nil},
 		{"no type in a part", multi, mixed("X: y\n\nhello"), []Part{{Type: "text/plain", Data: []byte("hello")}}, nil},
 		{"no boundary", Header{Type: "multipart/mixed"}, mixed(sdpPart), nil, ErrSyntax},
 		{"other boundary", Header{Type: "multipart/mixed;boundary=zz"}, mixed(sdpPart), nil, ErrSyntax},

@@ -43,13 +43,12 @@ type street struct {
 	forgets             bool // it forgets to answer ours
 	heard2xx, over, bye bool // it believes to be connected; it believes it is over; it said so
 	failed              int  // the final failure it heard
-	acks, byesHeard     int
+	byesHeard           int
 	ackSeen             bool // an ACK reached us
 	accepted            time.Time
 	impatient           bool // somebody gives up, or does not care
 
 	outstanding uint64 // RSeq whose PRACK has not reached us; 0 none
-	first       bool
 }
 
 func (s *street) after(d time.Duration, f func()) {
@@ -440,4 +439,132 @@ func TestRandomIncoming(t *testing.T) {
 			t.Errorf("%q came %d times in %d runs: %v", want, outcomes[want], runs, outcomes)
 		}
 	}
+}
+
+// FuzzIncoming: whatever a caller sends, and whatever the owner does meanwhile, a call
+// that comes in neither panics nor tells Ended twice, and says one final response.
+func FuzzIncoming(f *testing.F) {
+	const head = "From: <sip:a@b>;tag=a\r\nTo: <sip:c@d>;tag=us\r\nCall-ID: 1\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nContact: <sip:a@h>\r\n"
+	body := func(sdp string) string {
+		return fmt.Sprintf("Content-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%s", len(sdp), sdp)
+	}
+	const qos = "m=audio 1 x\r\na=curr:qos local none\r\na=des:qos mandatory local sendrecv\r\n"
+	for _, s := range []struct{ invite, then, script string }{
+		{"INVITE sip:c@d SIP/2.0\r\nCSeq: 1 INVITE\r\nSupported: 100rel, precondition\r\nAllow: UPDATE\r\n" + head + body(qos),
+			"PRACK sip:c@d SIP/2.0\r\nCSeq: 2 PRACK\r\nRAck: 1 1 INVITE\r\n" + head + body(qos), "ramRAm"},
+		{"INVITE sip:c@d SIP/2.0\r\nCSeq: 1 INVITE\r\nRequire: 100rel\r\n" + head + body(""),
+			"ACK sip:c@d SIP/2.0\r\nCSeq: 1 ACK\r\n" + head + body("v=0"), "armthp"},
+		{"INVITE sip:c@d SIP/2.0\r\nCSeq: 1 INVITE\r\nSession-Expires: 4000000000;refresher=uas\r\n" + head + body("v=0"),
+			"INVITE sip:c@d SIP/2.0\r\nCSeq: 2 INVITE\r\n" + head + body("v=0"), "aARtmtptcx"},
+		{"INVITE sip:c@d SIP/2.0\r\nCSeq: 1 INVITE\r\nRecord-Route: <sip:p>\r\n" + head + body("v=0"),
+			"REFER sip:c@d SIP/2.0\r\nCSeq: 9 REFER\r\nRefer-To: <sip:x@y>\r\n" + head + body(""), "aAmTuqth"},
+	} {
+		f.Add(s.invite, s.then, s.script)
+	}
+	parser := sip.NewParser()
+	parse := func(s string) *sip.Request {
+		m, err := parser.ParseSIP([]byte(s))
+		if err != nil {
+			return nil
+		}
+		req, ok := m.(*sip.Request)
+		if !ok || req.From() == nil || req.To() == nil || req.CallID() == nil || req.Via() == nil || req.CSeq() == nil || req.CSeq().MethodName != req.Method {
+			return nil // the front door lets none of these in
+		}
+		return req
+	}
+	f.Fuzz(func(t *testing.T, invite, then, script string) {
+		req, next := parse(invite), parse(then)
+		if req == nil || !req.IsInvite() || len(script) > 200 {
+			return
+		}
+		o := options()
+		o.Rand = func() float64 { return 0 }
+		if status, _ := Refusal(o, req); status != 0 {
+			return
+		}
+		c, now := NewIncoming(o, req, "INV"), time.Unix(0, 0)
+		ended, final, seq := 0, 0, uint32(1)
+		step := func(in Input) {
+			for _, a := range c.Step(now, in) {
+				switch a := a.(type) {
+				case Emit:
+					if _, ok := a.Event.(Ended); ok {
+						ended++
+					}
+				case Send:
+					_ = a.Req.String()
+				case Ack:
+					_ = a.Req.String()
+				case Respond:
+					_ = a.Res.String()
+					if code := a.Res.StatusCode; a.Tx == "INV" && code >= 200 {
+						if final != 0 && (final != code || final >= 300) {
+							t.Errorf("%d after %d", code, final)
+						}
+						final = code
+					}
+				}
+			}
+		}
+		tick := func() {
+			if at := c.Next(); !at.IsZero() {
+				now = at
+				step(Tick{})
+			}
+		}
+		step(Start{})
+		for _, word := range script {
+			switch word {
+			case 'r':
+				step(Ring{})
+			case 'a':
+				step(Accept{SDP: []byte("v=0\r\no=- 1 1 x\r\nm=audio 1 x\r\n")})
+			case 'x':
+				step(Reject{Status: 486})
+			case 'h':
+				step(Hangup{Why: "hung_up"})
+			case 'c':
+				step(Cancelled{Tx: "INV"})
+			case 'p':
+				step(Propose{SDP: []byte("v=0")})
+			case 'R':
+				step(Reply{ID: c.offerID, SDP: []byte("m=audio 1 x\r\n"), Status: 200})
+			case 'T':
+				step(Tell{ID: c.otherID, Status: 202})
+			case 'u':
+				step(Use{1})
+			case 'q':
+				step(Ask{ID: 1, Method: sip.NOTIFY})
+			case 't':
+				tick()
+			case 'A': // the ACK that is waited for
+				ack := sip.NewRequest(sip.ACK, req.Recipient)
+				ack.AppendHeader(sip.HeaderClone(req.From()))
+				ack.AppendHeader(sip.HeaderClone(req.To()))
+				ack.AppendHeader(&sip.CSeqHeader{SeqNo: req.CSeq().SeqNo, MethodName: sip.ACK})
+				step(Request{Req: ack})
+			case 'm':
+				if next == nil {
+					continue
+				}
+				m := next.Clone()
+				if seq++; m.Method != sip.ACK {
+					m.CSeq().SeqNo += seq
+				}
+				step(Request{Req: m, Tx: seq})
+			}
+		}
+		step(Use{0})
+		step(Hangup{Why: "x"})
+		for range 200 {
+			tick()
+		}
+		if ended != 1 {
+			t.Errorf("Ended came %d times", ended)
+		}
+		if at := c.Next(); !at.IsZero() {
+			t.Errorf("a timer is left: %v", at)
+		}
+	})
 }

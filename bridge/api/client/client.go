@@ -18,6 +18,8 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/api"
+	"sparkle/bridge/cdr"
+	"sparkle/bridge/ladder"
 )
 
 // maxAnswer bounds an answer that is read whole.
@@ -113,6 +115,12 @@ func (c *Client) Conferences(ctx context.Context) ([]bridge.Conference, error) {
 // RenameConference changes the name.
 func (c *Client) RenameConference(ctx context.Context, id, name string) (x bridge.Conference, err error) {
 	return x, c.call(ctx, "PATCH", conf(id), api.ConferencePatch{Name: &name}, &x)
+}
+
+// UpdateConference changes what a conference is called by and whom it lets in; nil fields
+// stay.
+func (c *Client) UpdateConference(ctx context.Context, id string, p api.ConferencePatch) (x bridge.Conference, err error) {
+	return x, c.call(ctx, "PATCH", conf(id), p, &x)
 }
 
 // DeleteConference ends a conference and forgets its roster.
@@ -223,6 +231,18 @@ func (c *Client) Preview(ctx context.Context, conference string) ([]byte, error)
 func (c *Client) Attachments(ctx context.Context) ([]api.Attachment, error) {
 	var out struct{ Items []api.Attachment }
 	err := c.call(ctx, "GET", "/v1/attachments", nil, &out)
+	return out.Items, err
+}
+
+// Trace are the SIP messages of a leg; full has them whole, with numbers.
+func (c *Client) Trace(ctx context.Context, leg string, full bool) (x ladder.Ladder, err error) {
+	return x, c.call(ctx, "GET", fmt.Sprintf("/v1/legs/%s/trace?full=%v", url.PathEscape(leg), full), nil, &x)
+}
+
+// CDRs are up to 200 charging records after a sequence number.
+func (c *Client) CDRs(ctx context.Context, after uint64) ([]cdr.Record, error) {
+	var out struct{ Items []cdr.Record }
+	err := c.call(ctx, "GET", fmt.Sprintf("/v1/cdrs?limit=200&cursor=%d", after), nil, &out)
 	return out.Items, err
 }
 

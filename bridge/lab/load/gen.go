@@ -21,6 +21,7 @@ const (
 
 // script is what happens when, in frames from the start.
 type script struct {
+	room             int // legs of a conference
 	talkers, turn    int // frames of a turn
 	warm, end        int // the window is [warm, end)
 	onsets, firstTry int // frame of the first onset
@@ -29,7 +30,7 @@ type script struct {
 
 func newScript(o Options) script {
 	frames := func(d time.Duration) int { return max(1, int(d/frameTime)) }
-	s := script{talkers: o.Talkers, turn: frames(o.Turn), warm: frames(o.Warm), onsets: o.Onsets}
+	s := script{room: o.Room, talkers: o.Talkers, turn: frames(o.Turn), warm: frames(o.Warm), onsets: o.Onsets}
 	s.end = s.warm + frames(o.Window)
 	s.over = s.end + 5 // the last frames come back
 	if o.Onsets > 0 {
@@ -50,8 +51,8 @@ func (s *script) onset(n int) (which, at int) {
 // talks says whether phone i of total speaks in frame n.
 func (s *script) talks(i, total, n int) bool {
 	if n < s.end {
-		first := n / s.turn * s.talkers % total
-		return (i-first+total)%total < s.talkers
+		first := n / s.turn * s.talkers % s.room
+		return (i%s.room-first+s.room)%s.room < s.talkers
 	}
 	which, at := s.onset(n)
 	return which >= 0 && at < onsetTalk && i == onsetTalker(which, total)
@@ -73,6 +74,7 @@ type generator struct {
 	script   script
 	pid      int
 	realtime bool
+	pinned   bool
 
 	media, control [phases]*socket
 	phones         []phone
@@ -91,7 +93,7 @@ type generator struct {
 
 func newGenerator(o Options, m *material) (*generator, error) {
 	g := &generator{
-		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime,
+		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime, pinned: o.Pinned,
 		phones: make([]phone, o.Legs), byPort: make([]int32, 1<<16), res: &Result{}, talker: -1,
 		reached: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -129,10 +131,14 @@ func (g *generator) close() {
 // run plays the script to its end, or until stop. It keeps its thread to itself.
 func (g *generator) run() {
 	defer close(g.done)
-	runtime.LockOSThread() // not unlocked: a thread with SCHED_FIFO ends with us
+	runtime.LockOSThread() // not unlocked: a thread with SCHED_FIFO, or a core, ends with us
 	if g.realtime {
 		g.res.GenRealtime = goRealtime()
-	} else {
+	}
+	if g.pinned {
+		_ = pin(0, 1) // on a machine with one core there is nothing to choose
+	}
+	if !g.realtime && !g.pinned {
 		defer runtime.UnlockOSThread()
 	}
 	deadline := clock(unix.CLOCK_MONOTONIC) + int64(frameTime)
@@ -218,7 +224,7 @@ func (g *generator) arm() {
 		if r.armed {
 			g.res.Unheard++
 		}
-		r.armed = r.seen && !r.speech && i != g.talker
+		r.armed = r.seen && !r.loud && i != g.talker && i/g.script.room == g.talker/g.script.room
 	}
 	g.res.Onsets++
 	g.onsetAt = clock(unix.CLOCK_REALTIME)
@@ -256,7 +262,7 @@ func (g *generator) take(p *phone, b []byte, at int64) {
 	if counting && v.spread >= 0 {
 		g.res.Spread.Add(time.Duration(v.spread))
 	}
-	if p.rx.armed && v.speech && at > g.onsetAt {
+	if p.rx.armed && v.loud && at > g.onsetAt {
 		p.rx.armed = false
 		g.res.Delay.Add(time.Duration(at - g.onsetAt))
 	}

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sparkle/media/codec/amr"
 	"sparkle/media/rtp"
 )
 
@@ -49,6 +50,8 @@ func (p *phone) next(c *Codec, m *material, n uint32, talk bool) []byte {
 type receiver struct {
 	seen   bool
 	speech bool // the last frame was
+	loud   bool // and loud
+	gains  amr.Loudness
 	seq    uint16
 	ts     uint32
 	time   int64 // ts, unwrapped, in ns since the first packet
@@ -63,8 +66,12 @@ type receiver struct {
 type verdict struct {
 	spread int64 // ns after the leg's schedule; -1: none, as it is late itself or the first
 	speech bool
+	loud   bool
 	ok     bool
 }
+
+// loudLevel tells the talkers' speech from the others' noise, dBov.
+const loudLevel = -45
 
 // lateLimit is when a frame comes too late: another should be playing.
 const lateLimit = int64(frameTime)
@@ -77,6 +84,7 @@ func (r *receiver) take(c *Codec, b []byte, at int64, count bool) verdict {
 	}
 	seq, ts := binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[4:])
 	v := verdict{speech: c.speech(b[rtp.HeaderSize:]), ok: true, spread: -1}
+	v.loud = v.speech && c.level(&r.gains, b[rtp.HeaderSize:]) > loudLevel
 	if !r.seen {
 		r.seen, r.base = true, at
 	} else {
@@ -111,7 +119,7 @@ func (r *receiver) take(c *Codec, b []byte, at int64, count bool) verdict {
 	if count {
 		r.frames++
 	}
-	r.seq, r.ts, r.speech, r.last = seq, ts, v.speech, at
+	r.seq, r.ts, r.speech, r.loud, r.last = seq, ts, v.speech, v.loud, at
 	return v
 }
 

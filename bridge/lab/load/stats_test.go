@@ -52,7 +52,7 @@ func TestHistogramBeyondItsEnds(t *testing.T) {
 
 func TestScript(t *testing.T) {
 	o := Options{Legs: 10, Talkers: 3, Turn: 100 * time.Millisecond, Warm: 200 * time.Millisecond, Window: time.Second, Onsets: 4}
-	s := newScript(o)
+	s := newScript(o.withDefaults())
 	if s.warm != 10 || s.end != 60 {
 		t.Errorf("window is [%d,%d), want [10,60)", s.warm, s.end)
 	}
@@ -83,7 +83,7 @@ func TestScript(t *testing.T) {
 	if len(started) != 4 {
 		t.Errorf("%d different talkers in 4 onsets", len(started))
 	}
-	none := newScript(Options{Legs: 2, Talkers: 2, Turn: frameTime, Warm: frameTime, Window: frameTime})
+	none := newScript(Options{Legs: 2, Room: 2, Talkers: 2, Turn: frameTime, Warm: frameTime, Window: frameTime})
 	for n := range none.over {
 		if which, _ := none.onset(n); which >= 0 {
 			t.Errorf("frame %d belongs to an onset, there are none", n)

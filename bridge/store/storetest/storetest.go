@@ -180,6 +180,18 @@ func Run(t *testing.T, open func(*testing.T) (s bridge.Store, reopen func() brid
 			t.Errorf("another conference's legs: %v, %v", items, err)
 		}
 	})
+	t.Run("a leg goes from the lobby to its conference and member", func(t *testing.T) {
+		s, reopen := open(t)
+		lobby, m := Member("conf_lobby", 0), Member("conf_0001", 1)
+		lobby.ID = ""
+		s.QueueLeg(bridge.LegRecord{Leg: EndedLeg(lobby, 1)})
+		s = reopen()
+		s.QueueLeg(bridge.LegRecord{Leg: EndedLeg(m, 1), Number: m.Number})
+		s = reopen()
+		if items, _, err := s.Legs(ctx, m.Conference, m.ID, 7, ""); len(items) != 1 || err != nil {
+			t.Errorf("the member's legs: %v, %v", items, err)
+		}
+	})
 	t.Run("a caller who gives up is not kept", func(t *testing.T) {
 		s, _ := open(t)
 		done, cancel := context.WithCancel(ctx)
