@@ -16,8 +16,8 @@ import (
 
 // DSCP of what we send: EF for voice, AF41 for video (IMS.md §5.5).
 const (
-	dscpAudio = 46
-	dscpVideo = 34
+	DSCPAudio = 46
+	DSCPVideo = 34
 )
 
 // makeOffer writes our offer, the first or one that follows, and remembers it.
@@ -128,7 +128,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			Remote: remote(a.Remote, l.profile), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
 			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
 			Send: a.Send, Recv: a.Recv, Dtx: true, RtcpRsBps: positive(a.RS), RtcpRrBps: positive(a.RR),
-			RtcpOff: a.RTCPOff(), Dscp: dscpAudio,
+			RtcpOff: a.RTCPOff(), Dscp: DSCPAudio,
 		}
 		for _, mode := range a.ModeSet {
 			out.Audio.ModeSet = append(out.Audio.ModeSet, uint32(mode))
@@ -141,7 +141,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
 			CvoExtension: uint32(v.CVO), RtcpRsBps: positive(v.RS), RtcpRrBps: positive(v.RR),
-			RtcpOff: v.RTCPOff(), Dscp: dscpVideo,
+			RtcpOff: v.RTCPOff(), Dscp: DSCPVideo,
 		}
 	}
 	return out

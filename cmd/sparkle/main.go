@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors: true,
 	}
 	root.AddCommand(serveCommand(), demoCommand(), labCommand(), benchCommand(), soakCommand(),
-		configCommand(), apikeyCommand(), attachmentsCommand(), traceCommand(), cdrCommand(), mediaCommand(), videoCommand())
+		configCommand(), apikeyCommand(), attachmentsCommand(), traceCommand(), doctorCommand(), cdrCommand(), mediaCommand(), videoCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
