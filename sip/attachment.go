@@ -509,6 +509,8 @@ func (a *attachment) close(ctx context.Context) {
 
 // shut closes the sockets and waits for the goroutines on them.
 func (a *attachment) shut() {
+	// sipgo opens a socket of its own for a message that it gets to after its listener is gone.
+	a.screen.shut.Store(true)
 	a.cancel()
 	a.mu.Lock()
 	a.clock.Stop()
