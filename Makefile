@@ -27,7 +27,7 @@ define apt-install
 	fi
 endef
 
-.PHONY: demo ims-lab test bench soak build quiet-build web web-deps deps deps-test lint fmt generate prompts clean
+.PHONY: demo ims-lab test bench bench-full soak build quiet-build web web-deps deps deps-test lint fmt generate prompts clean
 
 ## demo: build everything, start the daemon with the lab, call eight phones
 demo: quiet-build
@@ -79,6 +79,10 @@ test: deps-test build lint
 ## bench: the performance table
 bench: quiet-build
 	@exec $(BIN) bench $(ARGS)
+
+## bench-full: how many legs one core carries, case by case
+bench-full: quiet-build
+	@exec $(BIN) bench --limits $(ARGS)
 
 ## soak: an hour of calls, and what the processes hold meanwhile (ARGS="--for 10m --rate 20")
 soak: quiet-build

@@ -137,14 +137,14 @@ func (p *past) put(f *frame) {
 	x.ft, x.bad, x.n = f.ft, f.bad, copy(x.data[:], f.bits)
 }
 
-// newest of at least one.
-func (p *past) newest() (f *struct {
-	ft   uint8
-	bad  bool
-	n    int
-	data [frameMax]byte
-}) {
-	return &p.frames[(p.at+p.n-1)%len(p.frames)]
+// newest is the last of them that has anything in it, nil if there is none.
+func (p *past) newest() []byte {
+	for i := p.n - 1; i >= 0; i-- {
+		if x := &p.frames[(p.at+i)%len(p.frames)]; x.n > 0 {
+			return x.data[:x.n]
+		}
+	}
+	return nil
 }
 
 // gate lets packets of one socket in, by their source.

@@ -147,16 +147,11 @@ func (l *leg) takes(x *leg) bool {
 // gap would look like a pause.
 func (l *leg) pass(n uint64) {
 	x := l.via
-	switch x.cur.verdict {
-	case jitter.Silence:
-		if n >= l.sidAt+2*sidEvery { // nor is there comfort noise
+	if x.cur.verdict == jitter.Silence {
+		if !l.kind.dtx || n >= l.sidAt+2*sidEvery { // nor is there comfort noise
 			l.sendSilence(n)
 		}
 		return
-	case jitter.Conceal:
-		if !l.kind.amr() && x.past.n == 0 {
-			return
-		}
 	}
 	e := x.forward(n)
 	if l.kind.amr() && e.ft <= 8 && l.isSpeech(e.ft) {
@@ -176,9 +171,11 @@ func (l *leg) forward(n uint64) *encoded {
 	case c.verdict != jitter.Conceal:
 		l.fwd.set(c.ft, c.bits)
 		l.fwd.bad = c.bad
-	case !l.kind.amr(): // once more what was heard last
-		p := l.past.newest()
-		l.fwd.set(ftSpeech, p.data[:p.n])
+	case !l.kind.amr(): // once more what was heard last, while that is fresh
+		l.fwd.set(ftSpeech, l.st.silence.frames[0].bits)
+		if last := l.past.newest(); last != nil {
+			l.fwd.set(ftSpeech, last)
+		}
 	case l.kind.wide():
 		l.fwd.set(amr.SpeechLost, nil)
 	default:

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -228,11 +229,12 @@ func TestKeep(t *testing.T) {
 	w := open(t, Options{Dir: dir, Keep: time.Hour})
 	w.Charge(ended("leg_1"))
 	w.Close()
-	w = open(t, Options{Dir: dir, Keep: time.Hour})
+	var later atomic.Int64
+	w = open(t, Options{Dir: dir, Keep: time.Hour, now: func() time.Time { return time.Now().Add(time.Duration(later.Load())) }})
 	defer w.Close()
 	w.expire()
 	inOrder(t, all(t, dir), 1)
-	w.o.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	later.Store(int64(2 * time.Hour))
 	w.expire()
 	if got := all(t, dir); len(got) != 0 {
 		t.Errorf("%d records are still there", len(got))

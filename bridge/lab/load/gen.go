@@ -74,6 +74,7 @@ type generator struct {
 	script   script
 	pid      int
 	realtime bool
+	pinned   bool
 
 	media, control [phases]*socket
 	phones         []phone
@@ -92,7 +93,7 @@ type generator struct {
 
 func newGenerator(o Options, m *material) (*generator, error) {
 	g := &generator{
-		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime,
+		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime, pinned: o.Pinned,
 		phones: make([]phone, o.Legs), byPort: make([]int32, 1<<16), res: &Result{}, talker: -1,
 		reached: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -130,10 +131,14 @@ func (g *generator) close() {
 // run plays the script to its end, or until stop. It keeps its thread to itself.
 func (g *generator) run() {
 	defer close(g.done)
-	runtime.LockOSThread() // not unlocked: a thread with SCHED_FIFO ends with us
+	runtime.LockOSThread() // not unlocked: a thread with SCHED_FIFO, or a core, ends with us
 	if g.realtime {
 		g.res.GenRealtime = goRealtime()
-	} else {
+	}
+	if g.pinned {
+		_ = pin(0, 1) // on a machine with one core there is nothing to choose
+	}
+	if !g.realtime && !g.pinned {
 		defer runtime.UnlockOSThread()
 	}
 	deadline := clock(unix.CLOCK_MONOTONIC) + int64(frameTime)

@@ -63,6 +63,8 @@ type Options struct {
 	// Realtime asks for SCHED_FIFO for the generator's thread, below the engine's; that
 	// it is refused is no error.
 	Realtime bool
+	// Pinned keeps the generator's thread on core 1.
+	Pinned bool
 	// Conference is the id to use, numbered where there are several; "": "load".
 	Conference string
 }
