@@ -39,6 +39,7 @@ var callerFlows = []flow{
 	{scenario: "uac-unknown", dials: "nobody", members: staysOut, outcome: bridge.NotFound, status: 404},
 	{scenario: "uac-stranger", join: bridge.JoinListed, members: staysOut, outcome: bridge.NotAllowed, status: 403},
 	{scenario: "uac-sos", members: staysOut, outcome: bridge.NotAllowed, status: 403},
+	{scenario: "uac-replaces-nobody", members: staysOut},
 	{scenario: "uac-420", members: staysOut},
 	{scenario: "uac-422", members: staysOut},
 
@@ -68,6 +69,29 @@ var callerFlows = []flow{
 		legs: []string{"dialing", "connected " + seesUs, "ended hung_up"}, timeline: []string{"INVITE", "491", "491", "BYE"}},
 	{scenario: "uac-rtp-stop", attachment: "offer_g711: true", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
 		legs: []string{"dialing", "connected PCMA not_offered", "ended dropped"}, timeline: []string{"audio flows", "audio stalled", "BYE"}},
+}
+
+// A carrier's server takes its call over by another one: the member stays in, and has two
+// legs.
+func TestSIPpTakesOver(t *testing.T) {
+	t.Parallel()
+	x, user := callable(t, "tcp", "", "", bridge.JoinOpen)
+	x.watch()
+	caller := callWithSIPp(t, "uac-replaces", "tcp", x.sipAddr(), user, 1)
+	joined(x)
+	if err := caller.Wait(patience); err != nil {
+		t.Error(err)
+	}
+	x.ended(x.conference, x.member, bridge.Left)
+	legs, err := x.api.Legs(t.Context(), x.conference, x.member)
+	if err != nil || len(legs) != 2 || legs[1].Outcome != bridge.HungUp || legs[0].CallID != "second///"+legs[1].CallID {
+		t.Errorf("legs %+v, %v", legs, err)
+	}
+	x.seen.mu.Lock()
+	defer x.seen.mu.Unlock()
+	if i := slices.Index(x.seen.members, "idle"); i != len(x.seen.members)-1 {
+		t.Errorf("the member was %q: he had not left between", x.seen.members)
+	}
 }
 
 // joined waits for the caller to be in, whoever he is.
@@ -114,18 +138,9 @@ func (f flow) calls(t *testing.T, transport string) {
 	if f.raw {
 		needRawSocket(t)
 	}
-	needSIPp(t)
-	d := startDaemon(t, trunkTo(transport, f.attachment)+f.config+"\n"+inboundKeys+"\n")
-	d.numbers = append(d.numbers, sippNumber)
-	x := &dialled{daemon: d, conference: d.conference(bridge.VideoConference)}
-	join, pin := cmp.Or(f.join, bridge.JoinOpen), sippPIN
-	c, err := d.api.UpdateConference(t.Context(), x.conference, api.ConferencePatch{JoinPolicy: &join, Pin: &pin})
-	if err != nil {
-		t.Fatal(err)
-	}
+	x, user := callable(t, transport, f.attachment, f.config, cmp.Or(f.join, bridge.JoinOpen))
 	x.watch()
-	user, _, _ := strings.Cut(strings.TrimPrefix(c.DialIn.URI, "sip:"), "@")
-	caller := callWithSIPp(t, f.scenario, transport, d.sipAddr(), cmp.Or(f.dials, user), 1)
+	caller := callWithSIPp(t, f.scenario, transport, x.sipAddr(), cmp.Or(f.dials, user), 1)
 	for _, s := range f.steps {
 		s(x)
 	}
@@ -144,6 +159,25 @@ func (f flow) calls(t *testing.T, transport string) {
 		})
 	}
 	x.holds(f, x.ended(x.conference, x.member, f.outcome))
+}
+
+// callable is a daemon with a conference that can be called; user is that of its URI.
+func callable(t *testing.T, transport, attachment, config string, join bridge.JoinPolicy, phones ...*sippPhone) (x *dialled, user string) {
+	t.Helper()
+	needSIPp(t)
+	d := startDaemon(t, trunkTo(transport, attachment, phones...)+config+"\n"+inboundKeys+"\n")
+	d.numbers = append(d.numbers, sippNumber)
+	x = &dialled{daemon: d, conference: d.conference(bridge.VideoConference)}
+	pin := sippPIN
+	c, err := d.api.UpdateConference(t.Context(), x.conference, api.ConferencePatch{JoinPolicy: &join, Pin: &pin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, _, ok := strings.Cut(strings.TrimPrefix(c.DialIn.URI, "sip:"), "@")
+	if !ok {
+		t.Fatalf("the conference has no URI: %+v", c.DialIn)
+	}
+	return x, user
 }
 
 // keptOut: nobody has joined, and the record says why.
