@@ -118,6 +118,7 @@ func (e ListCDRsParamsDirection) Valid() bool {
 // Defines values for GetLegTraceParamsFormat.
 const (
 	GetLegTraceParamsFormatJson GetLegTraceParamsFormat = "json"
+	GetLegTraceParamsFormatPcap GetLegTraceParamsFormat = "pcap"
 	GetLegTraceParamsFormatText GetLegTraceParamsFormat = "text"
 )
 
@@ -125,6 +126,8 @@ const (
 func (e GetLegTraceParamsFormat) Valid() bool {
 	switch e {
 	case GetLegTraceParamsFormatJson:
+		return true
+	case GetLegTraceParamsFormatPcap:
 		return true
 	case GetLegTraceParamsFormatText:
 		return true
@@ -2678,6 +2681,26 @@ func (response GetLegTrace200JSONResponse) VisitGetLegTraceResponse(w http.Respo
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
 	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLegTrace200ApplicationvndTcpdumpPcapResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetLegTrace200ApplicationvndTcpdumpPcapResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/vnd.tcpdump.pcap")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
 	return err
 }
 
