@@ -70,7 +70,7 @@ func connectedDetail(f Final) string {
 		return "media_incompatible"
 	case "leg_dead":
 		return "media_timeout"
-	case "dialog_lost", "transport", "connection_lost", "media_down", "media_lost", "internal":
+	case "dialog_lost", "transport", "connection_lost", "media_down", "media_lost", "attachment_down", "internal":
 		return "connection_lost"
 	}
 	switch f.By {
