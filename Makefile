@@ -12,7 +12,7 @@ export CGO_ENABLED ?= 1
 APT_BUILD := pkg-config gcc libopencore-amrwb-dev libopencore-amrnb-dev libvo-amrwbenc-dev \
              libavcodec-dev libavutil-dev libopenh264-dev libyuv-dev
 APT_RUN   := fonts-wqy-microhei
-APT_TEST  := sip-tester ffmpeg chromium kamailio kamailio-ims-modules kamailio-presence-modules kamailio-sqlite-modules baresip-core baresip-ffmpeg
+APT_TEST  := sip-tester ffmpeg chromium tshark kamailio kamailio-ims-modules kamailio-presence-modules kamailio-sqlite-modules baresip-core baresip-ffmpeg
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # apt-missing prints those of its arguments that are not installed.

@@ -89,6 +89,7 @@ type Attachment struct {
 	IMPU          string        `yaml:"impu"`
 	Auth          Auth          `yaml:"auth"`
 	Expires       time.Duration `yaml:"expires"`
+	RegEvent      string        `yaml:"reg_event"` // required | try | off
 	OptionsEvery  time.Duration `yaml:"options_interval"`
 	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
 	Failover      time.Duration `yaml:"failover_timer"` // 0: 4 s on UDP, 6 s on streams
@@ -174,6 +175,7 @@ func DefaultAttachment() Attachment {
 		Transport:     "tcp",
 		LocalAddr:     "127.0.0.1",
 		Expires:       600000 * time.Second, // TS 24.229 §5.1.1.2
+		RegEvent:      "try",
 		OptionsEvery:  30 * time.Second,
 		KeepAlive:     2 * time.Minute,
 		FailoverOn:    []int{503},

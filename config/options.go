@@ -30,7 +30,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		Domain: a.Domain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
 		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,
 			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
-		Expires: a.Expires, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
+		Expires: a.Expires, RegEvent: a.RegEvent, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
 		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
 		SessionExpires: a.SessionExp, MinSE: a.MinSE,
 		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, DSCP: a.DSCP,

@@ -43,6 +43,7 @@ type attachment struct {
 	client  *sipgo.Client
 	sockets map[string]socket // by transport
 	reg     *register.Client  // ue only
+	events  *regEvent         // ue with reg_event only
 
 	dns   *resolve.Resolver // nil: all targets are addresses
 	again time.Time         // when names are to be looked up again; lookUp's
@@ -106,6 +107,9 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 			return nil, err
 		}
 		a.reg = reg
+		if o.RegEvent != RegEventOff {
+			a.events = newRegEvent(a)
+		}
 	}
 	a.state = AttachmentState{Name: o.Name, Mode: o.Mode, State: state, Since: time.Now(), Identity: o.IMPU,
 		LocalAddr: net.JoinHostPort(a.host, strconv.Itoa(a.port)), CPS: max(o.CPS, 0), MaxCalls: max(o.MaxCalls, 0)}
@@ -505,6 +509,8 @@ func (a *attachment) close(ctx context.Context) {
 
 // shut closes the sockets and waits for the goroutines on them.
 func (a *attachment) shut() {
+	// sipgo opens a socket of its own for a message that it gets to after its listener is gone.
+	a.screen.shut.Store(true)
 	a.cancel()
 	a.mu.Lock()
 	a.clock.Stop()

@@ -106,6 +106,9 @@ func (a *attachment) onUsage(req *sipgo.Request, tx *sipgo.ServerTx) {
 		o.onRequest(req, tx)
 		return
 	}
+	if req.Method == sipgo.NOTIFY && a.events != nil && a.events.onNotify(req, tx) {
+		return
+	}
 	if req.To().Params.Has("tag") || req.Method == sipgo.NOTIFY {
 		a.answer(req, tx, verdict{status: 481})
 		return

@@ -46,6 +46,7 @@ func (ua *UA) Ingress(name string) (IngressStats, bool) {
 // refuses it drops in silence, and a peer would repeat it for 32 s; what makes it panic
 // would take the daemon with it.
 type screen struct {
+	shut   atomic.Bool // the sockets are about to close: what comes now is dropped
 	peers  *peers
 	parser *sipgo.Parser
 	rate   *limiter
@@ -82,6 +83,9 @@ func newScreen(ctx context.Context, p *peers, perSecond float64, reply func(stri
 // filter is sipgo's read filter. An error ends the listener of UDP, which must never
 // happen, and the connection of TCP.
 func (s *screen) filter(info sipgo.TransportReadProps, data []byte) ([]byte, error) {
+	if s.shut.Load() {
+		return nil, nil
+	}
 	if !s.peers.trusts(info.RemoteAddr) {
 		s.peers.dropped.Add(1)
 		return nil, nil

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"sparkle/bridge/accounts"
 	"sparkle/bridge/cdr"
 	"sparkle/bridge/ladder"
+	"sparkle/bridge/pcap"
 )
 
 // CDRs are the charging records; *cdr.Writer has them.
@@ -22,12 +24,19 @@ func (s strictServer) GetLegTrace(ctx context.Context, q GetLegTraceRequestObjec
 		return nil, fail(http.StatusForbidden, "scope_missing", "whole messages have numbers in them: this needs the scope admin")
 	}
 	format := deref(q.Params.Format)
-	if format != "" && format != GetLegTraceParamsFormatJson && format != GetLegTraceParamsFormatText {
-		return nil, fail(http.StatusBadRequest, "parameter_invalid", "format: want json or text")
+	if format != "" && format != GetLegTraceParamsFormatJson && format != GetLegTraceParamsFormatText && format != GetLegTraceParamsFormatPcap {
+		return nil, fail(http.StatusBadRequest, "parameter_invalid", "format: want json, text or pcap")
 	}
 	t, err := s.Service.LegTrace(ctx, actor(ctx), q.Leg, full)
 	if err != nil {
 		return nil, err
+	}
+	if format == GetLegTraceParamsFormatPcap {
+		var b bytes.Buffer
+		if err := ladder.WritePcap(&b, t, full); err != nil {
+			return nil, err
+		}
+		return capture(b.Bytes()), nil
 	}
 	l := ladder.New(t, full)
 	if format != GetLegTraceParamsFormatText {
@@ -47,6 +56,17 @@ func (t traceText) VisitGetLegTraceResponse(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(http.StatusOK)
 	_, err := w.Write([]byte(t))
+	return err
+}
+
+// capture is a ladder as a file.
+type capture []byte
+
+func (c capture) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", pcap.ContentType)
+	w.Header().Set("Content-Disposition", `attachment; filename="leg.pcap"`)
+	w.WriteHeader(http.StatusOK)
+	_, err := w.Write(c)
 	return err
 }
 

@@ -13,6 +13,10 @@ func TestTrace(t *testing.T) {
 	if a.status != 200 || a.header.Get("Content-Type") != "text/plain; charset=utf-8" || !strings.Contains(string(a.body), "OPTIONS sip:+86138****8001@ims.example") {
 		t.Errorf("as text: %d %s %s", a.status, a.header.Get("Content-Type"), a.body)
 	}
+	a = h.ask(t, "viewer", "GET", "/v1/legs/leg_1/trace?format=pcap", "")
+	if a.status != 200 || a.header.Get("Content-Type") != "application/vnd.tcpdump.pcap" || !strings.Contains(string(a.body), "+86138****8001") || strings.Contains(string(a.body), "13800138001") {
+		t.Errorf("as a capture: %d %s %q", a.status, a.header.Get("Content-Type"), a.body)
+	}
 	for path, want := range map[string]int{"?full=true": 403, "?format=xml": 400, "?full=perhaps": 400} {
 		if a := h.ask(t, "viewer", "GET", "/v1/legs/leg_1/trace"+path, ""); a.status != want {
 			t.Errorf("%s: %d %s", path, a.status, a.body)

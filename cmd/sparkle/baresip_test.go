@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -317,6 +318,34 @@ func awaitBaresip(t *testing.T, b *baresip, registered func() bool) {
 	})
 }
 
+// hearsAndSees waits until the handset hears and sees somebody, and nobody else.
+func hearsAndSees(t *testing.T, h *lab.Handset, who string) {
+	t.Helper()
+	began, p := time.Now(), h.Media().(*phone.Phone)
+	eventually(t, h.Name()+" hearing and seeing "+who, func() error {
+		heard, seen := p.Heard(began), p.Seen(began, []string{who})
+		if len(heard) != 1 || heard[0].Who != who || !slices.Contains(seen.Moving, who) {
+			return fmt.Errorf("heard %+v, seen %+v", heard, seen)
+		}
+		return nil
+	})
+}
+
+// sees waits until baresip shows a picture with somebody's name in it.
+func sees(t *testing.T, b *baresip, who string) (shown image.Image) {
+	t.Helper()
+	eventually(t, "baresip seeing "+who, func() (err error) {
+		if shown, err = b.screen(); err != nil {
+			return err
+		}
+		if names := phone.NamesIn(shown, []string{who}); len(names) != 1 {
+			return fmt.Errorf("in a picture of %v", shown.Bounds().Size())
+		}
+		return nil
+	})
+	return shown
+}
+
 // meetBaresip is the conference.
 func meetBaresip(t *testing.T, b *baresip, h *lab.Handset, attachment string, registered func() bool) {
 	t.Helper()
@@ -334,30 +363,9 @@ func meetBaresip(t *testing.T, b *baresip, h *lab.Handset, attachment string, re
 	if v := m.Leg.Media.Video; v == nil || v.Codec != "H264" {
 		t.Fatalf("video is %+v: %v", v, m.Leg.Media.WhyNoVideo)
 	}
-	began, p := time.Now(), h.Media().(*phone.Phone)
-	eventually(t, "the handset hearing and seeing baresip", func() error {
-		heard, seen := p.Heard(began), p.Seen(began, []string{"Baresip"})
-		if len(heard) != 1 || heard[0].Who != "Baresip" {
-			return fmt.Errorf("heard %+v, seen %+v", heard, seen)
-		}
-		for _, name := range seen.Moving {
-			if name == "Baresip" {
-				return nil
-			}
-		}
-		return fmt.Errorf("seen %+v", seen)
-	})
-	var shown image.Image
-	eventually(t, "baresip seeing the handset", func() error {
-		var err error
-		if shown, err = b.screen(); err != nil {
-			return err
-		}
-		if names := phone.NamesIn(shown, []string{"Alice"}); len(names) != 1 {
-			return fmt.Errorf("in a picture of %v", shown.Bounds().Size())
-		}
-		return nil
-	})
+	began := time.Now()
+	hearsAndSees(t, h, "Baresip")
+	shown := sees(t, b, "Alice")
 	m = d.await(room, other, "the conference", in)
 	if v := m.Leg.Media.Video; shown.Bounds().Dx() != v.Width || shown.Bounds().Dy() != v.Height {
 		t.Errorf("baresip shows %v, agreed was %d×%d", shown.Bounds().Size(), v.Width, v.Height)
@@ -390,7 +398,7 @@ func TestBaresipDialsIn(t *testing.T) {
 	if err := c.AddSubscriber(s); err != nil {
 		t.Fatal(err)
 	}
-	roster := []lab.HandsetOptions{{Number: "+15550100001", Name: "Alice", Profile: lab.VolteVoice}, {Number: baresipNumber, Name: "Baresip"}}
+	roster := []lab.HandsetOptions{{Number: "+15550100001", Name: "Alice", Profile: lab.VolteVideo}, {Number: baresipNumber, Name: "Baresip"}}
 	alice := roster[0]
 	alice.Media = demo.Phones(roster, phone.Options{})
 	h, err := c.AddHandset(alice)
@@ -399,9 +407,9 @@ func TestBaresipDialsIn(t *testing.T) {
 	}
 	b := startBaresip(t, a, 1)
 	awaitBaresip(t, b, func() bool { return c.HSS().Registered(s.IMPU) })
-	d := startDaemon(t, imsAttachment(t, c)+noPictures+fmt.Sprintf("inbound: {dial_in: [%q]}\n", imsNumber))
+	d := startDaemon(t, imsAttachment(t, c)+fewPictures+fmt.Sprintf("inbound: {dial_in: [%q]}\n", imsNumber))
 	d.ready()
-	room := d.conference(bridge.AudioConference)
+	room := d.conference(bridge.VideoConference)
 	conf, err := d.api.Conference(t.Context(), room)
 	if err != nil {
 		t.Fatal(err)
@@ -442,13 +450,11 @@ func TestBaresipDialsIn(t *testing.T) {
 	if m.Leg.Direction != "inbound" || m.Leg.Media.Audio == nil || m.Leg.Media.Audio.Codec != "AMR-WB" {
 		t.Errorf("leg %+v", m.Leg)
 	}
-	began, p := time.Now(), h.Media().(*phone.Phone)
-	eventually(t, "the handset hearing who dialled in", func() error {
-		if heard := p.Heard(began); len(heard) != 1 || heard[0].Who != "Baresip" {
-			return fmt.Errorf("heard %+v", heard)
-		}
-		return nil
-	})
+	if v := m.Leg.Media.Video; v == nil || v.Codec != "H264" {
+		t.Errorf("video is %+v: %v", v, m.Leg.Media.WhyNoVideo)
+	}
+	hearsAndSees(t, h, "Baresip")
+	sees(t, b, "Alice")
 	if err := b.order("hangup", ""); err != nil {
 		t.Fatal(err)
 	}

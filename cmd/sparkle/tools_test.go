@@ -66,6 +66,11 @@ func TestToolsOfAnIntegrator(t *testing.T) {
 	if strings.Contains(out, "13800138001") || strings.Contains(out, "15550100100") {
 		t.Errorf("numbers in a ladder:\n%s", out)
 	}
+	file := filepath.Join(x.dir, "leg.pcap")
+	ask(0, "trace", legs[x.members[0]], "-o", "pcap", "-f", file)
+	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), "SIP/2.0 200 OK") || strings.Contains(string(b), "13800138001") {
+		t.Errorf("capture: %v, %d bytes", err, len(b))
+	}
 	var l ladder.Ladder
 	if err := json.Unmarshal([]byte(ask(0, "trace", legs[missed], "-o", "json", "--full")), &l); err != nil {
 		t.Fatal(err)

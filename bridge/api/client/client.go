@@ -239,6 +239,16 @@ func (c *Client) Trace(ctx context.Context, leg string, full bool) (x ladder.Lad
 	return x, c.call(ctx, "GET", fmt.Sprintf("/v1/legs/%s/trace?full=%v", url.PathEscape(leg), full), nil, &x)
 }
 
+// Pcap are the SIP messages of a leg as a capture file.
+func (c *Client) Pcap(ctx context.Context, leg string, full bool) ([]byte, error) {
+	res, err := c.send(ctx, "GET", fmt.Sprintf("/v1/legs/%s/trace?format=pcap&full=%v", url.PathEscape(leg), full), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+}
+
 // CDRs are up to 200 charging records after a sequence number.
 func (c *Client) CDRs(ctx context.Context, after uint64) ([]cdr.Record, error) {
 	var out struct{ Items []cdr.Record }
