@@ -31,7 +31,7 @@ func loop(t testing.TB, legs int, c Codec) *generator {
 		// What phase p sends is read in the same step from the opposite phase's socket.
 		to := g.media[(i+phases/2)%phases]
 		g.phones[i].to = sockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), to.port))
-		g.byPort[g.media[i%phases].port] = int32(i)
+		g.byPort[g.media[i%phases].port].Store(int32(i + 1))
 	}
 	g.n = g.script.warm
 	return g
@@ -84,12 +84,12 @@ func BenchmarkFrame(b *testing.B) {
 }
 
 func TestAFullReceiveBufferIsSeen(t *testing.T) {
-	a, err := newSocket(1)
+	a, err := newSocket(1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.close()
-	b, err := newSocket(0)
+	b, err := newSocket(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,14 @@ func PCMU() Codec {
 	return Codec{Name: "PCMU", pb: mediapb.AudioStream_PCMU, pt: 0, step: 160, rate: 8000}
 }
 
+// sdpName is the codec's name in a session description.
+func (c Codec) sdpName() string {
+	if c.amr() {
+		return "AMR-WB"
+	}
+	return "PCMU"
+}
+
 func (c Codec) amr() bool { return c.pb == mediapb.AudioStream_AMR_WB }
 
 func (c Codec) validate() error {

@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,8 @@ import (
 // phone is one leg's other end. The generator's thread owns it.
 type phone struct {
 	to   unix.RawSockaddrInet4 // the engine's port
+	on   atomic.Bool           // in a call; live only
+	live uint8                 // agreed payload type, 0: the codec's
 	ssrc uint32
 	seq  uint16
 	at   int // which frame of the material comes next: of speech, or of the current silence
@@ -19,6 +22,14 @@ type phone struct {
 	talking bool
 	head    [rtp.HeaderSize]byte
 	rx      receiver
+}
+
+// pt is the payload type that the phone and its peer use.
+func (p *phone) pt(c *Codec) uint8 {
+	if p.live != 0 {
+		return p.live
+	}
+	return c.pt
 }
 
 // next makes the header of frame n and returns the payload; nil: nothing is sent now.
@@ -42,7 +53,7 @@ func (p *phone) next(c *Codec, m *material, n uint32, talk bool) []byte {
 		return nil
 	}
 	p.seq++
-	rtp.PutHeader(p.head[:], first && talk, c.pt, p.seq, n*c.step, p.ssrc)
+	rtp.PutHeader(p.head[:], first && talk, p.pt(c), p.seq, n*c.step, p.ssrc)
 	return body
 }
 
@@ -60,6 +71,9 @@ type receiver struct {
 	armed  bool  // waits for the first speech after an onset
 
 	frames, missing, lost, late, reordered uint64 // in the window
+	gaps                                   uint64 // runs of missing frames
+	delays                                 int    // onsets that were timed
+	delaySum, delayMax                     int64  // ns
 }
 
 // verdict on one packet.
@@ -78,8 +92,8 @@ const lateLimit = int64(frameTime)
 
 // take judges a packet that arrived at an instant (ns); count says whether it is in the
 // window.
-func (r *receiver) take(c *Codec, b []byte, at int64, count bool) verdict {
-	if len(b) < rtp.HeaderSize || b[0] != 0x80 || b[1]&0x7f != c.pt {
+func (r *receiver) take(c *Codec, pt uint8, b []byte, at int64, count bool) verdict {
+	if len(b) < rtp.HeaderSize || b[0] != 0x80 || b[1]&0x7f != pt {
 		return verdict{}
 	}
 	seq, ts := binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[4:])
@@ -103,8 +117,10 @@ func (r *receiver) take(c *Codec, b []byte, at int64, count bool) verdict {
 		case !count:
 		case r.speech && gap > 1: // comfort noise would have said that silence begins
 			r.missing += uint64(gap - 1)
+			r.gaps++
 		case step > 1:
 			r.missing += uint64(step - 1)
+			r.gaps++
 		}
 		r.time += int64(int32(ts-r.ts)) * 1e9 / int64(c.rate)
 		spread := at - r.time - r.base
@@ -127,9 +143,11 @@ func (r *receiver) take(c *Codec, b []byte, at int64, count bool) verdict {
 func (r *receiver) finish(n int, at int64) {
 	if !r.seen || r.frames == 0 {
 		r.missing += uint64(n)
+		r.gaps++
 		return
 	}
 	if gap := (at - r.last) / int64(frameTime); r.speech && gap > 3 {
 		r.missing += uint64(gap - 2)
+		r.gaps++
 	}
 }

@@ -91,7 +91,7 @@ func (g *generator) open(ctx context.Context, o Options, i int) error {
 		return fmt.Errorf("load: leg %d has port %d", i, reply.AudioPort)
 	}
 	g.phones[i].to = sockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(reply.AudioPort)))
-	g.byPort[reply.AudioPort] = int32(i)
+	g.byPort[reply.AudioPort].Store(int32(i + 1))
 	if err := o.API.SetLeg(ctx, g.leg(o, i)); err != nil {
 		return fmt.Errorf("load: set leg %d: %w", i, err)
 	}
