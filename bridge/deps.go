@@ -120,6 +120,9 @@ type Options struct {
 	Country string
 	// CallingCode (+86) completes numbers that are typed without one; "": they are refused.
 	CallingCode string
+	// RetryAudioOnDecline calls once more by voice where a video call was declined as one:
+	// 600, or 480, 486 or 603 that says "video".
+	RetryAudioOnDecline bool
 	// NoVideo makes every leg a voice leg, also in conferences of type video.
 	NoVideo bool
 	// DialIn are numbers (E.164) that all conferences share: the PIN says which is meant.

@@ -462,7 +462,11 @@ func (r *room) answerCall(now time.Time, l *leg) {
 		a.SDP, err = l.makeOffer(now)
 	} else {
 		var res sdp.Result
-		if a.SDP, res, err = l.answerOffer(now, in.Offer); err == nil {
+		var offer *sdp.Session
+		if offer, err = sdp.Parse(in.Offer); err == nil {
+			a.SDP, res, err = l.answerOffer(now, offer, l.wantsPic)
+		}
+		if err == nil {
 			r.agree(now, l, res)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -183,6 +184,7 @@ func (h *house) words(e bridge.Event) string {
 			if l.Media.WhyNoVideo != nil {
 				s += " (" + *l.Media.WhyNoVideo + ")"
 			}
+			s += videoWords(l)
 		}
 		return s
 	case "member.updated", "conference.updated", "talkers", "snapshot":
@@ -364,6 +366,22 @@ func (h *house) run(line string) error {
 		p := bridge.JoinPolicy(arg(1))
 		_, err := h.b.UpdateConference(ctx, organiser, h.conf, bridge.ConferencePatch{JoinPolicy: &p})
 		return err
+	case "ask":
+		_, err := h.b.SetLegMedia(ctx, organiser, h.conf, h.ids[arg(1)], arg(2))
+		var own *bridge.Error
+		if errors.As(err, &own) && own.Retry > 0 {
+			h.say("%s: try again in %v", arg(1), own.Retry)
+		}
+		return err
+	case "phone":
+		if c := h.net.phone(h.number[arg(1)]); c != nil {
+			c.mu.Lock()
+			c.reacts = arg(2)
+			c.mu.Unlock()
+		}
+		return nil
+	case "engine":
+		return h.engine(arg(1), arg(2))
 	case "attachment":
 		h.net.setUp(arg(1) == "up")
 		return nil
@@ -424,6 +442,8 @@ func (h *house) peer(c *call, what string) error {
 		id = c.reoffer(func(string) string { return "v=7" })
 	case "offerless":
 		id = c.reoffer(nil)
+	case "addvideo", "inactive", "srvcc", "dropaudio", "dropall", "dropallheld", "family", "fewer", "cameraoff", "novideoheld":
+		id = c.newOffer(what)
 	case "bye":
 		c.bye(16)
 		return nil
@@ -435,7 +455,7 @@ func (h *house) peer(c *call, what string) error {
 	}
 	synctest.Wait()
 	r := c.replyTo(id)
-	dir := ""
+	dir := ports(r)
 	for _, d := range []string{"sendrecv", "sendonly", "recvonly", "inactive"} {
 		if bytes.Contains(r.sdp, []byte("a="+d)) {
 			dir += " " + d

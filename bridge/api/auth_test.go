@@ -26,6 +26,7 @@ var matrix = map[string]struct {
 	"PATCH /v1/conferences/{c}/members/{m}":      {`{"muted":true}`, 401, 403, 404, 200},
 	"DELETE /v1/conferences/{c}/members/{m}":     {"", 401, 403, 404, 204},
 	"DELETE /v1/conferences/{c}/members/{m}/leg": {"", 401, 403, 404, 204},
+	"PATCH /v1/conferences/{c}/members/{m}/leg":  {`{"media":"video"}`, 401, 403, 404, 409},
 	"GET /v1/conferences/{c}/members/{m}/legs":   {"", 401, 200, 404, 200},
 	"POST /v1/conferences/{c}/calls":             {`{"targets":"all"}`, 401, 403, 404, 202},
 	"POST /v1/conferences/{c}/hangup":            {"", 401, 403, 404, 204},

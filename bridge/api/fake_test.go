@@ -283,6 +283,23 @@ func (f *fake) Call(_ context.Context, a bridge.Actor, id string, r bridge.CallR
 	return out, nil
 }
 
+func (f *fake) SetLegMedia(_ context.Context, a bridge.Actor, id, m, media string) (bridge.Leg, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x, err := f.member(a, id, m)
+	if err != nil {
+		return bridge.Leg{}, err
+	}
+	if x.Leg == nil {
+		return bridge.Leg{}, &bridge.Error{Kind: bridge.Conflict, Code: "not_connected", Detail: "not in the conference"}
+	}
+	if x.Leg.Change != nil && media == "video" {
+		return bridge.Leg{}, &bridge.Error{Kind: bridge.TooSoon, Code: "upgrade_too_soon", Detail: "asked already", Retry: 42 * time.Second}
+	}
+	x.Leg.Change = &bridge.MediaChange{To: media, State: "asking", At: at}
+	return *x.Leg, nil
+}
+
 func (f *fake) HangupMember(_ context.Context, a bridge.Actor, id, m string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -22,18 +22,36 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for LegPatchMedia.
+const (
+	LegPatchMediaAudio LegPatchMedia = "audio"
+	LegPatchMediaVideo LegPatchMedia = "video"
+)
+
+// Valid indicates whether the value is a known member of the LegPatchMedia enum.
+func (e LegPatchMedia) Valid() bool {
+	switch e {
+	case LegPatchMediaAudio:
+		return true
+	case LegPatchMediaVideo:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NewCallsMedia.
 const (
-	Audio NewCallsMedia = "audio"
-	Video NewCallsMedia = "video"
+	NewCallsMediaAudio NewCallsMedia = "audio"
+	NewCallsMediaVideo NewCallsMedia = "video"
 )
 
 // Valid indicates whether the value is a known member of the NewCallsMedia enum.
 func (e NewCallsMedia) Valid() bool {
 	switch e {
-	case Audio:
+	case NewCallsMediaAudio:
 		return true
-	case Video:
+	case NewCallsMediaVideo:
 		return true
 	default:
 		return false
@@ -187,6 +205,14 @@ type LastOutcome = bridge.LastOutcome
 // Leg One call attempt with a member
 type Leg = bridge.Leg
 
+// LegPatch defines model for LegPatch.
+type LegPatch struct {
+	Media LegPatchMedia `json:"media"`
+}
+
+// LegPatchMedia defines model for LegPatch.Media.
+type LegPatchMedia string
+
 // LegQueue defines model for LegQueue.
 type LegQueue = bridge.LegQueue
 
@@ -201,6 +227,9 @@ type Login struct {
 
 // Media defines model for Media.
 type Media = bridge.Media
+
+// MediaChange defines model for MediaChange.
+type MediaChange = bridge.MediaChange
 
 // Member defines model for Member.
 type Member = bridge.Member
@@ -479,6 +508,9 @@ type AddMembersJSONRequestBody = NewMembers
 // UpdateMemberJSONRequestBody defines body for UpdateMember for application/json ContentType.
 type UpdateMemberJSONRequestBody = MemberPatch
 
+// SetLegMediaJSONRequestBody defines body for SetLegMedia for application/json ContentType.
+type SetLegMediaJSONRequestBody = LegPatch
+
 // SetWhisperJSONRequestBody defines body for SetWhisper for application/json ContentType.
 type SetWhisperJSONRequestBody = Whisper
 
@@ -532,6 +564,9 @@ type ServerInterface interface {
 	// HangupMember Hang up one member, or stop the ringing; the row stays
 	// (DELETE /v1/conferences/{c}/members/{m}/leg)
 	HangupMember(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID)
+	// SetLegMedia Ask a member in the conference for video, or go on by voice only
+	// (PATCH /v1/conferences/{c}/members/{m}/leg)
+	SetLegMedia(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID)
 	// ListLegs Every call attempt with a member, newest first
 	// (GET /v1/conferences/{c}/members/{m}/legs)
 	ListLegs(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID, params ListLegsParams)
@@ -1210,6 +1245,41 @@ func (siw *ServerInterfaceWrapper) HangupMember(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// SetLegMedia operation middleware
+func (siw *ServerInterfaceWrapper) SetLegMedia(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "c" -------------
+	var c ConferenceID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "c", r.PathValue("c"), &c, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "c", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "m" -------------
+	var m MemberID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "m", r.PathValue("m"), &m, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "m", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetLegMedia(w, r, c, m)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListLegs operation middleware
 func (siw *ServerInterfaceWrapper) ListLegs(w http.ResponseWriter, r *http.Request) {
 
@@ -1607,6 +1677,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}", wrapper.GetMember)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}", wrapper.UpdateMember)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}/leg", wrapper.HangupMember)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}/leg", wrapper.SetLegMedia)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}/legs", wrapper.ListLegs)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/conferences/{c}/calls", wrapper.Call)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/conferences/{c}/hangup", wrapper.HangupAll)
@@ -2334,6 +2405,51 @@ func (response HangupMemberdefaultApplicationProblemPlusJSONResponse) VisitHangu
 	return err
 }
 
+type SetLegMediaRequestObject struct {
+	C    ConferenceID `json:"c"`
+	M    MemberID     `json:"m"`
+	Body *SetLegMediaJSONRequestBody
+}
+
+type SetLegMediaResponseObject interface {
+	VisitSetLegMediaResponse(w http.ResponseWriter) error
+}
+
+type SetLegMedia202JSONResponse Leg
+
+func (response SetLegMedia202JSONResponse) VisitSetLegMediaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetLegMediadefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response SetLegMediadefaultApplicationProblemPlusJSONResponse) VisitSetLegMediaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListLegsRequestObject struct {
 	C      ConferenceID `json:"c"`
 	M      MemberID     `json:"m"`
@@ -2798,6 +2914,9 @@ type StrictServerInterface interface {
 	// HangupMember Hang up one member, or stop the ringing; the row stays
 	// (DELETE /v1/conferences/{c}/members/{m}/leg)
 	HangupMember(ctx context.Context, request HangupMemberRequestObject) (HangupMemberResponseObject, error)
+	// SetLegMedia Ask a member in the conference for video, or go on by voice only
+	// (PATCH /v1/conferences/{c}/members/{m}/leg)
+	SetLegMedia(ctx context.Context, request SetLegMediaRequestObject) (SetLegMediaResponseObject, error)
 	// ListLegs Every call attempt with a member, newest first
 	// (GET /v1/conferences/{c}/members/{m}/legs)
 	ListLegs(ctx context.Context, request ListLegsRequestObject) (ListLegsResponseObject, error)
@@ -3287,6 +3406,40 @@ func (sh *strictHandler) HangupMember(w http.ResponseWriter, r *http.Request, c 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(HangupMemberResponseObject); ok {
 		if err := validResponse.VisitHangupMemberResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SetLegMedia operation middleware
+func (sh *strictHandler) SetLegMedia(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID) {
+	var request SetLegMediaRequestObject
+
+	request.C = c
+	request.M = m
+
+	var body SetLegMediaJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetLegMedia(ctx, request.(SetLegMediaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetLegMedia")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetLegMediaResponseObject); ok {
+		if err := validResponse.VisitSetLegMediaResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -25,6 +25,8 @@ type Service interface {
 	RemoveMember(ctx context.Context, a bridge.Actor, conference, member string) error
 
 	Call(ctx context.Context, a bridge.Actor, conference string, r bridge.CallRequest) ([]bridge.CallResult, error)
+	// SetLegMedia: "video" or "audio".
+	SetLegMedia(ctx context.Context, a bridge.Actor, conference, member, media string) (bridge.Leg, error)
 	HangupMember(ctx context.Context, a bridge.Actor, conference, member string) error
 	HangupAll(ctx context.Context, a bridge.Actor, conference string) error
 	SetWhisper(ctx context.Context, a bridge.Actor, conference string, w bridge.WhisperSpec) error

@@ -12,6 +12,7 @@ type Final struct {
 	ReleaseCause  int    // Reason: RELEASE_CAUSE
 	Warning       string // Warning header as it came
 	ReasonText    string
+	AltService    string // type of a 380's alternative service, "emergency" …
 	WasRinging    bool
 	Connected     bool
 	By            string // "remote", "local", "timeout", "network" (sip.By)
@@ -211,7 +212,7 @@ func statusDetail(f Final, text string) string {
 	case 301, 302, 305:
 		return "redirected"
 	case 380:
-		if strings.Contains(text, "emergency") {
+		if f.AltService == "emergency" || strings.Contains(text, "emergency") {
 			return "emergency"
 		}
 		return "ps_not_allowed"

@@ -31,7 +31,7 @@ func Member(conference string, n int) bridge.Member {
 // EndedLeg is a leg that was answered and left.
 func EndedLeg(m bridge.Member, n int) bridge.Leg {
 	started, ended := t0.Add(time.Duration(n)*time.Minute), t0.Add(time.Duration(n)*time.Minute+time.Second)
-	return bridge.Leg{ID: fmt.Sprintf("leg_%04d", n), Member: m.ID, Conference: m.Conference, State: bridge.Ended,
+	return bridge.Leg{ID: fmt.Sprintf("leg_%04d", n), Member: m.ID, Conference: m.Conference, State: bridge.Ended, Media: bridge.Media{VideoState: bridge.VideoNone},
 		Since: ended, Direction: "outbound", Outcome: bridge.Left, Text: &bridge.Text{Zh: "已离开。", En: "Left."},
 		SIP: &bridge.SIPResult{Status: 200, Reason: "OK", Q850: 16}, StartedAt: started, ConnectedAt: &started, EndedAt: &ended,
 		CallID: "c", ICID: "i", Timeline: []bridge.TimelineEntry{{At: started, What: "state", Text: "dialing"}}}
