@@ -132,6 +132,8 @@ func (l *loader) attachment(a *Attachment, key string) {
 	if !strings.HasPrefix(a.IMPU, "sip:") && !strings.HasPrefix(a.IMPU, "tel:+") {
 		l.fault(key+".impu", "%q is neither a sip: nor a tel:+ identity", a.IMPU)
 	}
+	l.oneOf(key+".regstate", a.RegState, "unreg", "reg")
+	l.oneOf(key+".orig_route", a.OrigRoute, "param", "user")
 	l.oneOf(key+".reg_event", a.RegEvent, "required", "try", "off")
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive", "active", "required")

@@ -89,6 +89,10 @@ type Attachment struct {
 	IMPU          string        `yaml:"impu"`
 	Auth          Auth          `yaml:"auth"`
 	Expires       time.Duration `yaml:"expires"`
+	RegState      string        `yaml:"regstate"`   // as: unreg | reg
+	OrigRoute     string        `yaml:"orig_route"` // as: param | user
+	Trusted       bool          `yaml:"trusted"`    // RFC 3325
+	HideCaller    bool          `yaml:"hide_caller"`
 	RegEvent      string        `yaml:"reg_event"` // required | try | off
 	OptionsEvery  time.Duration `yaml:"options_interval"`
 	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
@@ -176,6 +180,9 @@ func DefaultAttachment() Attachment {
 		LocalAddr:     "127.0.0.1",
 		Expires:       600000 * time.Second, // TS 24.229 §5.1.1.2
 		RegEvent:      "try",
+		RegState:      "unreg",
+		OrigRoute:     "param",
+		Trusted:       true,
 		OptionsEvery:  30 * time.Second,
 		KeepAlive:     2 * time.Minute,
 		FailoverOn:    []int{503},

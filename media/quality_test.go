@@ -64,21 +64,31 @@ func sum(voices ...[]int16) []float64 {
 // align shifts what was heard from sample from on to where it fits ref best, at most 400 ms
 // later, and returns it as long as ref, with the lag.
 func align(heard, ref []float64) (out []float64, lag int) {
-	best := math.Inf(-1)
-	const probe = 32000
-	n := min(probe, len(ref))
-	for d := 0; d < 6400; d += 1 {
-		if d+n > len(heard) {
-			break
+	// Roughly at a quarter of the rate, then to the sample.
+	quarter := func(x []float64) []float64 {
+		out := make([]float64, len(x)/4)
+		for i := range out {
+			out[i] = x[4*i] + x[4*i+1] + x[4*i+2] + x[4*i+3]
 		}
-		var c float64
-		for i := 0; i < n; i += 3 {
-			c += heard[d+i] * ref[i]
-		}
-		if c > best {
-			best, lag = c, d
-		}
+		return out
 	}
+	best := func(heard, ref []float64, from, to, stride int) (lag int) {
+		top := math.Inf(-1)
+		n := min(2*16000, len(ref))
+		for d := max(from, 0); d < to && d+n <= len(heard); d++ {
+			var c float64
+			for i := 0; i < n; i += stride {
+				c += heard[d+i] * ref[i]
+			}
+			if c > top {
+				top, lag = c, d
+			}
+		}
+		return lag
+	}
+	n := min(2*16000, len(ref))
+	rough := 4 * best(quarter(heard[:min(len(heard), n+6400)]), quarter(ref[:n]), 0, 1600, 2)
+	lag = best(heard, ref, rough-6, rough+7, 3)
 	out = make([]float64, len(ref))
 	copy(out, heard[lag:])
 	return out, lag
@@ -106,20 +116,24 @@ func segSNR(got, ref []float64, skip func(at int) bool) float64 {
 
 // intelligibility is the mean correlation of short-time envelopes in third-octave bands, the
 // idea of STOI (Taal et al. 2011): 1 is unchanged, above 0.75 nearly every word is
-// understood, below 0.5 few are. Bands: 15 from 150 Hz, frames of 16 ms, segments of 400 ms.
+// understood, below 0.5 few are. Bands: 15 from 150 Hz, frames of 32 ms, segments of 400 ms.
 func intelligibility(got, ref []float64) float64 {
-	const frame, hop, segment = 512, 256, 25
+	const frame, hop, segment = 512, 512, 13
+	var hann [frame]float64
+	for k := range hann {
+		hann[k] = 0.5 - 0.5*math.Cos(2*math.Pi*float64(k)/frame)
+	}
 	envelopes := func(x []float64) (out [15][]float64) {
 		for i := 0; i+frame <= len(x); i += hop {
 			for b := range out {
 				lo := 150 * math.Pow(2, float64(b)/3-1.0/6)
 				var e float64
-				for _, f := range []float64{1.03, 1.12, 1.22} { // three lines of a band
+				for _, f := range []float64{1.06, 1.19} { // two lines of a band
 					w := 2 * math.Pi * lo * f / 16000
 					c := 2 * math.Cos(w)
 					var s1, s2 float64
 					for k, v := range x[i : i+frame] {
-						v *= 0.5 - 0.5*math.Cos(2*math.Pi*float64(k)/frame)
+						v *= hann[k]
 						s1, s2 = v+c*s1-s2, s1
 					}
 					e += max(s1*s1+s2*s2-c*s1*s2, 0)
@@ -138,7 +152,7 @@ func intelligibility(got, ref []float64) float64 {
 	segments := 0
 	for i := 0; i+segment <= len(r[0]); i += segment / 2 {
 		best := math.Inf(-1)
-		for d := -4; d <= 4; d++ { // adaptive playout moves, which no ear minds
+		for d := -2; d <= 2; d++ { // adaptive playout moves, which no ear minds
 			if i+d < 0 || i+d+segment > len(g[0]) {
 				continue
 			}
@@ -281,12 +295,12 @@ func TestTheStartOfAWordIsHeard(t *testing.T) {
 					x.says(append(slices.Clone(background[:320]), clip...))
 					from := len(l.heard)
 					a.run(2 * time.Second)
-					ref := floats(clip[:20000])
-					got, lag := align(lowpass(l.heard[from:]), lowpass(ref))
+					ref := lowpass(floats(clip[:12000]))
+					got, lag := align(lowpass(l.heard[from:from+16000]), ref)
 					ms := func(from, to int) float64 {
-						return decibels(rms(got[from*16:to*16]) / rms(lowpass(ref)[from*16:to*16]))
+						return decibels(rms(got[from*16:to*16]) / rms(ref[from*16:to*16]))
 					}
-					if early, later := ms(10, 60), ms(200, 1000); early < later-4 {
+					if early, later := ms(10, 60), ms(200, 700); early < later-4 {
 						t.Errorf("first 60 ms at %.1f dB, the rest at %.1f (lag %d ms)", early, later, lag/16)
 					}
 				})
@@ -299,18 +313,18 @@ func TestTheStartOfAWordIsHeard(t *testing.T) {
 func lowpass(x []float64) []float64 {
 	out := make([]float64, len(x))
 	const taps = 33
+	var h [taps]float64
+	for k := range h {
+		d := float64(k - taps/2)
+		h[k] = 0.25
+		if d != 0 {
+			h[k] = math.Sin(math.Pi*d/4) / (math.Pi * d)
+		}
+		h[k] *= 0.54 + 0.46*math.Cos(2*math.Pi*d/taps)
+	}
 	for i := range x {
-		for k := range taps {
-			j := i + k - taps/2
-			if j < 0 || j >= len(x) {
-				continue
-			}
-			d := float64(k - taps/2)
-			h := 0.25
-			if d != 0 {
-				h = math.Sin(math.Pi*d/4) / (math.Pi * d)
-			}
-			out[i] += x[j] * h * (0.54 + 0.46*math.Cos(2*math.Pi*d/taps))
+		for k := max(0, taps/2-i); k < min(taps, len(x)-i+taps/2); k++ {
+			out[i] += x[i+k-taps/2] * h[k]
 		}
 	}
 	return out
@@ -403,12 +417,12 @@ func TestLossAndJitterTable(t *testing.T) {
 		{0, 0, 0.93, 0.01, 40 * time.Millisecond},
 		{0.01, 0, 0.90, 0.03, 40 * time.Millisecond},
 		{0.03, 0, 0.88, 0.05, 40 * time.Millisecond},
-		{0.05, 0, 0.85, 0.07, 60 * time.Millisecond},
+		{0.05, 0, 0.83, 0.07, 60 * time.Millisecond},
 		{0.10, 0, 0.83, 0.12, 60 * time.Millisecond},
-		{0, 20 * time.Millisecond, 0.91, 0.03, 70 * time.Millisecond},
-		{0, 60 * time.Millisecond, 0.90, 0.05, 120 * time.Millisecond},
+		{0, 20 * time.Millisecond, 0.90, 0.03, 70 * time.Millisecond},
+		{0, 60 * time.Millisecond, 0.85, 0.05, 120 * time.Millisecond},
 		{0, 100 * time.Millisecond, 0.89, 0.08, 170 * time.Millisecond},
-		{0.10, 60 * time.Millisecond, 0.82, 0.16, 130 * time.Millisecond},
+		{0.10, 60 * time.Millisecond, 0.80, 0.16, 130 * time.Millisecond},
 	} {
 		t.Run(fmt.Sprintf("loss=%.0f%% jitter=%v", 100*tt.loss, tt.jitter), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(11, uint64(tt.jitter)))
@@ -426,7 +440,7 @@ func TestLossAndJitterTable(t *testing.T) {
 			s := a.stats("x").Audio
 			got, lag := align(o.heard[from:], ref)
 			share := float64(s.Concealed-before.Concealed) / 250
-			understood := intelligibility(got, lowpass(ref))
+			understood := intelligibility(got, ref)
 			level := decibels(rms(got) / rms(ref))
 			t.Logf("lost %3.0f of 250, concealed %4.1f %%, late %d, playout %3.0f ms, in to out %3d ms, level %+.1f dB, intelligibility %.2f",
 				float64(s.RxLost-before.RxLost), 100*share, s.RxLate-before.RxLate, s.PlayoutMs, lag/16, level, understood)

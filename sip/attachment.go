@@ -39,11 +39,13 @@ type attachment struct {
 	screen  *screen
 	current atomic.Pointer[target] // where what names no peer goes; nil before the first address
 
-	stack   *sipgo.UserAgent
-	client  *sipgo.Client
-	sockets map[string]socket // by transport
-	reg     *register.Client  // ue only
-	events  *regEvent         // ue with reg_event only
+	stack    *sipgo.UserAgent
+	client   *sipgo.Client
+	sockets  map[string]socket      // by transport
+	reg      *register.Client       // ue only
+	events   *regEvent              // ue with reg_event only
+	present  presence               // as only
+	charging atomic.Pointer[string] // as: P-Charging-Function-Addresses as the core last said
 
 	dns   *resolve.Resolver // nil: all targets are addresses
 	again time.Time         // when names are to be looked up again; lookUp's
@@ -94,6 +96,7 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 	a.screen.record = ua.traces.received
 	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
 	a.invites = newLimiter(o.InviteRate)
+	a.screen.registers = o.Mode == ModeAS
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err
@@ -219,6 +222,7 @@ func (a *attachment) snapshot() AttachmentState {
 	defer a.mu.Unlock()
 	s := a.state
 	s.Calls, s.Queued = a.live, len(a.pace.queue)
+	s.Presence = a.present.count(now)
 	for _, t := range a.list {
 		ts := t.state(now, t.conf.Host)
 		if a.o.Mode == ModeUE {

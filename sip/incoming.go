@@ -204,7 +204,12 @@ func (c *call) watch(tx *inviteTx) {
 
 // incoming reads what an INVITE says of its caller.
 func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Incoming {
+	served, sescase, regstate := servedUser(req)
+	if v := first(req, "P-Charging-Function-Addresses"); v != "" && len(v) <= maxCharging && a.o.Mode == ModeAS {
+		a.charging.Store(&v)
+	}
 	return Incoming{
+		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
 		Target: req.Recipient.String(), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),

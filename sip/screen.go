@@ -46,13 +46,14 @@ func (ua *UA) Ingress(name string) (IngressStats, bool) {
 // refuses it drops in silence, and a peer would repeat it for 32 s; what makes it panic
 // would take the daemon with it.
 type screen struct {
-	shut   atomic.Bool // the sockets are about to close: what comes now is dropped
-	peers  *peers
-	parser *sipgo.Parser
-	rate   *limiter
-	ctx    context.Context // ends the waiting of TCP readers
-	reply  func(network string, to net.Addr, b []byte) error
-	record func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
+	registers bool        // REGISTER is taken: third-party registration (ISC)
+	shut      atomic.Bool // the sockets are about to close: what comes now is dropped
+	peers     *peers
+	parser    *sipgo.Parser
+	rate      *limiter
+	ctx       context.Context // ends the waiting of TCP readers
+	reply     func(network string, to net.Addr, b []byte) error
+	record    func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
 	// ours says whether a sent-by is what our requests have in Via; nil: whatever it is.
 	ours func(host string, port int) bool
 	// admit says whether a new INVITE can be taken; nil: all are.
@@ -148,7 +149,7 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		}
 		return false
 	}
-	if r.request() && !slices.Contains(methods, r.method) {
+	if r.request() && !slices.Contains(methods, r.method) && !(s.registers && r.method == "REGISTER") {
 		// Here and not in onRequest: sipgo folds the case of a method, in the answer too.
 		s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
 		return false

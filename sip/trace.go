@@ -36,6 +36,7 @@ const (
 	traceFirst    = 60        // of these, from its beginning
 	traceBytes    = 256 << 10 // of one call
 	traceTotal    = 32 << 20
+	traceCalls    = 5000
 	traceUnknown  = 64 // messages of calls that are not known yet
 )
 
@@ -74,6 +75,8 @@ func (t *traces) begin(callID string, now time.Time) {
 	}
 	t.calls[callID] = &traced{}
 	t.order = append(t.order, callID)
+	for len(t.order) > traceCalls && t.evict(callID) {
+	}
 	t.unknown = slices.DeleteFunc(t.unknown, func(u unknownMessage) bool {
 		if u.callID == callID {
 			t.add(callID, u.TraceMessage)

@@ -98,6 +98,12 @@ func TestTraceIsBounded(t *testing.T) {
 	if tr.calls["long"] == nil || tr.calls["call1"] != nil || tr.calls["call399"] == nil {
 		t.Error("live calls go before ended ones, or new ones before old ones")
 	}
+	for i := range traceCalls + 100 { // calls that never sent anything
+		tr.begin(fmt.Sprint("quiet", i), now)
+	}
+	if len(tr.order) > traceCalls || len(tr.calls) != len(tr.order) {
+		t.Errorf("%d calls are kept", len(tr.order))
+	}
 	for i := range 1000 {
 		tr.record(TraceMessage{Raw: traceOf(fmt.Sprint("stranger", i), "INVITE", "b", 0)})
 	}

@@ -60,6 +60,7 @@ attachments:
     impi: %q
     impu: %q
     auth: {algorithms: [AKAv1-MD5], k: %q, opc: %q}
+    reg_event: required
 `, c.PCSCF(), c.Domain(), impi, impu, imsK, imsOPc)
 }
 

@@ -83,6 +83,9 @@ var calleeFlows = []flow{
 	{scenario: "uas-precondition-update", steps: []step{hangUp}, outcome: bridge.HungUp,
 		legs:     []string{"dialing", "early_media", "ringing", "connected AMR-WB not_offered", "ended hung_up"},
 		timeline: []string{"183", "PRACK", "UPDATE", "180"}},
+	{scenario: "uas-precondition-active", attachment: "preconditions: active", steps: []step{hangUp}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "early_media", "ringing", "connected AMR-WB not_offered", "ended hung_up"},
+		timeline: []string{"183", "PRACK", "UPDATE", "180"}},
 	{scenario: "uas-early-media", attachment: "offer_g711: true", steps: []step{hangUp}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "early_media", "ringing", "connected PCMA refused", "ended hung_up"}},
 

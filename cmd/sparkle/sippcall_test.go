@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -61,13 +62,13 @@ var callerFlows = []flow{
 		legs: []string{"dialing", "connected " + seesUs, "connected AMR-WB removed", "connected " + seesUs, "ended left"}},
 	{scenario: "uac-reoffer", outcome: bridge.Left, legs: []string{"dialing", "connected " + seesUs, "connected " + hearsUs, "ended left"}},
 	{scenario: "uac-srvcc", outcome: bridge.Left, legs: []string{"dialing", "connected " + seesUs, "connected AMR removed", "ended left"}},
-	{scenario: "uac-refreshes", attachment: shortSession, outcome: bridge.Left, legs: staysIn, timeline: []string{"UPDATE", "UPDATE", "BYE"}},
-	{scenario: "uac-refresh", attachment: shortSession, steps: []step{joined, secondRefresh, hangUpWhoever}, outcome: bridge.HungUp,
+	{scenario: "uac-refreshes", outcome: bridge.Left, legs: staysIn, timeline: []string{"UPDATE", "UPDATE", "BYE"}},
+	{scenario: "uac-refresh", steps: []step{joined, secondRefresh, hangUpWhoever}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "connected " + seesUs, "ended hung_up"}, timeline: []string{"UPDATE", "UPDATE", "BYE"}},
-	{scenario: "uac-expires", attachment: shortSession, outcome: bridge.Dropped, legs: []string{"dialing", "connected " + seesUs, "ended dropped"}},
-	{scenario: "uac-glare", attachment: shortSession, steps: []step{joined, afterGlare, hangUpWhoever}, outcome: bridge.HungUp,
+	{scenario: "uac-expires", outcome: bridge.Dropped, legs: []string{"dialing", "connected " + seesUs, "ended dropped"}},
+	{scenario: "uac-glare", steps: []step{joined, afterGlare, hangUpWhoever}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "connected " + seesUs, "ended hung_up"}, timeline: []string{"INVITE", "491", "491", "BYE"}},
-	{scenario: "uac-rtp-stop", attachment: "offer_g711: true", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
+	{scenario: "uac-rtp-stop", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
 		legs: []string{"dialing", "connected PCMA not_offered", "ended dropped"}, timeline: []string{"audio flows", "audio stalled", "BYE"}},
 }
 
@@ -75,7 +76,8 @@ var callerFlows = []flow{
 // legs.
 func TestSIPpTakesOver(t *testing.T) {
 	t.Parallel()
-	x, user := callable(t, "tcp", "", "", bridge.JoinOpen)
+	needSIPp(t)
+	x, user := callable(callableDaemon(t, "tcp", ""), bridge.JoinOpen)
 	x.watch()
 	caller := callWithSIPp(t, "uac-replaces", "tcp", x.sipAddr(), user, 1)
 	joined(x)
@@ -123,22 +125,40 @@ func (x *dialled) row(ok func(bridge.Member) bool) (string, error) {
 	return "", errNoRow
 }
 
+// alone says that a flow cannot share a daemon: its configuration is its own, or its PIN
+// must be nobody else's.
+func (f flow) alone() bool { return f.config != "" || f.join == bridge.JoinPIN }
+
+// TestSIPpCalls starts one daemon for all flows that can share it: each calls a conference
+// of its own.
 func TestSIPpCalls(t *testing.T) {
-	for _, f := range callerFlows {
-		for _, transport := range f.over() {
-			t.Run(cmp.Or(f.name, f.scenario)+" "+transport, func(t *testing.T) {
-				t.Parallel()
-				f.calls(t, transport)
-			})
-		}
+	needSIPp(t)
+	for _, transport := range []string{"tcp", "udp"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			shared := callableDaemon(t, transport, "")
+			for _, f := range callerFlows {
+				if !slices.Contains(f.over(), transport) {
+					continue
+				}
+				t.Run(cmp.Or(f.name, f.scenario), func(t *testing.T) {
+					t.Parallel()
+					d := shared.forTest(t)
+					if f.alone() {
+						d = callableDaemon(t, transport, f.config)
+					}
+					f.calls(t, d, transport)
+				})
+			}
+		})
 	}
 }
 
-func (f flow) calls(t *testing.T, transport string) {
+func (f flow) calls(t *testing.T, d *daemon, transport string) {
 	if f.raw {
 		needRawSocket(t)
 	}
-	x, user := callable(t, transport, f.attachment, f.config, cmp.Or(f.join, bridge.JoinOpen))
+	x, user := callable(d, cmp.Or(f.join, bridge.JoinOpen))
 	x.watch()
 	caller := callWithSIPp(t, f.scenario, transport, x.sipAddr(), cmp.Or(f.dials, user), 1)
 	for _, s := range f.steps {
@@ -148,7 +168,7 @@ func (f flow) calls(t *testing.T, transport string) {
 		t.Error(err)
 	}
 	if slices.Equal(f.members, staysOut) {
-		x.keptOut(f)
+		x.keptOut(f, fmt.Sprintf("1-%d@127.0.0.1", caller.PID())) // as SIPp names its first call
 		return
 	}
 	if x.member == "" {
@@ -161,27 +181,37 @@ func (f flow) calls(t *testing.T, transport string) {
 	x.holds(f, x.ended(x.conference, x.member, f.outcome))
 }
 
-// callable is a daemon with a conference that can be called; user is that of its URI.
-func callable(t *testing.T, transport, attachment, config string, join bridge.JoinPolicy, phones ...*sippPhone) (x *dialled, user string) {
+// callableDaemon has a trunk whose peers call. Their sessions may be short, and they may
+// speak PCMA.
+func callableDaemon(t *testing.T, transport, config string, phones ...*sippPhone) *daemon {
 	t.Helper()
-	needSIPp(t)
-	d := startDaemon(t, trunkTo(transport, attachment, phones...)+config+"\n"+inboundKeys+"\n")
+	d := startDaemon(t, trunkTo(transport, shortSession+"\noffer_g711: true", phones...)+config+"\n"+inboundKeys+"\n")
 	d.numbers = append(d.numbers, sippNumber)
+	return d
+}
+
+// callable is a conference that can be called; user is that of its URI.
+func callable(d *daemon, join bridge.JoinPolicy) (x *dialled, user string) {
+	d.t.Helper()
 	x = &dialled{daemon: d, conference: d.conference(bridge.VideoConference)}
-	pin := sippPIN
-	c, err := d.api.UpdateConference(t.Context(), x.conference, api.ConferencePatch{JoinPolicy: &join, Pin: &pin})
+	p := api.ConferencePatch{JoinPolicy: &join}
+	if join == bridge.JoinPIN {
+		pin := sippPIN
+		p.Pin = &pin
+	}
+	c, err := d.api.UpdateConference(d.t.Context(), x.conference, p)
 	if err != nil {
-		t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	user, _, ok := strings.Cut(strings.TrimPrefix(c.DialIn.URI, "sip:"), "@")
 	if !ok {
-		t.Fatalf("the conference has no URI: %+v", c.DialIn)
+		d.t.Fatalf("the conference has no URI: %+v", c.DialIn)
 	}
 	return x, user
 }
 
 // keptOut: nobody has joined, and the record says why.
-func (x *dialled) keptOut(f flow) {
+func (x *dialled) keptOut(f flow, callID string) {
 	x.t.Helper()
 	all, err := x.api.Members(x.t.Context(), x.conference)
 	if err != nil || len(all) > 0 {
@@ -190,7 +220,7 @@ func (x *dialled) keptOut(f flow) {
 	if f.outcome == "" {
 		return
 	}
-	r := x.record(func(r cdr.Record) bool { return r.Leg != "" })
+	r := x.record(func(r cdr.Record) bool { return r.CallID == callID })
 	if r.Outcome != string(f.outcome) || r.SIPStatus != f.status || r.Direction != "inbound" {
 		x.t.Errorf("the record is %+v, want %s with %d", r, f.outcome, f.status)
 	}

@@ -105,6 +105,13 @@ attachments:
 `, transport, strings.Join(targets, ", ")) + more
 }
 
+// forTest is the same daemon for a part of the test that started it.
+func (d *daemon) forTest(t *testing.T) *daemon {
+	part := *d
+	part.t = t
+	return &part
+}
+
 func (f flow) over() []string {
 	if f.transports == nil {
 		return []string{"tcp"}

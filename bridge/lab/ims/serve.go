@@ -120,6 +120,7 @@ attachments:
     impi: %q
     impu: %q
     auth: %s
+    reg_event: required
     offer_g711: true
 `, c.at.PCSCF, c.o.Domain, s.IMPI, s.IMPU, auth)
 	_, err := io.WriteString(w, b.String())
