@@ -35,7 +35,7 @@ demo: quiet-build
 
 ## ims-lab: a real IMS core (Kamailio) with the demo's eight phones, to connect a daemon to
 ims-lab: deps-test quiet-build
-	@exec $(BIN) lab --kamailio --listen 127.0.0.1:5060 $(ARGS)
+	@exec $(BIN) lab --kamailio $(ARGS)
 
 # What a build says is not what a demo or a bench says: with --json, somebody reads that.
 quiet-build:

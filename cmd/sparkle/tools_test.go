@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,5 +129,49 @@ func TestToolsOfAnIntegrator(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(x.dir, "data", "cdr", "*.part")); len(files) != 0 {
 		t.Errorf("a clean end leaves %s", files)
+	}
+}
+
+// A daemon that is killed in a call charges it at the next start, once, and nothing that
+// had been charged is charged again.
+func TestKilledDaemonStillCharges(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t)
+	x := convene(n, bridge.AudioConference, noPictures, n.handset("+8613800138001", lab.VolteVoice, false))
+	busy := n.handset("+8613800138002", lab.Busy, false)
+	missed := x.invite(x.conference, busy.Number(), "busy")
+	x.call(x.conference, bridge.CallRequest{Members: []string{missed}})
+	x.ended(x.conference, missed, bridge.Busy)
+	dir := filepath.Join(x.dir, "data", "cdr")
+	read := func() (got []string) {
+		for r, err := range cdr.Read(dir, cdr.Filter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(r.Seq, " ", r.Outcome))
+		}
+		return got
+	}
+	eventually(t, "the record of the failed attempt", func() error {
+		if got := read(); len(got) != 1 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	children := x.children()
+	x.kill()
+	awaitGone(t, children)
+	for range 2 { // the second start has nothing to add
+		x.start()
+		eventually(t, "the record of the call that was cut off", func() error {
+			if got := read(); len(got) < 2 {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
+		x.stop()
+	}
+	if got := strings.Join(read(), ", "); got != "1 busy, 2 dropped" {
+		t.Errorf("charged: %s", got)
 	}
 }

@@ -2,6 +2,7 @@ package ims_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -196,14 +197,83 @@ func TestServesPublicServiceIdentity(t *testing.T) {
 	}
 }
 
-// The application server calls a user.
-func TestServerCalls(t *testing.T) {
-	as, _ := server(t, "tcp")
-	to := subscribe(t, akaAuth, "tcp")
+// The application server calls a user in the name of another, or of nobody who is registered:
+// the S-CSCF runs it as that user's originating call.
+func TestCallsOnBehalf(t *testing.T) {
+	c := network(t)
+	from, to := subscribe(t, akaAuth, "tcp"), subscribe(t, akaAuth, "tcp")
+	from.registered(t)
 	calls := answering(t, to.registered(t))
-	p := place(t, as, to.number)
+	ua, err := sip.New(sip.Options{Attachments: []sip.AttachmentOptions{{
+		Name: "isc", Mode: sip.ModeAS, LocalAddr: "127.0.0.1", Domain: c.Domain(), IMPU: from.IMPUs[0], RegState: "reg", OrigRoute: "user",
+		Targets: []string{c.SCSCF().String()}, CPS: 200,
+	}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ua.Close(context.Background()) })
+	awaitState(t, ua, "up")
+	p := place(t, ua, to.number)
+	k := next(t, calls)
+	if k.in.Caller.Number != from.number || !k.in.Caller.Trusted {
+		t.Errorf("called by %+v, want %s", k.in.Caller, from.number)
+	}
+	k.accept()
+	until[sip.Connected](p)
+	p.hangUp()
+}
+
+// The S-CSCF tells an application server of a user's registration and of its end (TS 24.229
+// 5.4.1.7), if his criteria say so.
+func TestThirdPartyRegister(t *testing.T) {
+	as, uri := server(t, "tcp")
+	a := subscribe(t, akaAuth, "tcp")
+	a.Filters = []hss.Filter{{Server: uri, Method: "REGISTER"}}
+	a.set(t)
+	present := func(want int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d users", want), func() error {
+			if n := as.Attachments()[0].Presence; n != want {
+				return fmt.Errorf("there are %d", n)
+			}
+			return nil
+		})
+	}
+	ua := a.registered(t)
+	present(1)
+	if err := ua.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	present(0)
+}
+
+// An application server that does not answer a call itself continues it as another: the
+// S-CSCF knows its mark again, byte for byte, and goes on with the user's next criterion.
+func TestContinuesOverISC(t *testing.T) {
+	as, uri := server(t, "tcp")
+	calls := answering(t, as)
+	from, to := subscribe(t, akaAuth, "tcp"), subscribe(t, akaAuth, "tcp")
+	from.Filters = []hss.Filter{{Server: uri, Method: "INVITE", Session: hss.Originating}}
+	from.set(t)
+	caller := from.registered(t)
+	ends := answering(t, to.registered(t))
+	p := place(t, caller, to.number)
 	c := next(t, calls)
+	if !strings.Contains(c.in.ServedUser, from.number) || c.in.SesCase != "orig" || c.in.RegState != "reg" ||
+		len(c.in.Routes) != 1 || !strings.Contains(c.in.Routes[0], "sip:iscmark@"+core.SCSCF().String()) {
+		t.Errorf("served %q, %s, %s, routes %q", c.in.ServedUser, c.in.SesCase, c.in.RegState, c.in.Routes)
+	}
+	onward := &placed{t: t, events: make(chan sip.Event, 1024)}
+	var err error
+	onward.call, err = as.Invite(sip.Invite{Number: to.number, Video: true, Offer: offer(), Routes: c.in.Routes,
+		OnEvent: func(e sip.Event) { onward.events <- e }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, ends).accept()
+	until[sip.Connected](onward)
 	c.accept()
 	until[sip.Connected](p)
 	p.hangUp()
+	onward.hangUp()
 }
