@@ -340,4 +340,3 @@ func (r *room) inviteList(now time.Time, l *leg) {
 		r.post(func(now time.Time) { r.callFor(now, ids, &errand{left: len(ids), many: true}) })
 	})
 }
-
