@@ -114,6 +114,8 @@ func New(d Deps) (*Bridge, error) {
 	b.lobby = newRoom(b, Conference{ID: "lobby", Type: VideoConference}, 0, nil)
 	b.lobby.post(func(time.Time) { b.lobby.mute = true })
 	d.Caller.OnIncoming(b.onIncoming)
+	d.Caller.OnRefer(b.onRefer)
+	d.Caller.OnSubscribe(b.onSubscribe)
 	return b, nil
 }
 
@@ -261,6 +263,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 // shutdown hangs up everybody; drained is closed when the last has gone.
 func (r *room) shutdown(now time.Time, text string) {
 	r.closing = true
+	r.endSubscriptions()
 	for _, m := range r.members {
 		m.recall = ""
 	}

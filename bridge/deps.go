@@ -22,6 +22,9 @@ type Caller interface {
 	MediaProfile(attachment string) (sip.MediaProfile, bool)
 	// OnIncoming sets who takes calls that come in.
 	OnIncoming(func(sip.Incoming, sip.IncomingCall) func(sip.Event))
+	// OnRefer sets who decides on REFER, OnSubscribe on SUBSCRIBE.
+	OnRefer(func(sip.Refer, sip.Referral))
+	OnSubscribe(func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent))
 }
 
 // Store keeps what must survive a restart. Put and Drop return when the write is

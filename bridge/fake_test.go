@@ -321,6 +321,9 @@ type network struct {
 
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
+
+	refer     func(sip.Refer, sip.Referral)
+	subscribe func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent)
 }
 
 func newNetwork() *network {

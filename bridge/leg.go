@@ -48,10 +48,11 @@ type leg struct {
 	then      string       // what he wants once pending is answered: audio, video
 	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
 	seenWhy   string
-	passive   bool     // no preconditions: the network refused them
-	dead      bool     // has ended; late mail is ignored
-	visitor   *visitor // the call came in; nil: we called
-	door      *door    // connected, and not let in yet; nil: he is a member
+	passive   bool      // no preconditions: the network refused them
+	dead      bool      // has ended; late mail is ignored
+	visitor   *visitor  // the call came in; nil: we called
+	errands   []*errand // who asked for this call and wants to know
+	door      *door     // connected, and not let in yet; nil: he is a member
 }
 
 // verdict is how a leg ended.
@@ -283,6 +284,9 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	}
 	r.setState(now, l, state)
 	r.pushLeg(l)
+	if l.visitor != nil && l.door == nil {
+		r.inviteList(now, l)
+	}
 	if l.door != nil {
 		r.knock(now, l)
 	}
@@ -421,6 +425,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 		attrs = append(attrs, "by", string(e.By), "why", e.Why)
 	}
 	r.log.Info("leg ended", attrs...)
+	r.report(l)
 	r.recall(now, m)
 	r.expire()
 }
@@ -462,6 +467,7 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 			m.State = MemberRings
 		}
 	}
+	r.report(l)
 	r.emitLeg(now, l, "leg.updated")
 	r.b.store.QueueLeg(LegRecord{Leg: l.public(true), Number: l.number})
 }

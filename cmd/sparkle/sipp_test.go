@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,6 +119,9 @@ var calleeFlows = []flow{
 	{scenario: "uas-update", outcome: bridge.Left,
 		legs:     []string{"dialing", "ringing", "connected " + seesUs, "connected AMR-WB removed", "connected " + seesUs, "ended left"},
 		timeline: []string{"UPDATE", "UPDATE", "BYE"}},
+	{scenario: "uas-upgrade", steps: []step{askForVideo, seen("connected " + seesUs), hangUp}, outcome: bridge.HungUp,
+		legs: []string{"dialing", "ringing", "connected " + hearsUs, "connected " + seesUs, "ended hung_up"}},
+	{scenario: "uas-upgrade-declined", steps: []step{askForVideo, said("603"), hangUp}, outcome: bridge.HungUp, legs: takesVoice},
 	{scenario: "uas-late-offer", outcome: bridge.Left,
 		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected " + hearsUs, "ended left"}},
 	{scenario: "uas-srvcc", outcome: bridge.Left,
@@ -170,7 +174,30 @@ func (x *dialled) said(words ...string) {
 	})
 }
 
-func secondRefresh(x *dialled) { x.said("UPDATE", "200", "UPDATE", "200") }
+func secondRefresh(x *dialled)  { x.said("UPDATE", "200", "UPDATE", "200") }
+func said(words ...string) step { return func(x *dialled) { x.said(words...) } }
+
+// seen waits until the events have said this of the leg.
+func seen(words string) step {
+	return func(x *dialled) {
+		eventually(x.t, words, func() error {
+			x.seen.mu.Lock()
+			defer x.seen.mu.Unlock()
+			if !slices.Contains(x.seen.legs, words) {
+				return fmt.Errorf("%q", x.seen.legs)
+			}
+			return nil
+		})
+	}
+}
+
+func askForVideo(x *dialled) {
+	x.await(x.conference, x.member, "the conference", in)
+	if _, err := x.api.AskForVideo(x.t.Context(), x.conference, x.member); err != nil {
+		x.t.Error(err)
+	}
+}
+
 func secondForkEnded(x *dialled) {
 	x.said("200", "ACK", "200", "ACK", "BYE", "200")
 }

@@ -197,6 +197,11 @@ func (c *Client) Hangup(ctx context.Context, conference, id string) error {
 	return c.call(ctx, "DELETE", member(conference, id)+"/leg", nil, nil)
 }
 
+// AskForVideo asks a member who is in by voice for video.
+func (c *Client) AskForVideo(ctx context.Context, conference, id string) (x bridge.Leg, err error) {
+	return x, c.call(ctx, "PATCH", member(conference, id)+"/leg", api.LegPatch{Media: api.LegPatchMediaVideo}, &x)
+}
+
 // HangupAll ends all legs.
 func (c *Client) HangupAll(ctx context.Context, conference string) error {
 	return c.call(ctx, "POST", conf(conference)+"/hangup", nil, nil)
