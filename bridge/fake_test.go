@@ -437,6 +437,11 @@ func (c *call) end(e sip.Ended) {
 }
 
 func (c *call) start() {
+	if c.fate == "queued" { // the carrier's limits make it wait, and then there is no line
+		c.tell(sip.Queued{At: time.Now(), Ahead: 3, Until: time.Now().Add(2 * time.Second)})
+		c.at(3*time.Second, func() { c.end(sip.Ended{By: sip.ByNetwork, Why: "no_line"}) })
+		return
+	}
 	c.tell(sip.Trying{At: time.Now(), CallID: "call-" + c.inv.Number[len(c.inv.Number)-2:], ICID: "icid"})
 	c.tell(sip.Message{At: time.Now(), Sent: true, Summary: "INVITE"})
 	final := func(after time.Duration, status int, phrase string, q850 int) {

@@ -384,7 +384,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	l.dead = true
 	at := now.UTC()
 	l.Outcome, l.EndedAt, l.Text = v.outcome, &at, &v.text
-	l.State, l.Since = Ended, at
+	l.State, l.Since, l.Queue = Ended, at, nil
 	l.note(now, "state", "ended: "+string(v.outcome))
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)

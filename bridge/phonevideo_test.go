@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"testing"
+	"testing/synctest"
 	"time"
 
 	"sparkle/bridge"
@@ -229,4 +231,34 @@ func (h *house) engine(name, what string) error {
 	h.eng.events <- &mediapb.Event{Conference: h.conf, Leg: l.ID, What: &mediapb.Event_VideoState{
 		VideoState: &mediapb.VideoState{State: what, Width: 240, Height: 320}}}
 	return nil
+}
+
+// Who declined a video call as one is called by voice only where the policy says so (IMS.md
+// §3 row 11); who just declined never is.
+func TestRetryByVoiceAfterADeclinedVideoCall(t *testing.T) {
+	for _, policy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.VideoConference, func(o *bridge.Options) { o.RetryAudioOnDecline = policy })
+			defer h.close()
+			for name, fate := range map[string]string{"text": "video-text", "s600": "status=600", "no": "declines"} {
+				if err := h.add(name, fate); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := h.run("call all"); err != nil {
+				t.Fatal(err)
+			}
+			h.wait(10 * time.Second)
+			want := map[bool]int{false: 3, true: 5}[policy]
+			if n := h.net.invites(); n != want {
+				t.Errorf("policy %v: %d INVITEs, want %d", policy, n, want)
+			}
+			if in := h.member("text").State == bridge.InConference; in != policy {
+				t.Errorf("policy %v: in the conference by voice: %v", policy, in)
+			}
+			if o := h.member("no").LastOutcome; o == nil || o.Outcome != bridge.Declined {
+				t.Errorf("policy %v: who declined: %+v", policy, o)
+			}
+		})
+	}
 }

@@ -43,6 +43,7 @@ func TestMemoryStore(t *testing.T) {
 
 // house is a bridge with everything around it faked, and one conference.
 type house struct {
+	more   []func(*bridge.Options)
 	bills  ledger
 	t      *testing.T
 	b      *bridge.Bridge
@@ -84,7 +85,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
+func newHouse(t *testing.T, kind bridge.ConferenceType, more ...func(*bridge.Options)) *house {
 	h := &house{actor: organiser, t: t, net: newNetwork(), eng: newEngine(), mem: newMemory(), start: time.Now(),
 		ids: map[string]string{}, names: map[string]string{}, number: map[string]string{}, callers: map[string]*caller{}, watches: map[string]*watch{}}
 	h.eng.played = func(leg, prompt string) { h.say("%s hears: %s", h.callerOf(leg), prompt) }
@@ -93,6 +94,7 @@ func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 		defer h.mu.Unlock()
 		h.engLog = append(h.engLog, s)
 	}
+	h.more = more
 	h.boot()
 	c, err := h.b.CreateConference(t.Context(), h.actor, bridge.ConferenceSpec{Name: "team", Type: kind})
 	if err != nil {
@@ -105,8 +107,12 @@ func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 
 func (h *house) boot() {
 	h.t.Helper()
+	o := bridge.Options{DialIn: []string{dialIn}, FactoryURIs: []string{"sip:mmtel@conf-factory.ims.example"}, Domain: "ims.example"}
+	for _, f := range h.more {
+		f(&o)
+	}
 	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Charger: &h.bills, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
-		Options: bridge.Options{DialIn: []string{dialIn}, FactoryURIs: []string{"sip:mmtel@conf-factory.ims.example"}, Domain: "ims.example"}})
+		Options: o})
 	if err != nil {
 		h.t.Fatal(err)
 	}

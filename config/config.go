@@ -36,10 +36,11 @@ type HTTP struct {
 
 // Calls holds what is true of every call.
 type Calls struct {
-	RingTimeout  time.Duration `yaml:"ring_timeout"`  // 5s to 3m
-	SetupTimeout time.Duration `yaml:"setup_timeout"` // 5s to 3m
-	Country      string        `yaml:"country"`       // ISO 3166: whose emergency numbers are refused; empty: every country's
-	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
+	RingTimeout  time.Duration `yaml:"ring_timeout"`           // 5s to 3m
+	SetupTimeout time.Duration `yaml:"setup_timeout"`          // 5s to 3m
+	RetryAudio   bool          `yaml:"retry_audio_on_decline"` // call by voice who declined a call because it had video
+	Country      string        `yaml:"country"`                // ISO 3166: whose emergency numbers are refused; empty: every country's
+	CallingCode  string        `yaml:"calling_code"`           // of numbers typed without one; empty: such numbers are refused
 }
 
 // Inbound is what may be called.

@@ -61,7 +61,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 // Bridge is the file's part for conferences.
 func (f File) Bridge() bridge.Options {
 	return bridge.Options{
-		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout,
+		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout, RetryAudioOnDecline: f.Calls.RetryAudio,
 		Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
 		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
 		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),
