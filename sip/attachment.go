@@ -138,18 +138,18 @@ func (a *attachment) locate() error {
 func (a *attachment) start() {
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.watch = cancel
-	a.watchd.Go(func() {
+	a.watchd.Go(a.lasting(func() {
 		if a.o.Mode == ModeUE {
 			a.register(ctx)
 		} else {
 			a.watchPeers(ctx)
 		}
-	})
+	}))
 	if a.named() {
-		a.wg.Go(a.watchNames)
+		a.wg.Go(a.lasting(a.watchNames))
 	}
 	if a.o.KeepAlive > 0 {
-		a.wg.Go(a.keepAlive)
+		a.wg.Go(a.lasting(a.keepAlive))
 	}
 }
 
@@ -213,7 +213,7 @@ func (a *attachment) snapshot() AttachmentState {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.state
-	s.Calls, s.Queued = a.live, len(a.pace.queue)
+	s.Calls, s.Queued, s.Ingress = a.live, len(a.pace.queue), a.screen.stats()
 	for _, t := range a.list {
 		ts := t.state(now, t.conf.Host)
 		if a.o.Mode == ModeUE {
