@@ -12,7 +12,7 @@ export CGO_ENABLED ?= 1
 APT_BUILD := pkg-config gcc libopencore-amrwb-dev libopencore-amrnb-dev libvo-amrwbenc-dev \
              libavcodec-dev libavutil-dev libopenh264-dev libyuv-dev
 APT_RUN   := fonts-wqy-microhei
-APT_TEST  := sip-tester ffmpeg chromium kamailio kamailio-ims-modules kamailio-presence-modules kamailio-sqlite-modules
+APT_TEST  := sip-tester ffmpeg chromium tshark kamailio kamailio-ims-modules kamailio-presence-modules kamailio-sqlite-modules baresip-core baresip-ffmpeg
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # apt-missing prints those of its arguments that are not installed.
@@ -27,11 +27,15 @@ define apt-install
 	fi
 endef
 
-.PHONY: demo test bench soak build quiet-build web web-deps deps deps-test lint fmt generate prompts clean
+.PHONY: demo ims-lab test bench bench-full soak build quiet-build web web-deps deps deps-test lint fmt generate prompts clean
 
 ## demo: build everything, start the daemon with the lab, call eight phones
 demo: quiet-build
 	@exec $(BIN) demo $(ARGS)
+
+## ims-lab: a real IMS core (Kamailio) with the demo's eight phones, to connect a daemon to
+ims-lab: deps-test quiet-build
+	@exec $(BIN) lab --kamailio $(ARGS)
 
 # What a build says is not what a demo or a bench says: with --json, somebody reads that.
 quiet-build:
@@ -75,6 +79,10 @@ test: deps-test build lint
 ## bench: the performance table
 bench: quiet-build
 	@exec $(BIN) bench $(ARGS)
+
+## bench-full: how many legs one core carries, case by case
+bench-full: quiet-build
+	@exec $(BIN) bench --limits $(ARGS)
 
 ## soak: an hour of calls, and what the processes hold meanwhile (ARGS="--for 10m --rate 20")
 soak: quiet-build

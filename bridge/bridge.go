@@ -26,6 +26,8 @@ type Bridge struct {
 	media  media.API
 	store  Store
 	bills  Charger
+	tracer Tracer
+	traced *traced
 	log    *slog.Logger
 	opt    Options
 	hub    *hub
@@ -73,7 +75,7 @@ func New(d Deps) (*Bridge, error) {
 	}
 	now := time.Now()
 	b := &Bridge{
-		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, log: d.Log, opt: d.Options.withDefaults(),
+		caller: d.Caller, media: d.Media, store: d.Store, bills: d.Charger, tracer: d.Tracer, traced: newTraced(), log: d.Log, opt: d.Options.withDefaults(),
 		hub: newHub(now), counts: newCounts(), totals: newTotals(),
 		rooms: map[string]*room{}, mediaUp: make(chan struct{}, 1),
 		pins: map[string]string{}, aliases: map[string]string{}, guesses: newGuesses(),
@@ -112,6 +114,8 @@ func New(d Deps) (*Bridge, error) {
 	b.lobby = newRoom(b, Conference{ID: "lobby", Type: VideoConference}, 0, nil)
 	b.lobby.post(func(time.Time) { b.lobby.mute = true })
 	d.Caller.OnIncoming(b.onIncoming)
+	d.Caller.OnRefer(b.onRefer)
+	d.Caller.OnSubscribe(b.onSubscribe)
 	return b, nil
 }
 
@@ -259,6 +263,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 // shutdown hangs up everybody; drained is closed when the last has gone.
 func (r *room) shutdown(now time.Time, text string) {
 	r.closing = true
+	r.endSubscriptions()
 	for _, m := range r.members {
 		m.recall = ""
 	}

@@ -244,6 +244,36 @@ func TestThreeHundredAtOnce(t *testing.T) {
 	})
 }
 
+// A leg whose INVITE waits for the carrier's limits says so while it does, and why it
+// never left.
+func TestLegInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		if err := h.add("Ann", "queued"); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if _, err := h.b.Call(t.Context(), organiser, h.conf, bridge.CallRequest{Targets: "all"}); err != nil {
+			t.Fatal(err)
+		}
+		h.wait(time.Second)
+		l := h.member("Ann").Leg
+		if l == nil || l.State != bridge.Dialing || l.Queue == nil || l.Queue.Ahead != 3 || l.Queue.Until.Sub(begin).Round(time.Second) != 2*time.Second {
+			t.Fatalf("leg %+v", l)
+		}
+		h.wait(5 * time.Second)
+		if o := h.member("Ann").LastOutcome; o == nil || o.Outcome != bridge.NetworkError || !strings.Contains(o.Text.En, "lines") {
+			t.Errorf("outcome %+v", o)
+		}
+		legs, _, err := h.b.Legs(t.Context(), organiser, h.conf, h.ids["Ann"], 1, "")
+		if err != nil || len(legs) != 1 || legs[0].Queue != nil ||
+			!slices.ContainsFunc(legs[0].Timeline, func(e bridge.TimelineEntry) bool { return e.What == "queued" }) {
+			t.Errorf("history %+v, %v", legs, err)
+		}
+	})
+}
+
 // Resuming replays what was missed, without a gap; an unknown id gets a snapshot.
 func TestSubscribe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -230,7 +230,7 @@ func (h *house) dial(name, where string, words []string) error {
 }
 
 func (h *house) conference() bridge.Conference {
-	c, err := h.b.Conference(h.t.Context(), organiser, h.conf)
+	c, err := h.b.Conference(h.t.Context(), h.actor, h.conf)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 // voice-only attempt is worth it.
 func classify(e sip.Ended, l *leg) (v verdict, retry bool) {
 	f := ims.Final{
-		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, Warning: e.Warning, ReasonText: e.ReasonText,
+		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, Warning: e.Warning, ReasonText: e.ReasonText, AltService: e.AltService,
 		WasRinging: e.WasRinging || l.RingingAt != nil, Connected: l.ConnectedAt != nil, By: string(e.By), Why: e.Why,
 		FirstHadVideo: l.wantsPic && l.attempt == 1,
 	}

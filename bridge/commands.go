@@ -28,6 +28,7 @@ const (
 	Forbidden                   // 403
 	Unavailable                 // 503: not now; the same request may work later
 	Full                        // 507/503: no room, no ports, disk full
+	TooSoon                     // 429: it may be asked for again after Error.Retry
 )
 
 // Error is an error for the caller of a command. Code is stable and in the public
@@ -38,7 +39,8 @@ type Error struct {
 	Kind   Kind
 	Code   string
 	Detail string
-	Field  string // JSON pointer of the offending field, if there is one
+	Field  string        // JSON pointer of the offending field, if there is one
+	Retry  time.Duration // when the same request may work; 0: unknown
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Detail) }

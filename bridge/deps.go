@@ -22,6 +22,9 @@ type Caller interface {
 	MediaProfile(attachment string) (sip.MediaProfile, bool)
 	// OnIncoming sets who takes calls that come in.
 	OnIncoming(func(sip.Incoming, sip.IncomingCall) func(sip.Event))
+	// OnRefer sets who decides on REFER, OnSubscribe on SUBSCRIBE.
+	OnRefer(func(sip.Refer, sip.Referral))
+	OnSubscribe(func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent))
 }
 
 // Store keeps what must survive a restart. Put and Drop return when the write is
@@ -78,6 +81,8 @@ type LegRecord struct {
 	// AccessNetwork is P-Access-Network-Info. It may say where a subscriber is: it is for
 	// charging only, and not kept in history.
 	AccessNetwork string
+	// Dialled is the Request-URI of a call that came in; not kept in history either.
+	Dialled string
 }
 
 // AuditRecord says who did what. Target is an id; numbers are not in it.
@@ -97,6 +102,7 @@ type Deps struct {
 	Caller  Caller
 	Media   media.API
 	Store   Store
+	Tracer  Tracer       // nil: legs have no traces
 	Charger Charger      // nil: no charging records
 	Log     *slog.Logger // nil: discards
 	Options Options
@@ -117,6 +123,9 @@ type Options struct {
 	Country string
 	// CallingCode (+86) completes numbers that are typed without one; "": they are refused.
 	CallingCode string
+	// RetryAudioOnDecline calls once more by voice where a video call was declined as one:
+	// 600, or 480, 486 or 603 that says "video".
+	RetryAudioOnDecline bool
 	// NoVideo makes every leg a voice leg, also in conferences of type video.
 	NoVideo bool
 	// DialIn are numbers (E.164) that all conferences share: the PIN says which is meant.

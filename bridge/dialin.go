@@ -253,6 +253,9 @@ func (r *room) comeIn(now time.Time, l *leg) {
 		r.setState(now, l, state)
 	}
 	r.pushLeg(l)
+	if l.visitor != nil {
+		r.inviteList(now, l)
+	}
 	if !confirmed {
 		r.say(l, prompts.Joined)
 	}

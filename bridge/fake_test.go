@@ -321,6 +321,9 @@ type network struct {
 
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
+
+	refer     func(sip.Refer, sip.Referral)
+	subscribe func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent)
 }
 
 func newNetwork() *network {
@@ -373,8 +376,9 @@ func (n *network) Invite(i sip.Invite) (sip.Call, error) {
 }
 
 type reply struct {
-	sdp    []byte
-	status int
+	sdp     []byte
+	status  int
+	warning int
 }
 
 // call is one phone's side of a call.
@@ -390,6 +394,8 @@ type call struct {
 	hangup    string
 	replies   map[uint64]reply
 	nextOffer uint64
+	reacts    string   // to our offers: see Offer
+	offers    []string // of ours within the call, in words
 }
 
 // at runs f later, unless the call has ended by then.
@@ -421,6 +427,11 @@ func (c *call) end(e sip.Ended) {
 }
 
 func (c *call) start() {
+	if c.fate == "queued" { // the carrier's limits make it wait, and then there is no line
+		c.tell(sip.Queued{At: time.Now(), Ahead: 3, Until: time.Now().Add(2 * time.Second)})
+		c.at(3*time.Second, func() { c.end(sip.Ended{By: sip.ByNetwork, Why: "no_line"}) })
+		return
+	}
 	c.tell(sip.Trying{At: time.Now(), CallID: "call-" + c.inv.Number[len(c.inv.Number)-2:], ICID: "icid"})
 	c.tell(sip.Message{At: time.Now(), Sent: true, Summary: "INVITE"})
 	final := func(after time.Duration, status int, phrase string, q850 int) {
@@ -451,6 +462,25 @@ func (c *call) start() {
 	case "silent":
 		c.at(32*time.Second, func() { c.end(sip.Ended{By: sip.ByNetwork, Why: "no_response"}) })
 		return
+	case "video-text": // its user wants no video call
+		if c.inv.Video {
+			c.at(200*time.Millisecond, func() {
+				c.end(sip.Ended{By: sip.ByRemote, Status: 603, Phrase: "Decline", ReasonText: "Video call declined"})
+			})
+			return
+		}
+	case "emergency":
+		c.at(200*time.Millisecond, func() {
+			c.end(sip.Ended{By: sip.ByRemote, Status: 380, Phrase: "Alternative Service", AltService: "emergency"})
+		})
+		return
+	case "hint403":
+		if c.inv.Video {
+			c.at(200*time.Millisecond, func() {
+				c.end(sip.Ended{By: sip.ByRemote, Status: 403, Phrase: "Forbidden", Warning: `399 as.example "video service not subscribed"`})
+			})
+			return
+		}
 	case "early":
 		c.at(100*time.Millisecond, func() { c.tell(sip.Answer{At: time.Now(), SDP: c.answer("video")}) })
 	}
@@ -476,7 +506,11 @@ func (c *call) start() {
 func (c *call) pickUp(fate string) {
 	c.tell(sip.Answer{At: time.Now(), SDP: c.answer(fate), Final: true})
 	c.connected = true
-	c.tell(sip.Connected{At: time.Now()})
+	contact, server := "<sip:x@192.0.2.7>;+g.3gpp.icsi-ref=\"mmtel\"", "phone/1"
+	if fate == "pstn" {
+		contact, server = "<sip:mgcf.example>", "MGCF"
+	}
+	c.tell(sip.Connected{At: time.Now(), Contact: contact, Server: server})
 }
 
 // answer is what a phone of this fate answers.
@@ -489,7 +523,7 @@ func (c *call) answer(fate string) []byte {
 		panic("the bridge's offer is not SDP: " + err.Error())
 	}
 	o := sdp.AnswerOptions{Origin: sdp.NewOrigin(time.Now()), Addr: netip.MustParseAddr("127.0.0.1"), AudioPort: 50000,
-		Video: fate == "video" || fate == "early", VideoPort: 50002, H264: "42c00c"}
+		Video: takesVideo(fate), VideoPort: 50002, H264: "42c00c"}
 	if fate == "pstn" {
 		o.Codecs = []sdp.Codec{{Name: "PCMA"}}
 	}
@@ -497,6 +531,7 @@ func (c *call) answer(fate string) []byte {
 	if err != nil {
 		panic("the phone cannot answer: " + err.Error())
 	}
+	b = peculiar(fate, b)
 	if c.local, err = sdp.Parse(b); err != nil {
 		panic(err)
 	}
@@ -565,13 +600,9 @@ func (c *call) Reply(id uint64, b []byte, status int) {
 	go func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.replies[id] = reply{b, status}
+		c.replies[id] = reply{b, status, 0}
 	}()
 }
-
-func (c *call) Refuse(id uint64, status, _ int) { c.Reply(id, nil, status) }
-
-func (c *call) Offer([]byte) {}
 
 // memory is a bridge.Store in memory.
 type memory struct {

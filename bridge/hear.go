@@ -52,7 +52,7 @@ func (r *room) onMedia(now time.Time, e *mediapb.Event) {
 	case *mediapb.Event_PlayEnded:
 		r.played(now, l, w.PlayEnded)
 	case *mediapb.Event_VideoState:
-		l.note(now, "media", "video "+w.VideoState.State)
+		r.onVideoState(now, l, w.VideoState)
 	}
 	r.dirty = true
 }

@@ -366,7 +366,9 @@ func (b *Bridge) refuse(v *visitor, r *room, status int) {
 	verdict := refusal(status)
 	l.Outcome, l.Text = verdict.outcome, &verdict.text
 	b.counts.outcome(l.Outcome)
-	b.store.QueueLeg(LegRecord{Leg: l, Number: v.number()})
+	record := LegRecord{Leg: l, Number: v.number(), Dialled: v.in.Target}
+	b.store.QueueLeg(record)
+	b.charge(record)
 	b.log.Info("call refused", "leg_id", l.ID, "conference_id", l.Conference, "status", status, "trusted", v.in.Caller.Trusted)
 }
 
@@ -419,6 +421,7 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 	if v.in.Diverted != "" {
 		l.note(now, "sip_received", "diverted from "+MaskNumbers(v.in.Diverted))
 	}
+	l.dialled = v.in.Target
 	r.legs[l.ID] = l
 	r.setState(now, l, Dialing)
 	r.openLeg(l)
@@ -459,7 +462,11 @@ func (r *room) answerCall(now time.Time, l *leg) {
 		a.SDP, err = l.makeOffer(now)
 	} else {
 		var res sdp.Result
-		if a.SDP, res, err = l.answerOffer(now, in.Offer); err == nil {
+		var offer *sdp.Session
+		if offer, err = sdp.Parse(in.Offer); err == nil {
+			a.SDP, res, err = l.answerOffer(now, offer, l.wantsPic)
+		}
+		if err == nil {
 			r.agree(now, l, res)
 		}
 	}

@@ -22,27 +22,37 @@ import (
 //	                        └── audio only ─────┘ once, when video was refused as a whole
 type leg struct {
 	Leg
-	number   string
-	profile  sip.MediaProfile
-	wantsPic bool // video is wanted in this attempt
-	rings    time.Duration
-	attempt  int // INVITEs so far; events of an older one are ignored
-	call     sip.Call
-	opened   bool // the engine has it
-	audio    int  // local ports
-	video    int
-	sprop    string
-	local    *sdp.Session // our last description
-	agreed   *sdp.Result  // nil before the binding answer
-	held     bool         // by the peer
-	why      string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
-	verdict  *verdict     // decided by us when we ended it, not by what the network then says
-	access   string       // P-Access-Network-Info of the phone
-	usage    *Usage       // by the newest figures
-	fallback string       // why_no_video of an audio-only retry
-	dead     bool         // has ended; late mail is ignored
-	visitor  *visitor     // the call came in; nil: we called
-	door     *door        // connected, and not let in yet; nil: he is a member
+	number    string
+	profile   sip.MediaProfile
+	wantsPic  bool // video is wanted in this attempt
+	rings     time.Duration
+	attempt   int // INVITEs so far; events of an older one are ignored
+	call      sip.Call
+	opened    bool // the engine has it
+	audio     int  // local ports
+	video     int
+	sprop     string
+	local     *sdp.Session // our last description that stands
+	pending   *proposal    // an offer of ours that has not been answered, within the call
+	agreed    *sdp.Result  // nil before the binding answer
+	held      bool         // by the peer
+	why       string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
+	verdict   *verdict     // decided by us when we ended it, not by what the network then says
+	dialled   string       // Request-URI of a call that came in
+	access    string       // P-Access-Network-Info of the phone
+	usage     *Usage       // by the newest figures
+	fallback  string       // why_no_video of an audio-only retry
+	hadVideo  bool         // it was negotiated once
+	voiceOnly bool         // the organiser wants no video of it
+	askedAt   time.Time    // when he last asked for it
+	then      string       // what he wants once pending is answered: audio, video
+	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
+	seenWhy   string
+	passive   bool      // no preconditions: the network refused them
+	dead      bool      // has ended; late mail is ignored
+	visitor   *visitor  // the call came in; nil: we called
+	errands   []*errand // who asked for this call and wants to know
+	door      *door     // connected, and not let in yet; nil: he is a member
 }
 
 // verdict is how a leg ended.
@@ -142,7 +152,7 @@ func (r *room) invite(now time.Time, l *leg) {
 		l.attempt++
 		attempt := l.attempt
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
 			OnEvent: func(e sip.Event) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
@@ -166,6 +176,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		r.onQueued(now, l, e)
 	case sip.Trying:
 		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
+		r.b.traced.note(l.ID, r.owner, l.CallID)
 		r.dirty = true
 	case sip.Charging:
 		l.access = e.AccessNetwork
@@ -187,16 +198,16 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Answer:
 		r.onAnswer(now, l, e)
 	case sip.Connected:
-		r.onConnected(now, l, e.At)
+		r.onConnected(now, l, e)
 	case sip.Offer:
 		r.onOffer(now, l, e)
 	case sip.Reoffered:
-		if l.door != nil && l.door.opened {
+		if l.door != nil && l.door.opened && e.SDP == nil && e.Status == 491 {
+			r.moveIn(now, l) // the phone offered something itself meanwhile
+		} else if l.door != nil && l.door.opened {
 			r.movedIn(now, l, e.SDP)
-		} else if e.SDP != nil {
-			r.renegotiate(now, l, e.SDP)
 		} else {
-			l.note(now, "media", fmt.Sprintf("our offer was refused: %d", e.Status))
+			r.onReoffered(now, l, e)
 		}
 	case sip.Info:
 		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret
@@ -224,10 +235,6 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 		}
 		return
 	}
-	if l.ConnectedAt != nil { // the answer, in an ACK, to what we offered when asked to
-		r.renegotiate(now, l, e.SDP)
-		return
-	}
 	res, err := negotiate(l.local, e.SDP)
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
@@ -237,27 +244,20 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 	}
 	r.agree(now, l, res)
 	r.pushLeg(l)
-}
-
-// renegotiate applies an answer within a call. One that makes no sense is ignored: the
-// streams stay as they were.
-func (r *room) renegotiate(now time.Time, l *leg, answer []byte) {
-	res, err := negotiate(l.local, answer)
-	if err != nil {
-		l.note(now, "media", "answer not usable, media stay: "+err.Error())
-		r.log.Warn("an answer within a call is not usable", "leg_id", l.ID, "err", err)
-		return
-	}
-	r.agree(now, l, res)
-	r.pushLeg(l)
-	r.holdState(now, l)
+	r.closeVideo(l)
 }
 
 // agree notes what was negotiated.
 func (r *room) agree(now time.Time, l *leg, res sdp.Result) {
+	old := l.agreed
 	l.agreed = &res
 	l.held = res.Held
 	l.Media = describe(res, l.fallback)
+	l.hadVideo = l.hadVideo || res.Video != nil
+	if old == nil || old.Video == nil || res.Video == nil || old.Video.Remote != res.Video.Remote || !res.Video.Recv {
+		l.seen, l.seenWhy = "", "" // another stream
+	}
+	l.describeVideo()
 	l.note(now, "media", mediaWords(l.Media))
 	for _, n := range res.Notes {
 		l.note(now, "media", "forgiven: "+n)
@@ -265,12 +265,13 @@ func (r *room) agree(now time.Time, l *leg, res sdp.Result) {
 	r.dirty = true
 }
 
-func (r *room) onConnected(now time.Time, l *leg, at time.Time) {
+func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.why != "" || l.agreed == nil || l.ConnectedAt != nil {
 		return // it is being ended; the UA says goodbye to a late 200
 	}
-	at = at.UTC()
+	at := e.At.UTC()
 	l.ConnectedAt = &at
+	l.CSAccess = l.brokenOut(e.Contact, e.Server)
 	if l.RingingAt == nil {
 		r.b.counts.setup(at.Sub(l.StartedAt))
 	}
@@ -283,45 +284,18 @@ func (r *room) onConnected(now time.Time, l *leg, at time.Time) {
 	}
 	r.setState(now, l, state)
 	r.pushLeg(l)
+	if l.visitor != nil && l.door == nil {
+		r.inviteList(now, l)
+	}
 	if l.door != nil {
 		r.knock(now, l)
 	}
+	if l.agreed.WhyNoVideo == sdp.VideoCodecMismatch && l.visitor == nil {
+		// The phone has opened a camera for a codec that nobody here can read: it is told
+		// that this is a voice call.
+		r.propose(now, l, &proposal{})
+	}
 	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
-}
-
-// onOffer answers a re-INVITE or UPDATE of the peer, within its two seconds because
-// nobody is asked.
-func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
-	if l.call == nil || l.why != "" {
-		return
-	}
-	if e.SDP == nil {
-		offer, err := l.makeOffer(now)
-		if err != nil {
-			l.call.Reply(e.ID, nil, 488)
-			return
-		}
-		l.call.Reply(e.ID, offer, 0)
-		l.note(now, "media", "the phone asked for an offer")
-		return
-	}
-	answer, res, err := l.answerOffer(now, e.SDP)
-	if err != nil {
-		l.note(now, "media", "offer refused: "+err.Error())
-		l.call.Reply(e.ID, nil, 488)
-		return
-	}
-	l.call.Reply(e.ID, answer, 0)
-	if res.Video == nil && res.WhyNoVideo == sdp.VideoNotOffered {
-		// The phone's offer has no video because it was refused before, or because its
-		// user has just pressed "voice only".
-		if res.WhyNoVideo = "removed"; l.Media.WhyNoVideo != nil {
-			res.WhyNoVideo = *l.Media.WhyNoVideo
-		}
-	}
-	r.agree(now, l, res)
-	r.pushLeg(l)
-	r.holdState(now, l)
 }
 
 // holdState follows the peer's hold and resume.
@@ -340,14 +314,18 @@ func (r *room) holdState(now time.Time, l *leg) {
 func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	v, retry := classify(e, l)
 	if e.Status != 0 || e.Q850 != 0 {
-		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850}
+		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText}
 	}
 	if l.visitor != nil && l.ConnectedAt == nil {
 		v, retry = inboundVerdict(e), false
 	}
+	retry = retry || r.b.opt.RetryAudioOnDecline && declinedVideo(e)
 	if retry && l.wantsPic && l.attempt == 1 && l.why == "" && l.ConnectedAt == nil && !r.closing && !r.mediaDown {
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
+		l.passive = e.Status == 580
+		r.closeVideo(l)
+		l.describeVideo()
 		l.note(now, "state", fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
 		r.setState(now, l, Dialing)
 		r.invite(now, l)
@@ -406,12 +384,12 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	l.dead = true
 	at := now.UTC()
 	l.Outcome, l.EndedAt, l.Text = v.outcome, &at, &v.text
-	l.State, l.Since = Ended, at
+	l.State, l.Since, l.Queue = Ended, at, nil
 	l.note(now, "state", "ended: "+string(v.outcome))
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)
 	r.b.counts.outcome(v.outcome)
-	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access}
+	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled}
 	record.Leg.Usage = l.usage
 	r.b.store.QueueLeg(record)
 	if l.opened {
@@ -447,6 +425,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 		attrs = append(attrs, "by", string(e.By), "why", e.Why)
 	}
 	r.log.Info("leg ended", attrs...)
+	r.report(l)
 	r.recall(now, m)
 	r.expire()
 }
@@ -477,6 +456,10 @@ func (b *Bridge) complete(record LegRecord, last *mediapb.LegStats) {
 // setState moves a leg, and its member with it.
 func (r *room) setState(now time.Time, l *leg, s LegState) {
 	l.State, l.Since = s, now.UTC()
+	if l.agreed == nil {
+		l.describeVideo()
+	}
+	r.b.traced.note(l.ID, r.owner, l.CallID) // one that came in had it from the start
 	l.note(now, "state", string(s))
 	if m := r.member(l.Member); m != nil && m.leg == l {
 		m.State = InConference
@@ -484,6 +467,7 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 			m.State = MemberRings
 		}
 	}
+	r.report(l)
 	r.emitLeg(now, l, "leg.updated")
 	r.b.store.QueueLeg(LegRecord{Leg: l.public(true), Number: l.number})
 }

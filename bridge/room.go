@@ -68,11 +68,16 @@ type room struct {
 	opening   int // legs that the engine is opening, also those that have ended meanwhile
 	mediaDown bool
 	closing   bool
-	mute      bool   // deleted: nothing is published any more
-	creator   string // member id, of who made the conference by phone
-	expired   bool   // an ad-hoc conference that is being deleted
-	levels    []talker
-	talkedAt  time.Time
+	mute      bool // deleted: nothing is published any more
+	// Who is notified of the conference (RFC 4575).
+	watchers  []*watcher
+	notifying bool // a timer will call notifyAll
+	anons     int  // names given to those who have none
+
+	creator  string // member id, of who made the conference by phone
+	expired  bool   // an ad-hoc conference that is being deleted
+	levels   []talker
+	talkedAt time.Time
 }
 
 // member is a roster row and what goes with it.
@@ -83,6 +88,8 @@ type member struct {
 	// recall is the media to call back with when the engine is up again, "" not at all:
 	// set when a member lost his call through no fault of his.
 	recall string
+	uri    string // he was referred to by it; "" not
+	anon   int    // number of his anonymous URI; 0: none yet
 }
 
 // seqBlock sequence numbers are reserved on disk at once, so that they never go back
@@ -208,6 +215,7 @@ func (r *room) flush(now time.Time) {
 			r.b.store.QueueSeq(r.id, r.seqMark)
 		}
 		r.refresh()
+		r.notifyAll(now)
 		r.dirty = false
 	}
 	if len(r.events) > 0 {

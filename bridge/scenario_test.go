@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,7 @@ func TestMemoryStore(t *testing.T) {
 
 // house is a bridge with everything around it faked, and one conference.
 type house struct {
+	more   []func(*bridge.Options)
 	bills  ledger
 	t      *testing.T
 	b      *bridge.Bridge
@@ -62,6 +64,8 @@ type house struct {
 	logs   lockedBuffer
 
 	callers map[string]*caller // who has dialled in, by name
+	watches map[string]*watch
+	actor   bridge.Actor // who does what the lines say
 }
 
 type lockedBuffer struct {
@@ -81,17 +85,18 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
-	h := &house{t: t, net: newNetwork(), eng: newEngine(), mem: newMemory(), start: time.Now(),
-		ids: map[string]string{}, names: map[string]string{}, number: map[string]string{}, callers: map[string]*caller{}}
+func newHouse(t *testing.T, kind bridge.ConferenceType, more ...func(*bridge.Options)) *house {
+	h := &house{actor: organiser, t: t, net: newNetwork(), eng: newEngine(), mem: newMemory(), start: time.Now(),
+		ids: map[string]string{}, names: map[string]string{}, number: map[string]string{}, callers: map[string]*caller{}, watches: map[string]*watch{}}
 	h.eng.played = func(leg, prompt string) { h.say("%s hears: %s", h.callerOf(leg), prompt) }
 	h.eng.log = func(s string) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.engLog = append(h.engLog, s)
 	}
+	h.more = more
 	h.boot()
-	c, err := h.b.CreateConference(t.Context(), organiser, bridge.ConferenceSpec{Name: "team", Type: kind})
+	c, err := h.b.CreateConference(t.Context(), h.actor, bridge.ConferenceSpec{Name: "team", Type: kind})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,8 +107,12 @@ func newHouse(t *testing.T, kind bridge.ConferenceType) *house {
 
 func (h *house) boot() {
 	h.t.Helper()
+	o := bridge.Options{DialIn: []string{dialIn}, FactoryURIs: []string{"sip:mmtel@conf-factory.ims.example"}, Domain: "ims.example"}
+	for _, f := range h.more {
+		f(&o)
+	}
 	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Charger: &h.bills, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
-		Options: bridge.Options{DialIn: []string{dialIn}, FactoryURIs: []string{"sip:mmtel@conf-factory.ims.example"}, Domain: "ims.example"}})
+		Options: o})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -119,10 +128,15 @@ func (h *house) boot() {
 
 // listen follows the conference's events until Close.
 func (h *house) listen() {
-	sub, err := h.b.Subscribe(context.Background(), organiser, h.conf, "")
+	sub, err := h.b.Subscribe(context.Background(), h.actor, h.conf, "")
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.follow(sub)
+}
+
+// follow keeps what happens as words.
+func (h *house) follow(sub *bridge.Subscription) {
 	go func() {
 		for e := range sub.C {
 			h.mu.Lock()
@@ -183,6 +197,7 @@ func (h *house) words(e bridge.Event) string {
 			if l.Media.WhyNoVideo != nil {
 				s += " (" + *l.Media.WhyNoVideo + ")"
 			}
+			s += videoWords(l)
 		}
 		return s
 	case "member.updated", "conference.updated", "talkers", "snapshot":
@@ -213,7 +228,7 @@ func (h *house) add(name, fate string) error {
 	h.net.mu.Lock()
 	h.net.fate[n] = fate
 	h.net.mu.Unlock()
-	res, err := h.b.AddMembers(h.t.Context(), organiser, h.conf, []bridge.MemberSpec{{Number: n, Name: name}})
+	res, err := h.b.AddMembers(h.t.Context(), h.actor, h.conf, []bridge.MemberSpec{{Number: n, Name: name}})
 	if err != nil {
 		return err
 	}
@@ -232,7 +247,7 @@ func (h *house) wait(d time.Duration) {
 }
 
 func (h *house) member(name string) bridge.Member {
-	m, err := h.b.Member(h.t.Context(), organiser, h.conf, h.ids[name])
+	m, err := h.b.Member(h.t.Context(), h.actor, h.conf, h.ids[name])
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -305,7 +320,7 @@ func (h *house) run(line string) error {
 		return ""
 	}
 	patch := func(p bridge.MemberPatch) error {
-		_, err := h.b.UpdateMember(ctx, organiser, h.conf, h.ids[arg(1)], p)
+		_, err := h.b.UpdateMember(ctx, h.actor, h.conf, h.ids[arg(1)], p)
 		return err
 	}
 	yes, no := true, false
@@ -317,7 +332,7 @@ func (h *house) run(line string) error {
 		if id, ok := h.ids[arg(1)]; ok {
 			req.Targets, req.Members = "", []string{id}
 		}
-		res, err := h.b.Call(ctx, organiser, h.conf, req)
+		res, err := h.b.Call(ctx, h.actor, h.conf, req)
 		for _, r := range res {
 			if r.Err != nil {
 				h.say("%s: refused: %s", h.names[r.Member], r.Err.Code)
@@ -326,13 +341,13 @@ func (h *house) run(line string) error {
 		return err
 	case "hangup":
 		if arg(1) == "all" {
-			return h.b.HangupAll(ctx, organiser, h.conf)
+			return h.b.HangupAll(ctx, h.actor, h.conf)
 		}
-		return h.b.HangupMember(ctx, organiser, h.conf, h.ids[arg(1)])
+		return h.b.HangupMember(ctx, h.actor, h.conf, h.ids[arg(1)])
 	case "remove":
-		return h.b.RemoveMember(ctx, organiser, h.conf, h.ids[arg(1)])
+		return h.b.RemoveMember(ctx, h.actor, h.conf, h.ids[arg(1)])
 	case "delete":
-		return h.b.DeleteConference(ctx, organiser, h.conf)
+		return h.b.DeleteConference(ctx, h.actor, h.conf)
 	case "mute":
 		return patch(bridge.MemberPatch{Muted: &yes})
 	case "unmute":
@@ -341,19 +356,29 @@ func (h *house) run(line string) error {
 		return patch(bridge.MemberPatch{Role: &f[2]})
 	case "whisper":
 		if arg(1) == "end" {
-			return h.b.EndWhisper(ctx, organiser, h.conf)
+			return h.b.EndWhisper(ctx, h.actor, h.conf)
 		}
 		w := bridge.WhisperSpec{From: cmpOr(h.ids[arg(1)], arg(1)), Mode: arg(2)}
 		for _, name := range f[3:] {
 			w.To = append(w.To, h.ids[name])
 		}
-		return h.b.SetWhisper(ctx, organiser, h.conf, w)
+		return h.b.SetWhisper(ctx, h.actor, h.conf, w)
 	case "peer":
 		c := h.net.phone(h.number[arg(1)])
 		if c == nil {
 			return fmt.Errorf("no call with %s", arg(1))
 		}
 		return h.peer(c, arg(2))
+	case "refer":
+		return h.refer(arg(1), arg(2), arg(3), f[4:])
+	case "subscribe":
+		return h.subscribe(arg(1), f[2:])
+	case "adopt":
+		return h.adopt()
+	case "referrers":
+		p := bridge.Referrers(arg(1))
+		_, err := h.b.UpdateConference(ctx, h.actor, h.conf, bridge.ConferencePatch{WhoMayRefer: &p})
+		return err
 	case "dial":
 		return h.dial(arg(1), arg(2), f[3:])
 	case "press", "info":
@@ -362,8 +387,24 @@ func (h *house) run(line string) error {
 		return h.callerDoes(arg(1), arg(2))
 	case "policy":
 		p := bridge.JoinPolicy(arg(1))
-		_, err := h.b.UpdateConference(ctx, organiser, h.conf, bridge.ConferencePatch{JoinPolicy: &p})
+		_, err := h.b.UpdateConference(ctx, h.actor, h.conf, bridge.ConferencePatch{JoinPolicy: &p})
 		return err
+	case "ask":
+		_, err := h.b.SetLegMedia(ctx, h.actor, h.conf, h.ids[arg(1)], arg(2))
+		var own *bridge.Error
+		if errors.As(err, &own) && own.Retry > 0 {
+			h.say("%s: try again in %v", arg(1), own.Retry)
+		}
+		return err
+	case "phone":
+		if c := h.net.phone(h.number[arg(1)]); c != nil {
+			c.mu.Lock()
+			c.reacts = arg(2)
+			c.mu.Unlock()
+		}
+		return nil
+	case "engine":
+		return h.engine(arg(1), arg(2))
 	case "attachment":
 		h.net.setUp(arg(1) == "up")
 		return nil
@@ -424,6 +465,8 @@ func (h *house) peer(c *call, what string) error {
 		id = c.reoffer(func(string) string { return "v=7" })
 	case "offerless":
 		id = c.reoffer(nil)
+	case "addvideo", "inactive", "srvcc", "dropaudio", "dropall", "dropallheld", "family", "fewer", "cameraoff", "novideoheld":
+		id = c.newOffer(what)
 	case "bye":
 		c.bye(16)
 		return nil
@@ -435,7 +478,7 @@ func (h *house) peer(c *call, what string) error {
 	}
 	synctest.Wait()
 	r := c.replyTo(id)
-	dir := ""
+	dir := ports(r)
 	for _, d := range []string{"sendrecv", "sendonly", "recvonly", "inactive"} {
 		if bytes.Contains(r.sdp, []byte("a="+d)) {
 			dir += " " + d

@@ -16,42 +16,46 @@ import (
 
 // DSCP of what we send: EF for voice, AF41 for video (IMS.md §5.5).
 const (
-	dscpAudio = 46
-	dscpVideo = 34
+	DSCPAudio = 46
+	DSCPVideo = 34
 )
 
 // makeOffer writes our offer, the first or one that follows, and remembers it.
 func (l *leg) makeOffer(now time.Time) ([]byte, error) {
+	b, s, err := l.draftOffer(now, l.wantsPic)
+	if err == nil {
+		l.local = s
+	}
+	return b, err
+}
+
+// draftOffer writes an offer with video or without, in the places of the last description.
+func (l *leg) draftOffer(now time.Time, video bool) ([]byte, *sdp.Session, error) {
 	addr, err := netip.ParseAddr(l.profile.LocalIP)
 	if err != nil {
-		return nil, fmt.Errorf("media address: %w", err)
+		return nil, nil, fmt.Errorf("media address: %w", err)
 	}
 	b := sdp.Offer(sdp.OfferOptions{
 		Origin: sdp.NewOrigin(now), Addr: addr, AudioPort: l.audio,
-		Video: l.wantsPic && l.video != 0, VideoPort: l.video, Previous: l.local,
+		Video: video && l.video != 0, VideoPort: l.video, Previous: l.local,
 		AVPF: sdp.AVPF(l.profile.VideoAVPF), G711: l.profile.OfferG711, Sprop: l.sprop,
 	})
 	s, err := sdp.Parse(b)
 	if err != nil {
-		return nil, fmt.Errorf("own offer: %w", err)
+		return nil, nil, fmt.Errorf("own offer: %w", err)
 	}
-	l.local = s
-	return b, nil
+	return b, s, nil
 }
 
 // answerOffer answers an offer of the peer; on an error nothing has changed.
-func (l *leg) answerOffer(now time.Time, offer []byte) ([]byte, sdp.Result, error) {
-	s, err := sdp.Parse(offer)
-	if err != nil {
-		return nil, sdp.Result{}, err
-	}
+func (l *leg) answerOffer(now time.Time, offer *sdp.Session, video bool) ([]byte, sdp.Result, error) {
 	addr, err := netip.ParseAddr(l.profile.LocalIP)
 	if err != nil {
 		return nil, sdp.Result{}, fmt.Errorf("media address: %w", err)
 	}
-	b, res, err := sdp.Answer(s, sdp.AnswerOptions{
+	b, res, err := sdp.Answer(offer, sdp.AnswerOptions{
 		Origin: sdp.NewOrigin(now), Previous: l.local, Addr: addr, AudioPort: l.audio,
-		Video: l.wantsPic && l.video != 0, VideoPort: l.video, Sprop: l.sprop,
+		Video: video && l.video != 0, VideoPort: l.video, Sprop: l.sprop,
 		NoAVPF: sdp.AVPF(l.profile.VideoAVPF) == sdp.PlainAVP,
 	})
 	if err != nil {
@@ -76,6 +80,10 @@ func negotiate(offer *sdp.Session, answer []byte) (sdp.Result, error) {
 // describe says in the API's words what was agreed.
 func describe(res sdp.Result, fallback string) Media {
 	var m Media
+	if res.Audio == nil {
+		why := reasonRemoved
+		m.WhyNoAudio = &why
+	}
 	if a := res.Audio; a != nil {
 		m.Audio = &AudioMedia{Codec: a.Codec, Payload: a.PT}
 		if a.Codec == "AMR" || a.Codec == "AMR-WB" {
@@ -128,7 +136,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			Remote: remote(a.Remote, l.profile), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
 			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
 			Send: a.Send, Recv: a.Recv, Dtx: true, RtcpRsBps: positive(a.RS), RtcpRrBps: positive(a.RR),
-			RtcpOff: a.RTCPOff(), Dscp: dscpAudio,
+			RtcpOff: a.RTCPOff(), Dscp: DSCPAudio,
 		}
 		for _, mode := range a.ModeSet {
 			out.Audio.ModeSet = append(out.Audio.ModeSet, uint32(mode))
@@ -141,7 +149,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
 			CvoExtension: uint32(v.CVO), RtcpRsBps: positive(v.RS), RtcpRrBps: positive(v.RR),
-			RtcpOff: v.RTCPOff(), Dscp: dscpVideo,
+			RtcpOff: v.RTCPOff(), Dscp: DSCPVideo,
 		}
 	}
 	return out

@@ -67,6 +67,9 @@ type SIPResult struct {
 	Status int    `json:"status"`
 	Reason string `json:"reason,omitempty"`
 	Q850   int    `json:"q850,omitempty"`
+	// Warning is the Warning header as it came, Text that of a Reason header: for admins.
+	Warning string `json:"warning,omitempty"`
+	Text    string `json:"text,omitempty"`
 }
 
 // LastOutcome is the outcome of the newest ended leg.
@@ -168,6 +171,11 @@ type Media struct {
 	Audio      *AudioMedia `json:"audio"`
 	Video      *VideoMedia `json:"video"`
 	WhyNoVideo *string     `json:"why_no_video"` // refused, codec_mismatch, not_offered, rejected_488 …, null with video
+	WhyNoAudio *string     `json:"why_no_audio"` // removed: the phone dropped it and kept its video; null with audio
+	VideoState VideoState  `json:"video_state"`
+	// VideoReason says more of VideoState: WhyNoVideo, and with video camera_off,
+	// not_shown, silent, undecodable; nil: nothing more to say.
+	VideoReason *string `json:"video_reason"`
 }
 type Quality struct {
 	RxLoss     float64 `json:"rx_loss"` // 0..1
@@ -227,6 +235,8 @@ type Leg struct {
 	ICID        string          `json:"icid,omitempty"`
 	Charging    *Charging       `json:"charging,omitempty"`
 	Usage       *Usage          `json:"usage,omitempty"` // of an ended leg
+	CSAccess    bool            `json:"cs_access"`       // reached over a circuit-switched network: never any video
+	Change      *MediaChange    `json:"media_change"`    // the organiser's newest wish, or null
 	Queue       *LegQueue       `json:"queue,omitempty"` // while the INVITE waits for its turn
 	Timeline    []TimelineEntry `json:"timeline,omitempty"`
 }

@@ -132,6 +132,9 @@ func (l *loader) attachment(a *Attachment, key string) {
 	if !strings.HasPrefix(a.IMPU, "sip:") && !strings.HasPrefix(a.IMPU, "tel:+") {
 		l.fault(key+".impu", "%q is neither a sip: nor a tel:+ identity", a.IMPU)
 	}
+	l.oneOf(key+".regstate", a.RegState, "unreg", "reg")
+	l.oneOf(key+".orig_route", a.OrigRoute, "param", "user")
+	l.oneOf(key+".reg_event", a.RegEvent, "required", "try", "off")
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive", "active", "required")
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
@@ -153,6 +156,12 @@ func (l *loader) attachment(a *Attachment, key string) {
 	}
 	if a.MaxCalls < 0 {
 		l.fault(key+".max_calls", "%d is negative", a.MaxCalls)
+	}
+	if a.PeerRate < 10 {
+		l.fault(key+".peer_rate", "%v: at least 10", a.PeerRate)
+	}
+	if a.InviteRate < 1 {
+		l.fault(key+".invite_rate", "%v: at least 1", a.InviteRate)
 	}
 	if a.CPS < 0 {
 		l.fault(key+".cps", "%v is negative", a.CPS)

@@ -36,10 +36,11 @@ type HTTP struct {
 
 // Calls holds what is true of every call.
 type Calls struct {
-	RingTimeout  time.Duration `yaml:"ring_timeout"`  // 5s to 3m
-	SetupTimeout time.Duration `yaml:"setup_timeout"` // 5s to 3m
-	Country      string        `yaml:"country"`       // ISO 3166: whose emergency numbers are refused; empty: every country's
-	CallingCode  string        `yaml:"calling_code"`  // of numbers typed without one; empty: such numbers are refused
+	RingTimeout  time.Duration `yaml:"ring_timeout"`           // 5s to 3m
+	SetupTimeout time.Duration `yaml:"setup_timeout"`          // 5s to 3m
+	RetryAudio   bool          `yaml:"retry_audio_on_decline"` // call by voice who declined a call because it had video
+	Country      string        `yaml:"country"`                // ISO 3166: whose emergency numbers are refused; empty: every country's
+	CallingCode  string        `yaml:"calling_code"`           // of numbers typed without one; empty: such numbers are refused
 }
 
 // Inbound is what may be called.
@@ -89,6 +90,11 @@ type Attachment struct {
 	IMPU          string        `yaml:"impu"`
 	Auth          Auth          `yaml:"auth"`
 	Expires       time.Duration `yaml:"expires"`
+	RegState      string        `yaml:"regstate"`   // as: unreg | reg
+	OrigRoute     string        `yaml:"orig_route"` // as: param | user
+	Trusted       bool          `yaml:"trusted"`    // RFC 3325
+	HideCaller    bool          `yaml:"hide_caller"`
+	RegEvent      string        `yaml:"reg_event"` // required | try | off
 	OptionsEvery  time.Duration `yaml:"options_interval"`
 	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
 	Failover      time.Duration `yaml:"failover_timer"` // 0: 4 s on UDP, 6 s on streams
@@ -102,7 +108,9 @@ type Attachment struct {
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
 	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
 	MaxCalls      int           `yaml:"max_calls"`
-	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
+	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
+	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
+	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second that are taken
 
 	wrong []string // yaml's complaints, until decode has collected them
 }
@@ -174,11 +182,17 @@ func DefaultAttachment() Attachment {
 		Transport:     "tcp",
 		LocalAddr:     "127.0.0.1",
 		Expires:       600000 * time.Second, // TS 24.229 §5.1.1.2
+		RegEvent:      "try",
+		RegState:      "unreg",
+		OrigRoute:     "param",
+		Trusted:       true,
 		OptionsEvery:  30 * time.Second,
 		KeepAlive:     2 * time.Minute,
 		FailoverOn:    []int{503},
 		MaxCalls:      1000,
 		CPS:           20,
+		PeerRate:      2000,
+		InviteRate:    200,
 		NumberForm:    "tel",
 		Preconditions: "passive",
 		VideoAVPF:     "capneg",

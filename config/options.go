@@ -30,9 +30,11 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		Domain: a.Domain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
 		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,
 			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
-		Expires: a.Expires, OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
+		Expires: a.Expires, RegEvent: a.RegEvent, RegState: a.RegState, OrigRoute: a.OrigRoute, Untrusted: !a.Trusted, HideCaller: a.HideCaller,
+		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
 		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
 		SessionExpires: a.SessionExp, MinSE: a.MinSE,
+		PeerRate: a.PeerRate, InviteRate: a.InviteRate,
 		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, DSCP: a.DSCP,
 	}
 	// 0 is "none" in the file and "as usual" in the options.
@@ -60,7 +62,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 // Bridge is the file's part for conferences.
 func (f File) Bridge() bridge.Options {
 	return bridge.Options{
-		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout,
+		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout, RetryAudioOnDecline: f.Calls.RetryAudio,
 		Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
 		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
 		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),

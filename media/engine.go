@@ -116,7 +116,7 @@ func newEngine(opt Options, clock func() int64) (*Engine, error) {
 		w, err := newWorker(e, i)
 		if err != nil {
 			for _, w := range e.workers {
-				w.poll.close()
+				w.close()
 			}
 			return nil, fmt.Errorf("media: worker: %w", err)
 		}
@@ -126,7 +126,7 @@ func newEngine(opt Options, clock func() int64) (*Engine, error) {
 		e.pictures, err = opt.Pictures(PictureDeps{Emit: e.hub.publish, Log: opt.Log})
 		if err != nil {
 			for _, w := range e.workers {
-				w.poll.close()
+				w.close()
 			}
 			return nil, fmt.Errorf("media: video: %w", err)
 		}
@@ -171,7 +171,7 @@ func (e *Engine) Close() {
 		close(e.stop)
 		e.wg.Wait()
 		for _, w := range e.workers {
-			w.poll.close()
+			w.close()
 		}
 		if e.pictures != nil {
 			e.pictures.Close()
@@ -236,7 +236,7 @@ func (e *Engine) openRoom(id string) (*roomEntry, error) {
 			w = x
 		}
 	}
-	re := &roomEntry{id: id, w: w, room: newRoom(id, e.opt.MaxTalkers)}
+	re := &roomEntry{id: id, w: w, room: newRoom(id, e.opt.MaxTalkers, w.tx)}
 	e.rooms[id] = re
 	w.post(func() { w.rooms = append(w.rooms, re.room) })
 	return re, nil

@@ -225,6 +225,33 @@ func TestOneTalkerIsPassedOn(t *testing.T) {
 	}
 }
 
+// Loss on the way in is no gap on the way out, whatever the codec: a packet for each tick,
+// none of them empty.
+func TestAPairIsSentAPacketEveryTick(t *testing.T) {
+	for _, codec := range []mediapb.AudioStream_Codec{wb, nb, pcmu} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		x, y := a.join("c", "x", codec, 600), a.join("c", "y", codec, 900)
+		a.run(time.Second)
+		x.drop = func(n int) bool { return n%9 == 0 || n%40 < 4 }
+		y.packets = nil
+		a.run(2 * time.Second)
+		if n := len(y.packets); n < 98 {
+			t.Errorf("%v: %d packets in 100 ticks", codec, n)
+		}
+		for i := 1; i < len(y.packets); i++ {
+			if step := y.packets[i].Timestamp - y.packets[i-1].Timestamp; step != uint32(a.e.legs["y"].leg.Load().st.step) {
+				t.Errorf("%v: a step of %d between two packets", codec, step)
+				break
+			}
+		}
+		x.hears(y)
+		if e := a.engine(); e.Encodes != 0 {
+			t.Errorf("%v: %d encodes between two phones of one codec", codec, e.Encodes)
+		}
+	}
+}
+
 // Who stops listening to a shared encoder must not hear that: no sample jumps further
 // than the tones themselves move.
 func TestNoClickBetweenEncoders(t *testing.T) {

@@ -50,6 +50,9 @@ func newAir(t testing.TB, opt Options) *air {
 	return a
 }
 
+// beatTime is how finely a test's time passes.
+const beatTime = 5 * time.Millisecond
+
 // run lets time pass: phones talk, the engine mixes, phones listen.
 func (a *air) run(d time.Duration) {
 	a.t.Helper()
@@ -60,6 +63,9 @@ func (a *air) run(d time.Duration) {
 			}
 		}
 		a.now += int64(beatTime)
+		for _, p := range a.phones {
+			p.arrive()
+		}
 		for _, w := range a.e.workers {
 			w.step(a.now)
 		}
@@ -127,6 +133,11 @@ type phone struct {
 	to        netip.AddrPort
 	toRTCP    netip.AddrPort
 	drop      func(n int) bool // which packets get lost
+	delay     func(n int) time.Duration
+	air       []late
+	say       []int16 // speech in place of the tone
+	said      int     // samples of it
+	noDTX     bool
 	sent      int
 
 	heard   []float64 // samples at 16 kHz, silence where nothing came
@@ -179,7 +190,7 @@ func (p *phone) codecs() {
 	p.a.t.Helper()
 	p.enc.close()
 	p.dec.close()
-	k := coderKind{codec: p.leg.Audio.Codec, dtx: true}
+	k := coderKind{codec: p.leg.Audio.Codec, dtx: !p.noDTX}
 	var err error
 	if p.enc, err = newCoder(k); err == nil {
 		p.dec, err = newDecoder(k)
@@ -202,11 +213,34 @@ func (p *phone) update() {
 	}
 }
 
+// late is a packet on its way.
+type late struct {
+	at int64
+	b  []byte
+}
+
+// arrive hands over what is due.
+func (p *phone) arrive() {
+	rest := p.air[:0]
+	for _, x := range p.air {
+		if x.at <= p.a.now {
+			p.write(x.b)
+		} else {
+			rest = append(rest, x)
+		}
+	}
+	p.air = rest
+}
+
 const toneAmplitude = 2500
 
 // talk sends one frame.
 func (p *phone) talk() {
 	var pcm [frameLen]int16
+	if p.said < len(p.say) {
+		copy(pcm[:], p.say[p.said:])
+	}
+	p.said += frameLen
 	for i := range pcm {
 		if p.toneHz > 0 {
 			pcm[i] = int16(toneAmplitude * math.Sin(p.phase))
@@ -234,6 +268,10 @@ func (p *phone) talk() {
 		n = p.format.Pack(b[12:], p.cmr, amr.Frame{Type: p.enc.out.ft, Bits: p.enc.out.bits})
 	} else {
 		n = copy(b[12:], p.enc.out.bits)
+	}
+	if p.delay != nil {
+		p.air = append(p.air, late{p.a.now + int64(p.delay(p.sent)), b[:12+n]})
+		return
 	}
 	p.write(b[:12+n])
 }

@@ -94,6 +94,7 @@ type leg struct {
 	cmr     uint8
 	spurt   bool // the last frame sent was speech
 	tx      [12 + frameMax + 4]byte
+	msg     message // tx, queued
 	txCount uint64
 	txBytes uint64
 	refused uint64
@@ -136,14 +137,14 @@ func (p *past) put(f *frame) {
 	x.ft, x.bad, x.n = f.ft, f.bad, copy(x.data[:], f.bits)
 }
 
-// newest of at least one.
-func (p *past) newest() (f *struct {
-	ft   uint8
-	bad  bool
-	n    int
-	data [frameMax]byte
-}) {
-	return &p.frames[(p.at+p.n-1)%len(p.frames)]
+// newest is the last of them that has anything in it, nil if there is none.
+func (p *past) newest() []byte {
+	for i := p.n - 1; i >= 0; i-- {
+		if x := &p.frames[(p.at+i)%len(p.frames)]; x.n > 0 {
+			return x.data[:x.n]
+		}
+	}
+	return nil
 }
 
 // gate lets packets of one socket in, by their source.
@@ -454,9 +455,14 @@ func (l *leg) send(e *encoded, n uint64) {
 	rtp.PutHeader(b, speech && !l.spurt, l.st.pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
 	l.seq++
-	if sendTo(l.pair.RTP, b[:12+size], &l.st.to) {
+	l.room.tx.send(l, 12+size)
+}
+
+// sent accounts for a packet of n octets that the kernel took, or did not take.
+func (l *leg) sent(n int, taken bool) {
+	if taken {
 		l.txCount++
-		l.txBytes += uint64(size)
+		l.txBytes += uint64(n - rtp.HeaderSize)
 	} else {
 		l.refused++
 	}

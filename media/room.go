@@ -24,9 +24,11 @@ type room struct {
 	legs       []*leg
 	whispers   []whisper
 	shared     []*group
-	pair       bool // two legs of one codec and nothing else wanted: see route
+	tx         *sender // the worker's
+	pair       bool    // two legs of one codec and nothing else wanted: see route
 
 	talkers [64]*leg
+	alone   int    // ticks that the only voice has been the only one
 	voices  []*leg // who is heard in this tick, asides not among them; cap: all legs
 	sum     [frameLen]int32
 	mix     [frameLen]int16 // sum, limited
@@ -55,7 +57,9 @@ type group struct {
 	used uint64 // tick+1 of its last frame, 0: never
 }
 
-func newRoom(id string, maxTalkers int) *room { return &room{id: id, maxTalkers: maxTalkers} }
+func newRoom(id string, maxTalkers int, tx *sender) *room {
+	return &room{id: id, maxTalkers: maxTalkers, tx: tx}
+}
 
 func (r *room) setWhispers(w []whisper) {
 	r.whispers = w
@@ -223,6 +227,8 @@ func (r *room) loudness(w *worker, l *leg, n uint64) float32 {
 	switch {
 	case l.probed < firstProbes:
 		l.probed++
+	case r.pair: // nothing hangs on it
+		return guess
 	case heard && r.histAt == n: // it was mixed and most likely will be
 	case heard && n+probeEvery >= l.probeAt+probeHeard:
 	case n >= l.probeAt:
@@ -284,6 +290,10 @@ func (r *room) choose() {
 // gather lists whose frames of this tick are to be heard: who was chosen, and for one
 // frame more who no longer is, to fade out.
 func (r *room) gather() {
+	var last *leg
+	if len(r.voices) == 1 {
+		last = r.voices[0]
+	}
 	r.voices = r.voices[:0]
 	for _, l := range r.legs {
 		if !l.speech || !l.chosen && l.gain == 0 {
@@ -293,6 +303,11 @@ func (r *room) gather() {
 		if !l.aside {
 			r.voices = append(r.voices, l)
 		}
+	}
+	if len(r.voices) == 1 && r.voices[0] == last {
+		r.alone++
+	} else {
+		r.alone = 0
 	}
 }
 

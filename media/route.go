@@ -13,10 +13,11 @@ import (
 //	hears something else (talks itself, is
 //	whispered or played to, a gain moves) ────> own: its own encoder
 //
-// From silence a leg may begin to be passed somebody's frames, for its decoder then has
-// nothing to go on from; once it hears more than that one it is encoded for, primed with
-// what it heard, until it hears nobody again. So a decoder is handed from one encoder to
-// another only where the next word begins or somebody else comes in.
+// A leg may begin to be passed somebody's frames where it heard nobody before, or where
+// that one begins to talk and no one else does: its decoder has nothing to go on from; or
+// where one has talked alone for a while and is between two syllables. Once it hears more
+// than that one it is encoded for, primed with what it heard, until one of these comes
+// again. So a decoder is handed from one encoder to another only where that is not heard.
 //
 // Two legs of one codec with nothing else wanted are passed each other's frames all the
 // time, comfort noise and loss included: the B2BUA case (DESIGN §5).
@@ -85,7 +86,7 @@ func (r *room) route(l *leg, n uint64) way {
 		}
 		return waySilence
 	}
-	if others == 1 && (l.via == source || l.quietly) && l.takes(source) {
+	if others == 1 && (l.via == source || l.quietly || source.gain == 0 || r.dips(source)) && l.takes(source) {
 		l.via, l.hearGain = source, 1
 		return wayPass
 	}
@@ -95,6 +96,16 @@ func (r *room) route(l *leg, n uint64) way {
 	}
 	return wayOwn
 }
+
+// dips says whether x has talked alone for a while and is between two syllables.
+func (r *room) dips(x *leg) bool {
+	return r.alone >= aloneFor && r.voices[0] == x && x.lastLevel < x.smooth-dipDepth
+}
+
+const (
+	aloneFor = 25 // ticks
+	dipDepth = 10 // dB
+)
 
 // source is how many l hears in this tick, and one of them.
 func (r *room) source(l *leg) (one *leg, others int) {
@@ -136,16 +147,11 @@ func (l *leg) takes(x *leg) bool {
 // gap would look like a pause.
 func (l *leg) pass(n uint64) {
 	x := l.via
-	switch x.cur.verdict {
-	case jitter.Silence:
-		if n >= l.sidAt+2*sidEvery { // nor is there comfort noise
+	if x.cur.verdict == jitter.Silence {
+		if !l.kind.dtx || n >= l.sidAt+2*sidEvery { // nor is there comfort noise
 			l.sendSilence(n)
 		}
 		return
-	case jitter.Conceal:
-		if !l.kind.amr() && x.past.n == 0 {
-			return
-		}
 	}
 	e := x.forward(n)
 	if l.kind.amr() && e.ft <= 8 && l.isSpeech(e.ft) {
@@ -165,9 +171,11 @@ func (l *leg) forward(n uint64) *encoded {
 	case c.verdict != jitter.Conceal:
 		l.fwd.set(c.ft, c.bits)
 		l.fwd.bad = c.bad
-	case !l.kind.amr(): // once more what was heard last
-		p := l.past.newest()
-		l.fwd.set(ftSpeech, p.data[:p.n])
+	case !l.kind.amr(): // once more what was heard last, while that is fresh
+		l.fwd.set(ftSpeech, l.st.silence.frames[0].bits)
+		if last := l.past.newest(); last != nil {
+			l.fwd.set(ftSpeech, last)
+		}
 	case l.kind.wide():
 		l.fwd.set(amr.SpeechLost, nil)
 	default:

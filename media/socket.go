@@ -15,6 +15,7 @@ import (
 const (
 	rxBatch = 16   // packets per recvmmsg; more are taken by the next call
 	rxSize  = 2048 // larger datagrams are truncated, flagged and dropped as malformed
+	ctlSize = 32   // of control data: the kernel's time of arrival
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -29,7 +30,10 @@ type reader struct {
 	hdr  [rxBatch]mmsghdr
 	iov  [rxBatch]unix.Iovec
 	from [rxBatch]unix.RawSockaddrInet6 // large enough for both families
+	ctl  [rxBatch][ctlSize]byte
 	buf  [rxBatch][rxSize]byte
+	used int   // headers that the last call wrote into
+	skew int64 // monotonic less real time, ns
 }
 
 func newReader() *reader {
@@ -40,20 +44,50 @@ func newReader() *reader {
 		r.hdr[i].hdr.Iov = &r.iov[i]
 		r.hdr[i].hdr.SetIovlen(1)
 		r.hdr[i].hdr.Name = (*byte)(unsafe.Pointer(&r.from[i]))
+		r.hdr[i].hdr.Control = &r.ctl[i][0]
 	}
+	r.used = rxBatch
 	return r
+}
+
+// stamp asks the kernel for the time at which each packet arrives, so that a socket that
+// is read once a tick says as well as one that is waited for how regular its packets are.
+func stamp(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+}
+
+// begin is called before the sockets are read. now is the engine's clock, monotonic.
+func (r *reader) begin(now int64) {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &ts)
+	r.skew = now - ts.Nano()
+}
+
+// arrival is when the i-th datagram of the last read came, by the engine's clock: not
+// after now, and not more than two ticks before it, whoever sets the wall clock meanwhile.
+func (r *reader) arrival(i int, now int64) int64 {
+	c := &r.ctl[i]
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+	if r.hdr[i].hdr.Controllen < unix.SizeofCmsghdr+16 || h.Level != unix.SOL_SOCKET || h.Type != unix.SO_TIMESTAMPNS {
+		return now
+	}
+	ts := (*unix.Timespec)(unsafe.Pointer(&c[unix.SizeofCmsghdr]))
+	return min(max(ts.Nano()+r.skew, now-2*int64(tickTime)), now)
 }
 
 // read takes up to rxBatch datagrams from fd; 0 when there are none.
 func (r *reader) read(fd int) int {
-	for i := range r.hdr {
+	for i := range r.used {
 		r.hdr[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		r.hdr[i].hdr.SetControllen(ctlSize)
 	}
+	r.used = 0
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.hdr[0])),
 		rxBatch, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0 // EAGAIN, or an ICMP error that belongs to something we sent
 	}
+	r.used = int(n)
 	return int(n)
 }
 

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -8,7 +9,6 @@ import (
 
 const (
 	tickTime  = 20 * time.Millisecond
-	beatTime  = 5 * time.Millisecond
 	lateLimit = 5 * time.Millisecond
 	lateKept  = 3000 // ticks: a minute
 	inboxSize = 256
@@ -20,12 +20,14 @@ const (
 type worker struct {
 	index int
 	e     *Engine
-	// inbox holds commands. Full: the caller waits, a beat at most, since all are run
-	// on each beat.
+	// inbox holds commands. Full: the caller waits, a tick at most.
 	inbox    chan func()
+	bell     bell          // rung for each
 	done     chan struct{} // closed when run has returned
 	poll     *poller
 	rx       *reader
+	tx       *sender
+	received int // packets, since the last tick
 	rooms    []*room
 	slots    []*leg // by what epoll tells; nil: free
 	realtime atomic.Bool
@@ -47,8 +49,13 @@ func newWorker(e *Engine, index int) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	b, err := newBell()
+	if err != nil {
+		p.close()
+		return nil, err
+	}
 	return &worker{
-		index: index, e: e, poll: p, rx: newReader(),
+		index: index, e: e, poll: p, rx: newReader(), bell: b, tx: newSender(e.opt),
 		inbox: make(chan func(), inboxSize), done: make(chan struct{}), tick: 1,
 		deadline: e.clock() + int64(tickTime),
 	}, nil
@@ -63,6 +70,7 @@ func (w *worker) do(f func()) error {
 	ran := make(chan struct{})
 	select {
 	case w.inbox <- func() { f(); close(ran) }:
+		w.bell.ring()
 	case <-w.done:
 		return errClosed
 	}
@@ -82,6 +90,7 @@ func (w *worker) post(f func()) {
 	}
 	select {
 	case w.inbox <- f:
+		w.bell.ring()
 	case <-w.done:
 	}
 }
@@ -103,14 +112,26 @@ func (w *worker) run(granted chan<- error) {
 			return
 		default:
 		}
-		for beat := range 4 {
-			sleepUntil(w.deadline - int64(3-beat)*int64(beatTime))
+		// Much to receive is received in two halves: the second is what delays the tick.
+		if w.received > crowded {
+			w.wait(w.deadline - int64(tickTime)/2)
 			w.receive(w.e.clock())
-			if beat < 3 {
-				w.commands()
-			}
 		}
-		w.onDeadline(w.e.clock())
+		w.wait(w.deadline)
+		now := w.e.clock()
+		w.received = 0
+		w.receive(now)
+		w.onDeadline(now)
+	}
+}
+
+// crowded is how many packets a tick may find waiting before it takes them in two halves.
+const crowded = 256
+
+// wait sleeps until an instant of the engine's clock and runs the commands that come
+// meanwhile.
+func (w *worker) wait(until int64) {
+	for w.bell.wait(until) {
 		w.commands()
 	}
 }
@@ -133,6 +154,7 @@ func (w *worker) onDeadline(now int64) {
 	for _, r := range w.rooms {
 		r.tick(w, w.tick, now)
 	}
+	w.tx.flush()
 	w.stats.ticks++
 	w.tick++
 	w.deadline += int64(tickTime)
@@ -144,6 +166,13 @@ func (w *worker) step(now int64) {
 	if now >= w.deadline {
 		w.onDeadline(now)
 	}
+}
+
+// close is called after run has returned.
+func (w *worker) close() {
+	w.poll.close()
+	w.bell.close()
+	w.tx.close()
 }
 
 func (w *worker) commands() {
@@ -160,6 +189,7 @@ func (w *worker) commands() {
 // receive takes what came on all sockets of the worker. It asks for each socket about
 // once: a flood must not keep it from the tick.
 func (w *worker) receive(now int64) {
+	w.rx.begin(now)
 	for range 1 + 2*len(w.slots)/len(w.poll.events) {
 		n := w.poll.ready()
 		for i := range n {
@@ -185,12 +215,17 @@ func (w *worker) drain(l *leg, rtcp bool, now int64) {
 	}
 	for range 4 {
 		n := w.rx.read(fd)
+		w.received += n
 		for i := range n {
 			b, from, whole := w.rx.packet(i)
+			at := now
+			if !w.e.manual {
+				at = w.rx.arrival(i, now)
+			}
 			if rtcp {
-				l.onRTCP(w, b, from, whole, now)
+				l.onRTCP(w, b, from, whole, at)
 			} else {
-				l.onRTP(w, b, from, whole, now)
+				l.onRTP(w, b, from, whole, at)
 			}
 		}
 		if n < rxBatch {
@@ -210,6 +245,9 @@ func (w *worker) addLeg(r *room, l *leg) error {
 	if slot < 0 {
 		slot = len(w.slots)
 		w.slots = append(w.slots, nil)
+	}
+	if err := errors.Join(stamp(l.pair.RTP), stamp(l.pair.RTCP)); err != nil {
+		return err
 	}
 	if err := w.poll.add(l.pair.RTP, int32(slot), false); err != nil {
 		return err

@@ -39,10 +39,13 @@ type attachment struct {
 	screen  *screen
 	current atomic.Pointer[target] // where what names no peer goes; nil before the first address
 
-	stack   *sipgo.UserAgent
-	client  *sipgo.Client
-	sockets map[string]socket // by transport
-	reg     *register.Client  // ue only
+	stack    *sipgo.UserAgent
+	client   *sipgo.Client
+	sockets  map[string]socket      // by transport
+	reg      *register.Client       // ue only
+	events   *regEvent              // ue with reg_event only
+	present  presence               // as only
+	charging atomic.Pointer[string] // as: P-Charging-Function-Addresses as the core last said
 
 	dns   *resolve.Resolver // nil: all targets are addresses
 	again time.Time         // when names are to be looked up again; lookUp's
@@ -78,6 +81,11 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 		a.pace.fixed = a.fixedTarget
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
+	a.screen.record = ua.traces.received
+	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
+	a.invites = newLimiter(o.InviteRate)
+	a.screen.registers = o.Mode == ModeAS
 	a.clock = time.AfterFunc(time.Hour, a.dispatch)
 	a.clock.Stop()
 	return a
@@ -89,9 +97,6 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 		a.cancel()
 		return nil, err
 	}
-	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
-	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
-	a.invites = newLimiter(o.InviteRate)
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err
@@ -105,6 +110,9 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 			return nil, err
 		}
 		a.reg = reg
+		if o.RegEvent != RegEventOff {
+			a.events = newRegEvent(a)
+		}
 	}
 	a.state = AttachmentState{Name: o.Name, Mode: o.Mode, State: state, Since: time.Now(), Identity: o.IMPU,
 		LocalAddr: net.JoinHostPort(a.host, strconv.Itoa(a.port)), CPS: max(o.CPS, 0), MaxCalls: max(o.MaxCalls, 0)}
@@ -214,6 +222,7 @@ func (a *attachment) snapshot() AttachmentState {
 	defer a.mu.Unlock()
 	s := a.state
 	s.Calls, s.Queued, s.Ingress = a.live, len(a.pace.queue), a.screen.stats()
+	s.Presence = a.present.count(now)
 	for _, t := range a.list {
 		ts := t.state(now, t.conf.Host)
 		if a.o.Mode == ModeUE {
@@ -504,6 +513,8 @@ func (a *attachment) close(ctx context.Context) {
 
 // shut closes the sockets and waits for the goroutines on them.
 func (a *attachment) shut() {
+	// sipgo opens a socket of its own for a message that it gets to after its listener is gone.
+	a.screen.shut.Store(true)
 	a.cancel()
 	a.mu.Lock()
 	a.clock.Stop()

@@ -175,6 +175,8 @@ type responder interface {
 // run is the call's goroutine. Until its turn comes the call can be hung up without a
 // trace in the network.
 func (c *call) run() {
+	c.a.ua.traces.begin(c.id, time.Now())
+	defer func() { c.a.ua.traces.end(c.id, time.Now()) }()
 	defer c.bury()
 	defer c.a.forget(c)
 	defer func() {

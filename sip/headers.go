@@ -95,6 +95,11 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
 		ID: token, Authorize: a.authorize,
 	}
+	if len(inv.Routes) > 0 {
+		do.Routes = inv.Routes
+	} else if o.Mode == ModeAS {
+		do.Routes = []string{a.origRoute(a.target())}
+	}
 	active := o.Preconditions == "active" || o.Preconditions == "required"
 	do.Preconditions = active && !inv.Passive
 	do.RequirePreconditions = o.Preconditions == "required" && !inv.Passive
@@ -102,15 +107,27 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		do.Supported = append(do.Supported, "precondition")
 	}
 	h := func(name, value string) { do.Headers = append(do.Headers, dialog.Header{Name: name, Value: value}) }
-	if o.Mode == ModeTrunk {
+	if o.HideCaller { // RFC 3323, 3325: whoever believes the asserted identity keeps it to himself
+		do.From = `"Anonymous" <sip:anonymous@anonymous.invalid>`
+		h("Privacy", "id")
+	}
+	switch {
+	case o.Mode != ModeUE && o.Untrusted: // nothing of this is for them
+	case o.Mode == ModeTrunk, o.Mode == ModeAS:
 		h("P-Asserted-Identity", "<"+identity+">")
 		h("P-Charging-Vector", fmt.Sprintf("icid-value=%s;icid-generated-at=%s;orig-ioi=%s", icid, a.host, o.Domain))
-	} else {
+		if o.Mode == ModeAS {
+			h("P-Served-User", "<"+identity+">;sescase=orig;regstate="+o.RegState)
+			if v := a.charging.Load(); v != nil {
+				h("P-Charging-Function-Addresses", *v)
+			}
+		}
+	default:
 		h("P-Preferred-Identity", "<"+identity+">")
 		h("P-Preferred-Service", mmtelURN)
 		h("Accept-Contact", "*;"+mmtelTag)
 	}
-	if o.PANI != "" {
+	if o.PANI != "" && !o.Untrusted {
 		h("P-Access-Network-Info", o.PANI)
 	}
 	h("P-Early-Media", "supported")

@@ -95,6 +95,9 @@ func (c *call) try(peer *target) bool {
 			setBranch(h.req, sipgo.RFC3261BranchMagicCookie+token())
 		}
 		again = true
+		if c.a.o.Mode == ModeAS && len(c.inv.Routes) == 0 { // it names the S-CSCF that is tried
+			h.req.ReplaceHeader(sipgo.NewHeader("Route", c.a.origRoute(peer.hop)))
+		}
 		t := &try{req: h.req.Clone(), peer: peer}
 		c.a.prepare(t.req, peer.hop)
 		tx, err := c.a.client.TransactionRequest(c.a.ctx, t.req, asBuilt)

@@ -125,6 +125,7 @@ func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take
 	c.in = &inbound{take: take, tx: &inviteTx{ServerTx: tx, req: req}, key: inviteKey(req)}
 	c.in.info = a.incoming(req, offer, c.icid)
 	c.on = func(e Event) { c.in.early = append(c.in.early, e) }
+	c.chargedBy(req, false)
 	c.d = dialog.NewIncoming(c.options, req, c.in.tx)
 	return c
 }
@@ -203,7 +204,12 @@ func (c *call) watch(tx *inviteTx) {
 
 // incoming reads what an INVITE says of its caller.
 func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Incoming {
+	served, sescase, regstate := servedUser(req)
+	if v := first(req, "P-Charging-Function-Addresses"); v != "" && len(v) <= maxCharging && a.o.Mode == ModeAS {
+		a.charging.Store(&v)
+	}
 	return Incoming{
+		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
 		Target: req.Recipient.String(), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),

@@ -78,7 +78,15 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 		// An ACK has no answer: sipgo would keep its transaction for ever.
 		defer tx.Terminate()
 	}
-	if v := validate(req); v.status != 0 {
+	v := validate(req)
+	if v.status == 405 && req.Method == sipgo.REGISTER && a.o.Mode == ModeAS {
+		a.onThirdParty(req, tx)
+		return
+	}
+	if a.o.Untrusted {
+		distrust(req)
+	}
+	if v.status != 0 {
 		a.answer(req, tx, v)
 		return
 	}
@@ -104,6 +112,9 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 func (a *attachment) onUsage(req *sipgo.Request, tx *sipgo.ServerTx) {
 	if o := a.usages.find(req); o != nil {
 		o.onRequest(req, tx)
+		return
+	}
+	if req.Method == sipgo.NOTIFY && a.events != nil && a.events.onNotify(req, tx) {
 		return
 	}
 	if req.To().Params.Has("tag") || req.Method == sipgo.NOTIFY {

@@ -45,7 +45,13 @@ type AttachmentOptions struct {
 
 	TrustPeers []netip.Prefix // who may send to us besides the targets
 
+	RegState   string // as: of the user we call for, in P-Served-User: unreg (default, a PSI) | reg
+	OrigRoute  string // as: how an S-CSCF is told that a call originates: param (;orig, default) | user (orig@)
+	Untrusted  bool   // not in our trust domain: what it asserts is not believed, and it is told nothing (RFC 3325)
+	HideCaller bool   // Privacy: id, From anonymous
+
 	Expires         time.Duration // of the registration asked for; 600 000 s
+	RegEvent        string        // ue: off (default) | try | required: RFC 3680
 	OptionsInterval time.Duration // trunk keep-alive; 30 s, negative: never ask, always up
 	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none
 	Failover        time.Duration // a peer that says nothing for so long is left; 0: 4 s on UDP, 6 s on streams
@@ -113,6 +119,9 @@ func (a AttachmentOptions) Validate() error {
 	oneOf("transport", a.Transport, "tcp", "udp", "tls")
 	oneOf("preconditions", a.Preconditions, "off", "passive", "active", "required")
 	oneOf("video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
+	oneOf("regstate", a.RegState, "reg", "unreg")
+	oneOf("orig_route", a.OrigRoute, "param", "user")
+	oneOf("reg_event", a.RegEvent, RegEventOff, RegEventTry, RegEventRequired)
 	oneOf("number_form", a.NumberForm, "tel", "sip")
 	if a.LocalAddr != "" {
 		ip, err := netip.ParseAddr(a.LocalAddr)
@@ -214,6 +223,9 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	}
 	set(&a.Transport, "tcp")
 	set(&a.Preconditions, "passive")
+	set(&a.RegEvent, RegEventOff)
+	set(&a.RegState, "unreg")
+	set(&a.OrigRoute, "param")
 	set(&a.VideoAVPF, "capneg")
 	if a.Mode == ModeTrunk {
 		set(&a.NumberForm, "sip")

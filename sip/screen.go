@@ -29,6 +29,12 @@ type IngressStats struct {
 	Faults    uint64 // panics of ours, each the end of one message, call or subscription
 }
 
+// Add is the sum of two.
+func (s IngressStats) Add(o IngressStats) IngressStats {
+	return IngressStats{s.Strangers + o.Strangers, s.Throttled + o.Throttled, s.Held + o.Held, s.Malformed + o.Malformed,
+		s.Refused + o.Refused, s.Shed + o.Shed, s.Misled + o.Misled, s.Faults + o.Faults}
+}
+
 // stats is what the attachment did not take in.
 func (s *screen) stats() IngressStats {
 	return IngressStats{s.peers.dropped.Load(), s.throttled.Load(), s.held.Load(), s.malformed.Load(), s.refused.Load(),
@@ -41,11 +47,14 @@ func (s *screen) stats() IngressStats {
 // refuses it drops in silence, and a peer would repeat it for 32 s; what makes it panic
 // would take the daemon with it.
 type screen struct {
-	peers  *peers
-	parser *sipgo.Parser
-	rate   *limiter
-	ctx    context.Context // ends the waiting of TCP readers
-	reply  func(network string, to net.Addr, b []byte) error
+	registers bool        // REGISTER is taken: third-party registration (ISC)
+	shut      atomic.Bool // the sockets are about to close: what comes now is dropped
+	peers     *peers
+	parser    *sipgo.Parser
+	rate      *limiter
+	ctx       context.Context // ends the waiting of TCP readers
+	reply     func(network string, to net.Addr, b []byte) error
+	record    func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
 	// ours says whether a sent-by is what our requests have in Via; nil: whatever it is.
 	ours func(host string, port int) bool
 	// admit says whether a new INVITE can be taken; nil: all are.
@@ -84,6 +93,9 @@ func (s *screen) filter(info sipgo.TransportReadProps, data []byte) (out []byte,
 			}
 		}
 	}()
+	if s.shut.Load() {
+		return nil, nil
+	}
 	if !s.peers.trusts(info.RemoteAddr) {
 		s.peers.dropped.Add(1)
 		return nil, nil
@@ -146,7 +158,7 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		}
 		return false
 	}
-	if r.request() && !slices.Contains(methods, r.method) {
+	if r.request() && !slices.Contains(methods, r.method) && !(s.registers && r.method == "REGISTER") {
 		// Here and not in onRequest: sipgo folds the case of a method, in the answer too.
 		s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
 		return false
@@ -172,6 +184,9 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		s.shed.Add(1)
 		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)
 		return false
+	}
+	if s.record != nil {
+		s.record(info, data)
 	}
 	return true
 }

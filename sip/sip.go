@@ -21,11 +21,14 @@ var (
 
 // Invite is one outgoing call attempt: one INVITE and all its forks.
 type Invite struct {
-	Attachment   string        // "" for the first that is up
-	Number       string        // E.164 with +
-	Offer        []byte        // the session description, offered in the INVITE
-	Video        bool          // the offer has video: feature tags say so
-	Passive      bool          // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
+	Attachment string // "" for the first that is up
+	Number     string // E.164 with +
+	Offer      []byte // the session description, offered in the INVITE
+	Video      bool   // the offer has video: feature tags say so
+	Passive    bool   // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
+	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
+	// of a session that we continue (Incoming.Routes).
+	Routes       []string
 	SetupTimeout time.Duration // INVITE to first 18x or 2xx; 0: 60 s
 	RingTimeout  time.Duration // first 180 to final answer; 0: 60 s
 	// OnEvent is called in order, from the call's own goroutine. It must not block.
@@ -236,6 +239,11 @@ type Incoming struct {
 	// Replaces is the Call-ID of the call, live and ours, that this one takes over (RFC
 	// 3891); "" none. One that names no call of ours never gets here: it is answered 481.
 	Replaces string
+	// Of a call over ISC (TS 24.229 §5.7): for whom the core asks us, in which case (orig,
+	// term) and whether that user is registered; and the Route behind our own, byte for byte:
+	// the S-CSCF's token by which it knows the session again.
+	ServedUser, SesCase, RegState string
+	Routes                        []string
 	// ReferredBy is the URI of Referred-By (RFC 3892), unproven; "" none.
 	ReferredBy string
 }

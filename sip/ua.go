@@ -16,10 +16,13 @@ var ErrBusy = errors.New("sip: attachment has no call left")
 
 // tuneSipgo sets what sipgo has process-wide, once, before the first socket opens: it
 // may send what IMS makes, an INVITE of 3 kB over UDP in fragments, and its own log,
-// which prints whole messages with their numbers, is off.
+// which prints whole messages with their numbers, is off; what it writes is recorded for
+// traces.
 var tuneSipgo = sync.OnceFunc(func() {
 	sipgo.UDPMTUSize = 65535
 	sipgo.SetDefaultLogger(slog.New(slog.DiscardHandler))
+	sipgo.SIPDebugTracer(&wire)
+	sipgo.SIPDebug = true
 })
 
 // UA is the user agent: attachments and the calls on them. It owns every socket and
@@ -28,6 +31,8 @@ type UA struct {
 	o    Options
 	log  *slog.Logger
 	atts []*attachment
+
+	traces *traces
 
 	mu       sync.Mutex
 	closed   bool
@@ -50,7 +55,7 @@ func New(o Options, log *slog.Logger) (*UA, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	ua := &UA{o: o, log: log}
+	ua := &UA{traces: newTraces(), o: o, log: log}
 	for _, ao := range o.Attachments {
 		a, err := newAttachment(ua, ao.withDefaults())
 		if err != nil {
@@ -61,6 +66,7 @@ func New(o Options, log *slog.Logger) (*UA, error) {
 		}
 		ua.atts = append(ua.atts, a)
 	}
+	wire.join(ua.traces)
 	for _, a := range ua.atts {
 		a.start()
 	}
@@ -196,5 +202,6 @@ func (ua *UA) Close(ctx context.Context) error {
 		wg.Go(func() { a.close(ctx) })
 	}
 	wg.Wait()
+	wire.leave(ua.traces)
 	return ctx.Err()
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
 
@@ -70,14 +71,39 @@ func (a *attachment) register(ctx context.Context) {
 		defer close(done)
 		_ = a.reg.Run(ctx) // nil: it ends with ctx only
 	}()
+	var answers <-chan subAnswer
+	var notifies <-chan notify
+	clock := time.NewTimer(time.Hour)
+	defer clock.Stop()
+	if a.events != nil {
+		answers, notifies = a.events.answers, a.events.notifies
+	}
 	for {
+		clock.Stop()
+		if a.events != nil && ctx.Err() == nil {
+			if at := a.events.sub.Next(); !at.IsZero() {
+				clock.Reset(max(time.Until(at), 0))
+			}
+		}
+		now := time.Now()
 		select {
 		case <-a.reg.Changed():
-			a.follow()
+			if a.events != nil && ctx.Err() == nil {
+				a.events.registered(ctx, a.reg.State().State == register.Registered)
+			}
+		case in := <-answers:
+			a.events.answered(ctx, in)
+		case in := <-notifies:
+			if ctx.Err() == nil { // de-registering: that the network tells of it is no news
+				a.events.notified(ctx, in)
+			}
+		case <-clock.C:
+			a.events.on(ctx, func(s register.Subscription) (register.Subscription, *register.Ask) { return s.Wake(now) })
 		case <-done:
 			a.follow()
 			return
 		}
+		a.follow()
 	}
 }
 
@@ -96,7 +122,10 @@ func (a *attachment) report(s *AttachmentState) {
 	r := a.reg.State()
 	s.State, s.LastError, s.Identity, s.Expires = string(r.State), r.LastError, r.Identity, r.Expires
 	s.Reg = &RegistrationState{PCSCF: r.Target, Expires: r.Expires, ServiceRoutes: len(r.ServiceRoutes),
-		Identities: r.AssociatedURIs, RegEvent: "off"}
+		Identities: r.AssociatedURIs, RegEvent: RegEventOff}
+	if a.events != nil {
+		a.events.report(s)
+	}
 }
 
 // sendRegister is how REGISTER leaves: to the P-CSCF it names. The response timer of

@@ -47,7 +47,9 @@ func validate(req *sipgo.Request) verdict {
 	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
 		return verdict{status: 483}
 	}
-	if !knownScheme(req.Recipient.Scheme) {
+	// An emergency call (RFC 5031) is the owner's to refuse, and to record.
+	sos := req.IsInvite() && strings.HasPrefix(strings.ToLower(req.Recipient.String()), "urn:service:sos")
+	if !sos && !knownScheme(req.Recipient.Scheme) {
 		return verdict{status: 416}
 	}
 	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {

@@ -56,7 +56,17 @@ func TestMainJob(t *testing.T) {
 	}
 	do("GET", "/v1/conferences/conf_001/members", "", 200)
 	do("PATCH", "/v1/conferences/conf_001/members/mbr_001", `{"muted":true}`, 200)
+	if a := do("PATCH", "/v1/conferences/conf_001/members/mbr_001/leg", `{"media":"video"}`, 202); !strings.Contains(string(a.body), `"media_change":{"to":"video","state":"asking"`) {
+		t.Errorf("asked for video: %s", a.body)
+	}
+	if a := do("PATCH", "/v1/conferences/conf_001/members/mbr_001/leg", `{"media":"video"}`, 429); a.header.Get("Retry-After") != "42" || !strings.Contains(string(a.body), `"code":"upgrade_too_soon"`) {
+		t.Errorf("asked again: Retry-After %q, %s", a.header.Get("Retry-After"), a.body)
+	}
+	do("PATCH", "/v1/conferences/conf_001/members/mbr_001/leg", `{"media":"audio"}`, 202)
+	do("PATCH", "/v1/conferences/conf_001/members/mbr_001/leg", `{"media":"smoke"}`, 422)
+	do("PATCH", "/v1/conferences/conf_001/members/mbr_001/leg", `{}`, 422)
 	do("DELETE", "/v1/conferences/conf_001/members/mbr_001/leg", "", 204)
+	do("PATCH", "/v1/conferences/conf_001/members/mbr_001/leg", `{"media":"video"}`, 409)
 	if a := do("GET", "/v1/conferences/conf_001/members/mbr_001", "", 200); !strings.Contains(string(a.body), `"last_outcome":{"outcome":"cancelled"`) {
 		t.Errorf("after hang-up: %s", a.body)
 	}

@@ -26,6 +26,7 @@ var matrix = map[string]struct {
 	"PATCH /v1/conferences/{c}/members/{m}":      {`{"muted":true}`, 401, 403, 404, 200},
 	"DELETE /v1/conferences/{c}/members/{m}":     {"", 401, 403, 404, 204},
 	"DELETE /v1/conferences/{c}/members/{m}/leg": {"", 401, 403, 404, 204},
+	"PATCH /v1/conferences/{c}/members/{m}/leg":  {`{"media":"video"}`, 401, 403, 404, 409},
 	"GET /v1/conferences/{c}/members/{m}/legs":   {"", 401, 200, 404, 200},
 	"POST /v1/conferences/{c}/calls":             {`{"targets":"all"}`, 401, 403, 404, 202},
 	"POST /v1/conferences/{c}/hangup":            {"", 401, 403, 404, 204},
@@ -33,6 +34,8 @@ var matrix = map[string]struct {
 	"DELETE /v1/conferences/{c}/whisper":         {"", 401, 403, 404, 204},
 	"GET /v1/conferences/{c}/preview.jpg":        {"", 401, 200, 404, 200},
 	"GET /v1/events":                             {"", 401, 200, 200, 200},
+	"GET /v1/legs/{leg}/trace":                   {"", 401, 200, 404, 200},
+	"GET /v1/cdrs":                               {"", 401, 403, 403, 200},
 	"GET /v1/attachments":                        {"", 401, 200, 200, 200},
 	"GET /livez":                                 {"", 200, 200, 200, 200},
 	"GET /readyz":                                {"", 200, 200, 200, 200},
@@ -58,7 +61,7 @@ func TestRouteRoleMatrix(t *testing.T) {
 		}
 		t.Run(route, func(t *testing.T) {
 			method, path, _ := strings.Cut(route, " ")
-			path = strings.NewReplacer("{c}", "conf_001", "{m}", "mbr_001").Replace(path)
+			path = strings.NewReplacer("{c}", "conf_001", "{m}", "mbr_001", "{leg}", "leg_1").Replace(path)
 			for role, want := range map[string]int{"": row.nobody, "viewer": row.viewer, "organiser": row.organiser, "admin": row.admin} {
 				h := newHouse(t) // a fresh one: half of the routes change something
 				h.seed(t, "admin")

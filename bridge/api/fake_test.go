@@ -28,6 +28,7 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/accounts"
+	"sparkle/bridge/cdr"
 	"sparkle/sip"
 )
 
@@ -55,6 +56,28 @@ type fake struct {
 }
 
 var at = time.Date(2026, 11, 23, 21, 0, 0, 0, time.UTC)
+
+func (f *fake) LegTrace(_ context.Context, a bridge.Actor, leg string, full bool) (bridge.LegTrace, error) {
+	if leg != "leg_1" || !a.Admin {
+		return bridge.LegTrace{}, &bridge.Error{Kind: bridge.Missing, Code: "trace_not_found"}
+	}
+	m := sip.TraceMessage{At: at, Sent: true, Transport: "TCP", Local: "192.0.2.1:5060", Remote: "192.0.2.2:5060",
+		Raw: []byte("OPTIONS sip:+8613800138001@ims.example SIP/2.0\r\nCall-ID: 1@a\r\nCSeq: 1 OPTIONS\r\nSupported: path\r\n\r\n")}
+	return bridge.LegTrace{Leg: leg, Messages: []sip.TraceMessage{m}}, nil
+}
+
+// fakeCDRs are three charging records.
+type fakeCDRs struct{}
+
+func (fakeCDRs) Page(want cdr.Filter, limit int) (items []cdr.Record, more bool, err error) {
+	for seq := want.After + 1; seq <= 3; seq++ {
+		if len(items) == limit {
+			return items, true, nil
+		}
+		items = append(items, cdr.Record{Seq: seq, Version: 1, Leg: "leg_1", Direction: "outbound", Outcome: "busy", Start: cdr.Time{Time: at}, End: cdr.Time{Time: at}})
+	}
+	return items, false, nil
+}
 
 func newFake() *fake {
 	return &fake{members: map[string][]bridge.Member{}, closed: make(chan struct{}, 100), events: make(chan bridge.Event, 10), jpeg: []byte("\xff\xd8picture\xff\xd9")}
@@ -260,6 +283,23 @@ func (f *fake) Call(_ context.Context, a bridge.Actor, id string, r bridge.CallR
 	return out, nil
 }
 
+func (f *fake) SetLegMedia(_ context.Context, a bridge.Actor, id, m, media string) (bridge.Leg, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x, err := f.member(a, id, m)
+	if err != nil {
+		return bridge.Leg{}, err
+	}
+	if x.Leg == nil {
+		return bridge.Leg{}, &bridge.Error{Kind: bridge.Conflict, Code: "not_connected", Detail: "not in the conference"}
+	}
+	if x.Leg.Change != nil && media == "video" {
+		return bridge.Leg{}, &bridge.Error{Kind: bridge.TooSoon, Code: "upgrade_too_soon", Detail: "asked already", Retry: 42 * time.Second}
+	}
+	x.Leg.Change = &bridge.MediaChange{To: media, State: "asking", At: at}
+	return *x.Leg, nil
+}
+
 func (f *fake) HangupMember(_ context.Context, a bridge.Actor, id, m string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -385,7 +425,7 @@ func newHouse(t testing.TB, change ...func(*Deps)) *house {
 		h.keys[name] = key
 	}
 	log := slog.New(slog.NewJSONHandler(&lockedWriter{w: h.log}, nil))
-	d := Deps{Service: h.fake, Accounts: h.accounts, Log: log,
+	d := Deps{Service: h.fake, CDRs: fakeCDRs{}, Accounts: h.accounts, Log: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "pages of "+r.URL.Path) }),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4")

@@ -35,6 +35,7 @@ type Deps struct {
 	Accounts Accounts
 	Console  http.Handler // at /console/, asked with the prefix; nil: no pages
 	Metrics  http.Handler // at /metrics; nil: 404
+	CDRs     CDRs         // nil: there are no charging records
 	Log      *slog.Logger
 	// Hosts are the names (without port) the server answers to, against DNS
 	// rebinding; IP addresses and localhost always work. Empty: any name. The

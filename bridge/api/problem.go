@@ -42,7 +42,7 @@ func problemOf(err error) *problem {
 		if be.Field != "" {
 			p.fields = []FieldError{{Pointer: be.Field, Detail: be.Detail}}
 		}
-		if p.status == http.StatusServiceUnavailable {
+		if p.retry = be.Retry; p.retry == 0 && p.status == http.StatusServiceUnavailable {
 			p.retry = 5 * time.Second
 		}
 		return p
@@ -73,6 +73,8 @@ func statusOf(e *bridge.Error) int {
 		return http.StatusForbidden
 	case bridge.Unavailable:
 		return http.StatusServiceUnavailable
+	case bridge.TooSoon:
+		return http.StatusTooManyRequests
 	case bridge.Full:
 		if e.Code == "storage_full" {
 			return http.StatusInsufficientStorage

@@ -16,22 +16,42 @@ import (
 	"time"
 
 	"sparkle/bridge"
+	"sparkle/bridge/cdr"
+	"sparkle/bridge/ladder"
 
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for LegPatchMedia.
+const (
+	LegPatchMediaAudio LegPatchMedia = "audio"
+	LegPatchMediaVideo LegPatchMedia = "video"
+)
+
+// Valid indicates whether the value is a known member of the LegPatchMedia enum.
+func (e LegPatchMedia) Valid() bool {
+	switch e {
+	case LegPatchMediaAudio:
+		return true
+	case LegPatchMediaVideo:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NewCallsMedia.
 const (
-	Audio NewCallsMedia = "audio"
-	Video NewCallsMedia = "video"
+	NewCallsMediaAudio NewCallsMedia = "audio"
+	NewCallsMediaVideo NewCallsMedia = "video"
 )
 
 // Valid indicates whether the value is a known member of the NewCallsMedia enum.
 func (e NewCallsMedia) Valid() bool {
 	switch e {
-	case Audio:
+	case NewCallsMediaAudio:
 		return true
-	case Video:
+	case NewCallsMediaVideo:
 		return true
 	default:
 		return false
@@ -77,6 +97,45 @@ func (e SessionVia) Valid() bool {
 	}
 }
 
+// Defines values for ListCDRsParamsDirection.
+const (
+	Inbound  ListCDRsParamsDirection = "inbound"
+	Outbound ListCDRsParamsDirection = "outbound"
+)
+
+// Valid indicates whether the value is a known member of the ListCDRsParamsDirection enum.
+func (e ListCDRsParamsDirection) Valid() bool {
+	switch e {
+	case Inbound:
+		return true
+	case Outbound:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetLegTraceParamsFormat.
+const (
+	GetLegTraceParamsFormatJson GetLegTraceParamsFormat = "json"
+	GetLegTraceParamsFormatPcap GetLegTraceParamsFormat = "pcap"
+	GetLegTraceParamsFormatText GetLegTraceParamsFormat = "text"
+)
+
+// Valid indicates whether the value is a known member of the GetLegTraceParamsFormat enum.
+func (e GetLegTraceParamsFormat) Valid() bool {
+	switch e {
+	case GetLegTraceParamsFormatJson:
+		return true
+	case GetLegTraceParamsFormatPcap:
+		return true
+	case GetLegTraceParamsFormatText:
+		return true
+	default:
+		return false
+	}
+}
+
 // Attachment One connection to a carrier
 type Attachment = bridge.Attachment
 
@@ -85,6 +144,9 @@ type AttachmentTarget = bridge.AttachmentTarget
 
 // AudioMedia defines model for AudioMedia.
 type AudioMedia = bridge.AudioMedia
+
+// CDR A charging record; the same keys as in the files and in CSV. rx is from the phone
+type CDR = cdr.Record
 
 // CallResult leg or error
 type CallResult struct {
@@ -134,11 +196,22 @@ type FieldError struct {
 // JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 type JoinPolicy = bridge.JoinPolicy
 
+// Ladder defines model for Ladder.
+type Ladder = ladder.Ladder
+
 // LastOutcome Of the newest ended leg
 type LastOutcome = bridge.LastOutcome
 
 // Leg One call attempt with a member
 type Leg = bridge.Leg
+
+// LegPatch defines model for LegPatch.
+type LegPatch struct {
+	Media LegPatchMedia `json:"media"`
+}
+
+// LegPatchMedia defines model for LegPatch.Media.
+type LegPatchMedia string
 
 // LegQueue defines model for LegQueue.
 type LegQueue = bridge.LegQueue
@@ -154,6 +227,9 @@ type Login struct {
 
 // Media defines model for Media.
 type Media = bridge.Media
+
+// MediaChange defines model for MediaChange.
+type MediaChange = bridge.MediaChange
 
 // Member defines model for Member.
 type Member = bridge.Member
@@ -328,11 +404,35 @@ type IdempotencyKey = string
 // IfNoneMatch defines model for IfNoneMatch.
 type IfNoneMatch = string
 
+// LegID defines model for LegID.
+type LegID = string
+
 // Limit defines model for Limit.
 type Limit = int
 
 // MemberID defines model for MemberID.
 type MemberID = string
+
+// ListCDRsParams defines parameters for ListCDRs.
+type ListCDRsParams struct {
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// From Ended then or later
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ended before
+	To         *time.Time               `form:"to,omitempty" json:"to,omitempty"`
+	Conference *string                  `form:"conference,omitempty" json:"conference,omitempty"`
+	Attachment *string                  `form:"attachment,omitempty" json:"attachment,omitempty"`
+	Direction  *ListCDRsParamsDirection `form:"direction,omitempty" json:"direction,omitempty"`
+	Outcome    *string                  `form:"outcome,omitempty" json:"outcome,omitempty"`
+}
+
+// ListCDRsParamsDirection defines parameters for ListCDRs.
+type ListCDRsParamsDirection string
 
 // ListConferencesParams defines parameters for ListConferences.
 type ListConferencesParams struct {
@@ -384,6 +484,15 @@ type GetPreviewParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// GetLegTraceParams defines parameters for GetLegTrace.
+type GetLegTraceParams struct {
+	Format *GetLegTraceParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+	Full   *bool                    `form:"full,omitempty" json:"full,omitempty"`
+}
+
+// GetLegTraceParamsFormat defines parameters for GetLegTrace.
+type GetLegTraceParamsFormat string
+
 // CreateConferenceJSONRequestBody defines body for CreateConference for application/json ContentType.
 type CreateConferenceJSONRequestBody = NewConference
 
@@ -399,6 +508,9 @@ type AddMembersJSONRequestBody = NewMembers
 // UpdateMemberJSONRequestBody defines body for UpdateMember for application/json ContentType.
 type UpdateMemberJSONRequestBody = MemberPatch
 
+// SetLegMediaJSONRequestBody defines body for SetLegMedia for application/json ContentType.
+type SetLegMediaJSONRequestBody = LegPatch
+
 // SetWhisperJSONRequestBody defines body for SetWhisper for application/json ContentType.
 type SetWhisperJSONRequestBody = Whisper
 
@@ -410,6 +522,9 @@ type ServerInterface interface {
 	// ListAttachments The connections to carriers
 	// (GET /v1/attachments)
 	ListAttachments(w http.ResponseWriter, r *http.Request)
+	// ListCDRs Charging records, in order of their numbers
+	// (GET /v1/cdrs)
+	ListCDRs(w http.ResponseWriter, r *http.Request, params ListCDRsParams)
 	// ListConferences The conferences the caller may see, newest first
 	// (GET /v1/conferences)
 	ListConferences(w http.ResponseWriter, r *http.Request, params ListConferencesParams)
@@ -449,6 +564,9 @@ type ServerInterface interface {
 	// HangupMember Hang up one member, or stop the ringing; the row stays
 	// (DELETE /v1/conferences/{c}/members/{m}/leg)
 	HangupMember(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID)
+	// SetLegMedia Ask a member in the conference for video, or go on by voice only
+	// (PATCH /v1/conferences/{c}/members/{m}/leg)
+	SetLegMedia(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID)
 	// ListLegs Every call attempt with a member, newest first
 	// (GET /v1/conferences/{c}/members/{m}/legs)
 	ListLegs(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID, params ListLegsParams)
@@ -461,6 +579,9 @@ type ServerInterface interface {
 	// SetWhisper Let one be heard by some only
 	// (PUT /v1/conferences/{c}/whisper)
 	SetWhisper(w http.ResponseWriter, r *http.Request, c ConferenceID)
+	// GetLegTrace The SIP messages of a leg, as a ladder
+	// (GET /v1/legs/{leg}/trace)
+	GetLegTrace(w http.ResponseWriter, r *http.Request, leg LegID, params GetLegTraceParams)
 	// DeleteSession Log out
 	// (DELETE /v1/sessions)
 	DeleteSession(w http.ResponseWriter, r *http.Request)
@@ -486,6 +607,130 @@ func (siw *ServerInterfaceWrapper) ListAttachments(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListAttachments(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListCDRs operation middleware
+func (siw *ServerInterfaceWrapper) ListCDRs(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCDRsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "conference" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "conference", r.URL.Query(), &params.Conference, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "conference"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "conference", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "attachment" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "attachment", r.URL.Query(), &params.Attachment, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "attachment"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "attachment", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "direction" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "direction", r.URL.Query(), &params.Direction, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "direction"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "direction", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "outcome" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outcome", r.URL.Query(), &params.Outcome, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "outcome"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "outcome", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListCDRs(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1000,6 +1245,41 @@ func (siw *ServerInterfaceWrapper) HangupMember(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// SetLegMedia operation middleware
+func (siw *ServerInterfaceWrapper) SetLegMedia(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "c" -------------
+	var c ConferenceID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "c", r.PathValue("c"), &c, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "c", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "m" -------------
+	var m MemberID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "m", r.PathValue("m"), &m, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "m", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetLegMedia(w, r, c, m)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListLegs operation middleware
 func (siw *ServerInterfaceWrapper) ListLegs(w http.ResponseWriter, r *http.Request) {
 
@@ -1157,6 +1437,61 @@ func (siw *ServerInterfaceWrapper) SetWhisper(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.SetWhisper(w, r, c)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetLegTrace operation middleware
+func (siw *ServerInterfaceWrapper) GetLegTrace(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "leg" -------------
+	var leg LegID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "leg", r.PathValue("leg"), &leg, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "leg", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetLegTraceParams
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "full" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "full", r.URL.Query(), &params.Full, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "full"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "full", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLegTrace(w, r, leg, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1342,6 +1677,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}", wrapper.GetMember)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}", wrapper.UpdateMember)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}/leg", wrapper.HangupMember)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}/leg", wrapper.SetLegMedia)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/members/{m}/legs", wrapper.ListLegs)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/conferences/{c}/calls", wrapper.Call)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/conferences/{c}/hangup", wrapper.HangupAll)
@@ -1349,6 +1685,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/v1/conferences/{c}/whisper", wrapper.SetWhisper)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/preview.jpg", wrapper.GetPreview)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/attachments", wrapper.ListAttachments)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/legs/{leg}/trace", wrapper.GetLegTrace)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/cdrs", wrapper.ListCDRs)
 
 	return m
 }
@@ -1392,6 +1730,64 @@ type ListAttachmentsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListAttachmentsdefaultApplicationProblemPlusJSONResponse) VisitListAttachmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCDRsRequestObject struct {
+	Params ListCDRsParams
+}
+
+type ListCDRsResponseObject interface {
+	VisitListCDRsResponse(w http.ResponseWriter) error
+}
+
+type ListCDRs200ResponseHeaders struct {
+	Link *string
+}
+
+type ListCDRs200JSONResponse struct {
+	Body struct {
+		Items []CDR `json:"items"`
+
+		// NextCursor Absent on the last page
+		NextCursor *string `json:"next_cursor,omitempty"`
+	}
+	Headers ListCDRs200ResponseHeaders
+}
+
+func (response ListCDRs200JSONResponse) VisitListCDRsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCDRsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response ListCDRsdefaultApplicationProblemPlusJSONResponse) VisitListCDRsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2009,6 +2405,51 @@ func (response HangupMemberdefaultApplicationProblemPlusJSONResponse) VisitHangu
 	return err
 }
 
+type SetLegMediaRequestObject struct {
+	C    ConferenceID `json:"c"`
+	M    MemberID     `json:"m"`
+	Body *SetLegMediaJSONRequestBody
+}
+
+type SetLegMediaResponseObject interface {
+	VisitSetLegMediaResponse(w http.ResponseWriter) error
+}
+
+type SetLegMedia202JSONResponse Leg
+
+func (response SetLegMedia202JSONResponse) VisitSetLegMediaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetLegMediadefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response SetLegMediadefaultApplicationProblemPlusJSONResponse) VisitSetLegMediaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListLegsRequestObject struct {
 	C      ConferenceID `json:"c"`
 	M      MemberID     `json:"m"`
@@ -2220,6 +2661,81 @@ func (response SetWhisperdefaultApplicationProblemPlusJSONResponse) VisitSetWhis
 	return err
 }
 
+type GetLegTraceRequestObject struct {
+	Leg    LegID `json:"leg"`
+	Params GetLegTraceParams
+}
+
+type GetLegTraceResponseObject interface {
+	VisitGetLegTraceResponse(w http.ResponseWriter) error
+}
+
+type GetLegTrace200JSONResponse Ladder
+
+func (response GetLegTrace200JSONResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLegTrace200ApplicationvndTcpdumpPcapResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetLegTrace200ApplicationvndTcpdumpPcapResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/vnd.tcpdump.pcap")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetLegTrace200TextResponse string
+
+func (response GetLegTrace200TextResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/plain")
+	w.WriteHeader(200)
+
+	_, err := w.Write([]byte(fmt.Sprint(response)))
+	return err
+}
+
+type GetLegTracedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response GetLegTracedefaultApplicationProblemPlusJSONResponse) VisitGetLegTraceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DeleteSessionRequestObject struct {
 }
 
@@ -2356,6 +2872,9 @@ type StrictServerInterface interface {
 	// ListAttachments The connections to carriers
 	// (GET /v1/attachments)
 	ListAttachments(ctx context.Context, request ListAttachmentsRequestObject) (ListAttachmentsResponseObject, error)
+	// ListCDRs Charging records, in order of their numbers
+	// (GET /v1/cdrs)
+	ListCDRs(ctx context.Context, request ListCDRsRequestObject) (ListCDRsResponseObject, error)
 	// ListConferences The conferences the caller may see, newest first
 	// (GET /v1/conferences)
 	ListConferences(ctx context.Context, request ListConferencesRequestObject) (ListConferencesResponseObject, error)
@@ -2395,6 +2914,9 @@ type StrictServerInterface interface {
 	// HangupMember Hang up one member, or stop the ringing; the row stays
 	// (DELETE /v1/conferences/{c}/members/{m}/leg)
 	HangupMember(ctx context.Context, request HangupMemberRequestObject) (HangupMemberResponseObject, error)
+	// SetLegMedia Ask a member in the conference for video, or go on by voice only
+	// (PATCH /v1/conferences/{c}/members/{m}/leg)
+	SetLegMedia(ctx context.Context, request SetLegMediaRequestObject) (SetLegMediaResponseObject, error)
 	// ListLegs Every call attempt with a member, newest first
 	// (GET /v1/conferences/{c}/members/{m}/legs)
 	ListLegs(ctx context.Context, request ListLegsRequestObject) (ListLegsResponseObject, error)
@@ -2407,6 +2929,9 @@ type StrictServerInterface interface {
 	// SetWhisper Let one be heard by some only
 	// (PUT /v1/conferences/{c}/whisper)
 	SetWhisper(ctx context.Context, request SetWhisperRequestObject) (SetWhisperResponseObject, error)
+	// GetLegTrace The SIP messages of a leg, as a ladder
+	// (GET /v1/legs/{leg}/trace)
+	GetLegTrace(ctx context.Context, request GetLegTraceRequestObject) (GetLegTraceResponseObject, error)
 	// DeleteSession Log out
 	// (DELETE /v1/sessions)
 	DeleteSession(ctx context.Context, request DeleteSessionRequestObject) (DeleteSessionResponseObject, error)
@@ -2474,6 +2999,32 @@ func (sh *strictHandler) ListAttachments(w http.ResponseWriter, r *http.Request)
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListAttachmentsResponseObject); ok {
 		if err := validResponse.VisitListAttachmentsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListCDRs operation middleware
+func (sh *strictHandler) ListCDRs(w http.ResponseWriter, r *http.Request, params ListCDRsParams) {
+	var request ListCDRsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCDRs(ctx, request.(ListCDRsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCDRs")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListCDRsResponseObject); ok {
+		if err := validResponse.VisitListCDRsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -2862,6 +3413,40 @@ func (sh *strictHandler) HangupMember(w http.ResponseWriter, r *http.Request, c 
 	}
 }
 
+// SetLegMedia operation middleware
+func (sh *strictHandler) SetLegMedia(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID) {
+	var request SetLegMediaRequestObject
+
+	request.C = c
+	request.M = m
+
+	var body SetLegMediaJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetLegMedia(ctx, request.(SetLegMediaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetLegMedia")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetLegMediaResponseObject); ok {
+		if err := validResponse.VisitSetLegMediaResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListLegs operation middleware
 func (sh *strictHandler) ListLegs(w http.ResponseWriter, r *http.Request, c ConferenceID, m MemberID, params ListLegsParams) {
 	var request ListLegsRequestObject
@@ -2969,6 +3554,33 @@ func (sh *strictHandler) SetWhisper(w http.ResponseWriter, r *http.Request, c Co
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetWhisperResponseObject); ok {
 		if err := validResponse.VisitSetWhisperResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetLegTrace operation middleware
+func (sh *strictHandler) GetLegTrace(w http.ResponseWriter, r *http.Request, leg LegID, params GetLegTraceParams) {
+	var request GetLegTraceRequestObject
+
+	request.Leg = leg
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLegTrace(ctx, request.(GetLegTraceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLegTrace")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLegTraceResponseObject); ok {
+		if err := validResponse.VisitGetLegTraceResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -25,12 +25,16 @@ type Service interface {
 	RemoveMember(ctx context.Context, a bridge.Actor, conference, member string) error
 
 	Call(ctx context.Context, a bridge.Actor, conference string, r bridge.CallRequest) ([]bridge.CallResult, error)
+	// SetLegMedia: "video" or "audio".
+	SetLegMedia(ctx context.Context, a bridge.Actor, conference, member, media string) (bridge.Leg, error)
 	HangupMember(ctx context.Context, a bridge.Actor, conference, member string) error
 	HangupAll(ctx context.Context, a bridge.Actor, conference string) error
 	SetWhisper(ctx context.Context, a bridge.Actor, conference string, w bridge.WhisperSpec) error
 	EndWhisper(ctx context.Context, a bridge.Actor, conference string) error
 	Preview(ctx context.Context, a bridge.Actor, conference string) (bridge.Preview, error)
 	Legs(ctx context.Context, a bridge.Actor, conference, member string, limit int, cursor string) (items []bridge.Leg, next string, err error)
+	// LegTrace is of a live leg or one that ended not long ago.
+	LegTrace(ctx context.Context, a bridge.Actor, leg string, full bool) (bridge.LegTrace, error)
 
 	Attachments(context.Context) []sip.AttachmentState
 	// Subscribe: conference "" is all that the actor may see; after "" starts with a snapshot.

@@ -219,6 +219,14 @@ func (s strictServer) Call(ctx context.Context, q CallRequestObject) (CallRespon
 	return out, nil
 }
 
+func (s strictServer) SetLegMedia(ctx context.Context, q SetLegMediaRequestObject) (SetLegMediaResponseObject, error) {
+	leg, err := s.Service.SetLegMedia(ctx, actor(ctx), q.C, q.M, string(q.Body.Media))
+	if err != nil {
+		return nil, err
+	}
+	return SetLegMedia202JSONResponse(leg), nil
+}
+
 func (s strictServer) HangupMember(ctx context.Context, q HangupMemberRequestObject) (HangupMemberResponseObject, error) {
 	if err := s.Service.HangupMember(ctx, actor(ctx), q.C, q.M); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@
 package cdr
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -98,7 +99,7 @@ func (o Options) recordOf(r bridge.LegRecord) Record {
 		Outcome: string(l.Outcome),
 	}
 	if l.Direction == "inbound" {
-		c.Calling, c.Called = c.Called, c.Calling
+		c.Calling, c.Called = c.Called, cmp.Or(r.Dialled, c.Calling)
 	}
 	if o.Masked {
 		c.Calling, c.Called = bridge.MaskNumbers(c.Calling), bridge.MaskNumbers(c.Called)

@@ -472,6 +472,41 @@ func TestHandsetTakesOffersOfTheOtherSide(t *testing.T) {
 	}
 }
 
+// A voice phone that is asked for video takes it, answers without, or refuses; the call
+// goes on in any case.
+func TestHandsetIsAskedForVideo(t *testing.T) {
+	for _, tt := range []struct {
+		upgrade, status int
+		video           bool
+	}{{200, 200, true}, {0, 200, false}, {603, 603, false}, {488, 488, false}, {486, 486, false}} {
+		c := startCore(t, CoreOptions{})
+		s, err := VolteVoice.Script()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Upgrade = tt.upgrade
+		h := addHandset(t, c, HandsetOptions{Number: "+8613800138001", Script: &s})
+		u, l := connect(t, c, h, "tcp", videoOffer)
+		l.do("INVITE", func(m *wire.Message) {
+			m.Body = videoOffer
+			m.Add("Content-Type", "application/sdp")
+		})
+		got := u.final("INVITE")
+		ack := l.message("ACK", l.seq)
+		if got.Status >= 300 {
+			ack.Set("Via", got.Get("Via"))
+		}
+		u.send(ack)
+		video := false
+		if o, err := sdp.Parse(got.Body); err == nil {
+			video = o.Video != nil && o.Video.Port != 0
+		}
+		if got.Status != tt.status || video != tt.video || h.Calls()[0].State != Connected {
+			t.Errorf("upgrade %d: answered %d, video %v, call %s", tt.upgrade, got.Status, video, h.Calls()[0].State)
+		}
+	}
+}
+
 func pendingReinvite(h *Handset) bool {
 	pending := false
 	_ = h.ep.Do(func() {

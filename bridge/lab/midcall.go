@@ -156,6 +156,13 @@ func (k *call) reinvited(tx *wire.ServerTx) {
 		return
 	}
 	tx.Respond(m.Reply(100, "", ""))
+	if k.addsVideo(m.Body) {
+		if k.s.Upgrade >= 300 { // its user does not want to be seen
+			tx.Respond(m.Reply(k.s.Upgrade, "", ""))
+			return
+		}
+		k.wantVid = k.s.Upgrade == 200
+	}
 	r := m.Reply(200, "", "")
 	r.Add("Contact", k.h.contactValue())
 	r.Add("Allow", allowed)
@@ -170,6 +177,15 @@ func (k *call) reinvited(tx *wire.ServerTx) {
 	k.h.publish(k)
 	tx.Respond(r)
 	k.repeatRe(tx, r, k.h.t1(), time.Now().Add(64*k.h.t1()))
+}
+
+// addsVideo says whether an offer has video for a call that has none.
+func (k *call) addsVideo(offer []byte) bool {
+	if k.agreed.Video != nil || k.wantVid {
+		return false
+	}
+	o, err := sdp.Parse(offer)
+	return err == nil && o.Video != nil && o.Video.Port != 0
 }
 
 // repeatRe repeats the 2xx of a re-INVITE until its ACK; without one the call ends.

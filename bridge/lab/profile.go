@@ -55,6 +55,7 @@ type Script struct {
 
 	Video   bool        // takes video
 	Codecs  []sdp.Codec // audio; nil is AMR-WB, AMR and both G.711
+	Upgrade int         // what a re-INVITE that adds video gets: 200 takes it, a refusal is given as it is, 0 is m=video 0
 	Gateway bool        // a media gateway answers, not a phone: other Contact, no feature tags
 
 	Reliable      bool          // 100rel where the caller supports it: 183 with the answer
@@ -82,7 +83,10 @@ func (s Script) Validate() error {
 			break
 		}
 	}
-	for _, st := range []int{s.Status, s.VideoStatus} {
+	if s.Upgrade == 200 { // the one status here that is no refusal
+		s.Upgrade = 0
+	}
+	for _, st := range []int{s.Status, s.VideoStatus, s.Upgrade} {
 		if st != 0 && (st < 300 || st > 699) {
 			errs = append(errs, fmt.Errorf("script: status %d is not a refusal", st))
 		}

@@ -101,7 +101,7 @@ func TestAcknowledgedWritesSurviveKill(t *testing.T) {
 func TestDiskFull(t *testing.T) {
 	ctx := t.Context()
 	path := filepath.Join(t.TempDir(), "a.db")
-	s := open(t, store.Options{Path: path, MaxBytes: 200 << 10})
+	s := open(t, store.Options{Path: path, MaxBytes: 300 << 10})
 	if err := s.PutConference(ctx, storetest.Conference(1), 1); err != nil {
 		t.Fatal(err)
 	}

@@ -271,7 +271,8 @@ func (q queued) write(tx *sql.Tx) error {
 		l := r.Leg
 		if _, err := tx.Exec(`INSERT INTO legs
 			(id, member_id, conference_id, number, attachment, outcome, call_id, icid, started_at, connected_at, ended_at, doc)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET attachment=excluded.attachment,
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
+			member_id=excluded.member_id, conference_id=excluded.conference_id, number=excluded.number, attachment=excluded.attachment,
 			outcome=excluded.outcome, call_id=excluded.call_id, icid=excluded.icid, connected_at=excluded.connected_at,
 			ended_at=excluded.ended_at, doc=excluded.doc`,
 			l.ID, l.Member, l.Conference, r.Number, l.Attachment, string(l.Outcome), l.CallID, l.ICID,

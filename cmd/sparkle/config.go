@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sparkle/config"
+	"sparkle/config/interop"
 )
 
 func configCommand() *cobra.Command {
@@ -44,6 +45,25 @@ func configCommand() *cobra.Command {
 				}
 				_, err = cmd.OutOrStdout().Write(text)
 				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "interop [FILE]",
+			Short: "Print what a carrier's questionnaire asks: one page an attachment, in Markdown",
+			Args:  cobra.MaximumNArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				path := ""
+				if len(args) == 1 {
+					path = args[0]
+				}
+				cfg, err := loadConfig(cmd, path)
+				if err != nil {
+					return err
+				}
+				if len(cfg.Attachments) == 0 {
+					return errors.New("no attachment is configured: there is nothing to say to a carrier")
+				}
+				return interop.Write(cmd.OutOrStdout(), cfg, "Sparkle/"+version())
 			},
 		},
 		&cobra.Command{

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +60,7 @@ attachments:
     impi: %q
     impu: %q
     auth: {algorithms: [AKAv1-MD5], k: %q, opc: %q}
+    reg_event: required
 `, c.PCSCF(), c.Domain(), impi, impu, imsK, imsOPc)
 }
 
@@ -118,5 +123,63 @@ func TestConferenceThroughKamailio(t *testing.T) {
 			t.Errorf("%s's call ended by %q, %v", hs[i].Name(), k.By, err)
 		}
 		cancel()
+	}
+}
+
+// The lab with a real core prints what a daemon needs: a daemon with just that registers and
+// calls a phone.
+func TestLabWithKamailio(t *testing.T) {
+	t.Parallel()
+	if missing := ims.Missing(); len(missing) > 0 {
+		t.Skipf("NOT RUN: %s not installed (make test installs them)", strings.Join(missing, ", "))
+	}
+	cmd := exec.Command(program, "lab", "--kamailio", "--handset", "+15550100001,volte-voice,Alice")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	t.Cleanup(func() {
+		if !ended {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	var config strings.Builder
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() {
+		fmt.Fprintln(&config, lines.Text())
+		if strings.Contains(lines.Text(), "offer_g711") { // the last one
+			break
+		}
+	}
+	if !strings.Contains(config.String(), "attachments:") {
+		_ = cmd.Wait()
+		ended = true
+		t.Fatalf("the lab prints %q\n%s", config.String(), said.String())
+	}
+	d := startDaemon(t, noPictures+config.String())
+	d.ready()
+	room := d.conference(bridge.AudioConference)
+	alice := d.invite(room, "+15550100001", "Alice")
+	d.call(room, bridge.CallRequest{Targets: "all"})
+	d.await(room, alice, "the conference", in)
+	if err := d.api.Hangup(t.Context(), room, alice); err != nil {
+		t.Fatal(err)
+	}
+	d.ended(room, alice, bridge.HungUp)
+	d.stop()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended = true
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the lab ended with %v\n%s", err, said.String())
 	}
 }

@@ -12,12 +12,14 @@ import (
 
 	"sparkle/bridge/lab"
 	"sparkle/bridge/lab/demo"
+	"sparkle/bridge/lab/ims"
 	"sparkle/bridge/lab/phone"
 )
 
 func labCommand() *cobra.Command {
 	var (
 		listen                        string
+		kamailio                      bool
 		trunks, handsets, subscribers []string
 	)
 	cmd := &cobra.Command{
@@ -25,7 +27,9 @@ func labCommand() *cobra.Command {
 		Short: "Run the simulated IMS core and handsets alone, for another daemon or SIPp",
 		Long: "Runs a small IMS core and handsets on loopback. Without --handset the eight phones of the demo are there.\n" +
 			"A handset is number,profile[,name]; a subscriber is the identity of a daemon or SIPp that registers\n" +
-			"(impi,impu,algorithm,secrets).",
+			"(impi,impu,algorithm,secrets).\n" +
+			"With --kamailio the core is a real one: Kamailio's P-, I- and S-CSCF (Debian's packages) with an HSS. What is\n" +
+			"printed then is a configuration for `sparkle serve`.",
 		Example: "  sparkle lab --listen 127.0.0.1:5060 --trunk 127.0.0.1 --handset +8613800138001,volte-video,Alice\n" +
 			"  sparkle lab --subscriber 100@ims.test,sip:100@ims.test,sha-256,secret",
 		Args: cobra.NoArgs,
@@ -53,11 +57,15 @@ func labCommand() *cobra.Command {
 				roster = lab.DemoRoster()
 			}
 			o.Media = demo.Phones(roster, phone.Options{})
+			if kamailio {
+				return ims.Serve(cmd.Context(), o)
+			}
 			return lab.Serve(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&listen, "listen", "127.0.0.1:0", "address of the core, TCP and UDP")
+	f.BoolVar(&kamailio, "kamailio", false, "a real core instead of the simulated one")
 	f.StringArrayVar(&trunks, "trunk", nil, "peer that may call without registration: ip, ip:port or prefix")
 	f.StringArrayVar(&handsets, "handset", nil, "number,profile[,name]")
 	f.StringArrayVar(&subscribers, "subscriber", nil, "impi,impu,md5|sha-256,password or impi,impu,akav1-md5,K,OPc")

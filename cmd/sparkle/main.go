@@ -36,8 +36,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), demoCommand(), labCommand(), benchCommand(), soakCommand(),
-		configCommand(), apikeyCommand(), cdrCommand(), mediaCommand(), videoCommand())
+	root.AddCommand(serveCommand(), demoCommand(), labCommand(), benchCommand(), soakCommand(), loadCommand(),
+		configCommand(), apikeyCommand(), attachmentsCommand(), traceCommand(), doctorCommand(), cdrCommand(), mediaCommand(), videoCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -152,7 +152,7 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	}
 	defer engine.Close()
 
-	deps := bridge.Deps{Caller: ua, Media: engine.Client, Store: db, Log: log, Options: cfg.Bridge()}
+	deps := bridge.Deps{Caller: ua, Tracer: ua, Media: engine.Client, Store: db, Log: log, Options: cfg.Bridge()}
 	if bills != nil {
 		deps.Charger = bills
 	}
@@ -171,13 +171,15 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.New(b), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if bills != nil {
-		registry.MustRegister(metrics.NewCDR(bills))
-	}
-	handler, err := api.NewHandler(api.Deps{
+	ask := api.Deps{
 		Service: b, Accounts: people, Console: pages, Log: log, Hosts: cfg.HTTP.Hosts,
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
-	})
+	}
+	if bills != nil {
+		registry.MustRegister(metrics.NewCDR(bills))
+		ask.CDRs = bills
+	}
+	handler, err := api.NewHandler(ask)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,8 +16,11 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/api/client"
+	"sparkle/bridge/cdr"
 	"sparkle/bridge/lab"
 )
+
+var errNoRow = errors.New("there is no such member")
 
 // sippPhone is a SIPp that plays a scenario of testdata/sipp as a server.
 type sippPhone struct {
@@ -26,17 +32,34 @@ func sippFile(scenario string) string {
 	return filepath.Join("..", "..", "testdata", "sipp", scenario+".xml")
 }
 
-func startSIPp(t *testing.T, scenario, transport string, args ...string) *sippPhone {
+func startSIPp(t *testing.T, scenario, transport string) *sippPhone {
 	t.Helper()
-	s, err := lab.StartSIPp(lab.SIPpOptions{Scenario: sippFile(scenario), Transport: transport, Dir: t.TempDir(), Args: args})
-	if errors.Is(err, lab.ErrNoSIPp) {
-		t.Skip("NOT RUN: sipp is not installed (Debian package sip-tester); the real binary then has no second opinion")
-	}
+	return runSIPp(t, lab.SIPpOptions{Scenario: sippFile(scenario), Transport: transport, Dir: t.TempDir()})
+}
+
+// callWithSIPp starts a SIPp that makes calls; user is whom it dials.
+func callWithSIPp(t *testing.T, scenario, transport, peer, user string, calls int) *sippPhone {
+	t.Helper()
+	return runSIPp(t, lab.SIPpOptions{Scenario: sippFile(scenario), Transport: transport, Dir: t.TempDir(), Peer: peer,
+		Args: []string{"-s", user, "-m", fmt.Sprint(calls), "-r", "20"}})
+}
+
+func runSIPp(t *testing.T, o lab.SIPpOptions) *sippPhone {
+	t.Helper()
+	s, err := lab.StartSIPp(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Kill)
 	return &sippPhone{s, t}
+}
+
+// needSIPp skips, or the daemon would be started for nothing.
+func needSIPp(t *testing.T) {
+	t.Helper()
+	if _, err := lab.FindSIPp(); err != nil {
+		t.Skip("NOT RUN: the real binary then has no second opinion:", err)
+	}
 }
 
 // needRawSocket skips where SIPp could not play a capture.
@@ -49,6 +72,7 @@ func needRawSocket(t *testing.T) {
 	syscall.Close(fd)
 }
 
+// finish is for a server, and for a caller that has made its calls.
 func (s *sippPhone) finish() {
 	s.t.Helper()
 	if err := s.Finish(patience); err != nil {
@@ -61,6 +85,9 @@ func trunkTo(transport, more string, phones ...*sippPhone) string {
 	var targets []string
 	for _, p := range phones {
 		targets = append(targets, fmt.Sprintf("%q", p.Addr))
+	}
+	if len(targets) == 0 { // the peer only calls; nobody listens at the discard port
+		targets = []string{`"127.0.0.1:9"`}
 	}
 	if more != "" {
 		more = "    " + strings.ReplaceAll(more, "\n", "\n    ") + "\n"
@@ -76,6 +103,69 @@ attachments:
     impu: "sip:+15550100100@sipp.example"
     options_interval: 1h
 `, transport, strings.Join(targets, ", ")) + more
+}
+
+// forTest is the same daemon for a part of the test that started it.
+func (d *daemon) forTest(t *testing.T) *daemon {
+	part := *d
+	part.t = t
+	return &part
+}
+
+func (f flow) over() []string {
+	if f.transports == nil {
+		return []string{"tcp"}
+	}
+	return f.transports
+}
+
+func TestSIPpIsCalled(t *testing.T) {
+	for _, f := range calleeFlows {
+		for _, transport := range f.over() {
+			t.Run(cmp.Or(f.name, f.scenario)+" "+transport, func(t *testing.T) {
+				t.Parallel()
+				f.isCalled(t, transport)
+			})
+		}
+	}
+}
+
+func (f flow) isCalled(t *testing.T, transport string) {
+	if f.raw {
+		needRawSocket(t)
+	}
+	needSIPp(t)
+	phones := []*sippPhone{startSIPp(t, f.scenario, transport)}
+	if f.then != "" {
+		phones = append(phones, startSIPp(t, f.then, transport))
+	}
+	d := startDaemon(t, trunkTo(transport, f.attachment, phones...)+f.config+"\n")
+	d.ready()
+	x := &dialled{daemon: d, conference: d.conference(bridge.VideoConference)}
+	x.member = d.invite(x.conference, sippNumber, "SIPp")
+	x.watch()
+	if f.call.Targets == "" {
+		f.call.Targets = "all"
+	}
+	d.call(x.conference, f.call)
+	for _, s := range f.steps {
+		s(x)
+	}
+	o := x.ended(x.conference, x.member, f.outcome)
+	x.holds(f, o)
+	for _, p := range phones {
+		p.finish()
+	}
+}
+
+// sipAddr is where the daemon's only attachment listens.
+func (d *daemon) sipAddr() string {
+	d.t.Helper()
+	as, err := d.api.Attachments(d.t.Context())
+	if err != nil || len(as) != 1 || as[0].LocalAddr == "" {
+		d.t.Fatalf("attachments: %+v, %v", as, err)
+	}
+	return as[0].LocalAddr
 }
 
 // dialled is a daemon with one member whose phone SIPp plays.
@@ -186,10 +276,14 @@ func memberStates(legs []string) []string {
 }
 
 // check waits until all that is wanted has been seen: nothing less, nothing more.
-func (s *sightings) check(t *testing.T, legs []string) {
+// Without members, they follow from legs.
+func (s *sightings) check(t *testing.T, legs, members []string) {
 	t.Helper()
 	var gotLegs, gotMembers []string
-	want := memberStates(legs)
+	want := members
+	if want == nil {
+		want = memberStates(legs)
+	}
 	eventually(t, "the leg's last event", func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -205,4 +299,91 @@ func (s *sightings) check(t *testing.T, legs []string) {
 	if !slices.Equal(gotMembers, want) {
 		t.Errorf("the events say of the member %q\nwant                         %q", gotMembers, want)
 	}
+}
+
+// holds holds an ended call to what the flow says.
+func (x *dialled) holds(f flow, o bridge.LastOutcome) {
+	t := x.t
+	t.Helper()
+	var got bridge.SIPResult
+	if o.SIP != nil {
+		got = *o.SIP
+	}
+	if got.Status != f.status || got.Q850 != f.q850 {
+		t.Errorf("SIP %+v, want status %d and Q.850 %d", got, f.status, f.q850)
+	}
+	x.seen.check(t, f.legs, f.members)
+	x.charged(f, o)
+	if err := inOrder(x.timeline(), f.timeline); err != nil {
+		t.Error(err)
+	}
+}
+
+// charged holds the call's charging record to what the flow says.
+func (x *dialled) charged(f flow, o bridge.LastOutcome) {
+	t := x.t
+	t.Helper()
+	legs, err := x.api.Legs(t.Context(), x.conference, x.member)
+	if err != nil || len(legs) == 0 {
+		t.Fatalf("legs %v, %v", legs, err)
+	}
+	l := legs[0]
+	r := x.record(func(r cdr.Record) bool { return r.Leg == l.ID })
+	want := cdr.Record{Outcome: string(f.outcome), SIPStatus: f.status, Q850: f.q850, Conference: x.conference, Member: x.member,
+		Attachment: "sipp", Direction: l.Direction, CallID: l.CallID, ICID: l.ICID}
+	for _, w := range f.legs {
+		state, media, _ := strings.Cut(w, " ")
+		if state != string(bridge.Connected) && state != string(bridge.Held) {
+			continue
+		}
+		want.Audio, want.Video, _ = strings.Cut(media, " ")
+		want.WhyNoVideo = ""
+		if want.Video != "H264" {
+			want.Video, want.WhyNoVideo = "", want.Video
+		}
+	}
+	got := cdr.Record{Outcome: r.Outcome, SIPStatus: r.SIPStatus, Q850: r.Q850, Conference: r.Conference, Member: r.Member,
+		Attachment: r.Attachment, Direction: r.Direction, CallID: r.CallID, ICID: r.ICID, Audio: r.Audio, Video: r.Video, WhyNoVideo: r.WhyNoVideo}
+	if want.Audio == "" { // what had been agreed by then is not said of the leg
+		got.Audio, got.Video, got.WhyNoVideo = "", "", ""
+	}
+	if got != want {
+		t.Errorf("the charging record has %+v\nwant                         %+v", got, want)
+	}
+	if r.Calling == "" || r.Called == "" || r.CallID == "" || r.ICID == "" {
+		t.Errorf("the charging record does not say who called whom: %+v", r)
+	}
+	rang, connected := slices.Contains(f.legs, "ringing"), want.Audio != ""
+	if r.Start.IsZero() || r.End.Before(r.Start.Time) || r.Ring.IsZero() == rang || r.Answer.IsZero() == connected {
+		t.Errorf("the charging record's times are %v, %v, %v, %v; rang %v, connected %v", r.Start, r.Ring, r.Answer, r.End, rang, connected)
+	}
+	if connected && (r.Duration <= 0 || r.Answer.Before(r.Start.Time) || r.End.Before(r.Answer.Time)) {
+		t.Errorf("the charging record has %v s from %v to %v", r.Duration, r.Answer, r.End)
+	}
+}
+
+// record waits for a charging record in the daemon's files.
+func (x *dialled) record(ok func(cdr.Record) bool) (found cdr.Record) {
+	x.t.Helper()
+	eventually(x.t, "the charging record", func() error {
+		files, err := filepath.Glob(filepath.Join(x.dir, "data", "cdr", "*"))
+		if err != nil {
+			return err
+		}
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			for line := range bytes.Lines(b) {
+				var r cdr.Record
+				if err := json.Unmarshal(line, &r); err == nil && ok(r) {
+					found = r
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("it is not in %v", files)
+	})
+	return found
 }

@@ -21,6 +21,7 @@ func TestSIPpMedia(t *testing.T) {
 	for name, want := range map[string][]byte{
 		"tone.alaw":       tone(),
 		"keys-amrwb.pcap": capture(keys("12#")),
+		"pin-amrwb.pcap":  capture(keys(sippPIN)),
 	} {
 		file := filepath.Join("..", "..", "testdata", "sipp", "media", name)
 		if *rewriteMedia {

@@ -17,7 +17,7 @@ const Frame = 20 * time.Millisecond
 
 const (
 	slots    = 32                     // 640 ms: more than the deepest playout and a burst
-	MinDepth = 20 * time.Millisecond  // what playout starts with on a quiet link
+	MinDepth = 10 * time.Millisecond  // what playout starts with on a quiet link
 	MaxDepth = 200 * time.Millisecond // of the adaptive depth
 	history  = 256                    // frames the jitter is judged by: 5 s
 	resync   = slots - 2              // a timestamp so far away is a new stream

@@ -61,7 +61,7 @@ func TestCleanLink(t *testing.T) {
 	if r.played != 1000 || r.wrong != 0 || r.concealed > 10 {
 		t.Errorf("%+v", r)
 	}
-	if b.Depth() != MinDepth {
+	if b.Depth() > MinDepth+time.Millisecond {
 		t.Errorf("depth %v on a quiet link", b.Depth())
 	}
 }

@@ -12,6 +12,7 @@ type Final struct {
 	ReleaseCause  int    // Reason: RELEASE_CAUSE
 	Warning       string // Warning header as it came
 	ReasonText    string
+	AltService    string // type of a 380's alternative service, "emergency" …
 	WasRinging    bool
 	Connected     bool
 	By            string // "remote", "local", "timeout", "network" (sip.By)
@@ -70,7 +71,7 @@ func connectedDetail(f Final) string {
 		return "media_incompatible"
 	case "leg_dead":
 		return "media_timeout"
-	case "dialog_lost", "transport", "connection_lost", "media_down", "media_lost", "internal":
+	case "dialog_lost", "transport", "connection_lost", "media_down", "media_lost", "attachment_down", "internal":
 		return "connection_lost"
 	}
 	switch f.By {
@@ -211,7 +212,7 @@ func statusDetail(f Final, text string) string {
 	case 301, 302, 305:
 		return "redirected"
 	case 380:
-		if strings.Contains(text, "emergency") {
+		if f.AltService == "emergency" || strings.Contains(text, "emergency") {
 			return "emergency"
 		}
 		return "ps_not_allowed"

@@ -58,6 +58,7 @@ func TestClassify(t *testing.T) {
 		{"305", remote(305), Unreachable, "redirected", false},
 		{"380", video(remote(380)), NotAllowed, "ps_not_allowed", true},
 		{"380 emergency", video(Final{Status: 380, Phrase: "Emergency", By: "remote"}), NotAllowed, "emergency", false},
+		{"380 emergency in its body", video(Final{Status: 380, Phrase: "Alternative Service", AltService: "emergency", By: "remote"}), NotAllowed, "emergency", false},
 		{"400", video(remote(400)), NetworkError, "protocol_error", false},
 		{"413", remote(413), NetworkError, "protocol_error", false},
 		{"513", remote(513), NetworkError, "protocol_error", false},

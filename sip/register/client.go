@@ -18,6 +18,7 @@ import (
 
 	"sparkle/sip/aka"
 	"sparkle/sip/digest"
+	"sparkle/sip/reginfo"
 )
 
 // FeatureTags are the Contact parameters of an MMTEL client with video.
@@ -131,6 +132,7 @@ type Client struct {
 	fromTag string
 	changed chan struct{}
 	kick    chan struct{}
+	notices chan notice // cap 16: what the network tells; more at once is a loop of its, and dropped
 
 	mu   sync.Mutex
 	m    machine
@@ -172,7 +174,7 @@ func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
 			cfg.algorithms = []string{digest.AKAv1MD5, digest.AKAv2MD5}
 		}
 	}
-	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), notices: make(chan notice, 16),
 		callID: sip.GenerateTagN(24), fromTag: sip.GenerateTagN(12),
 		m: machine{cfg: cfg, state: Unregistered, since: time.Now(), sqn: opt.SQN}}
 	if err := sip.ParseUri(opt.Contact, &c.via); err != nil {
@@ -193,6 +195,8 @@ func (c *Client) Run(ctx context.Context) error {
 				c.input(ctx, wake{})
 			case <-c.kick:
 				c.input(ctx, start{})
+			case n := <-c.notices:
+				c.input(ctx, n)
 			case <-ctx.Done():
 			}
 			t.Stop()
@@ -201,6 +205,8 @@ func (c *Client) Run(ctx context.Context) error {
 		select {
 		case <-c.kick:
 			c.input(ctx, start{})
+		case n := <-c.notices:
+			c.input(ctx, n)
 		case <-ctx.Done():
 		}
 	}
@@ -218,6 +224,18 @@ func (c *Client) Refresh() {
 	default:
 	}
 }
+
+// Notice takes what the network tells of our binding (RFC 3680).
+func (c *Client) Notice(r reginfo.Contact) {
+	select {
+	case c.notices <- notice{r}:
+	default:
+		c.log.Warn("reg event dropped: too many at once")
+	}
+}
+
+// Same says whether a contact URI is ours.
+func (c *Client) Same(uri string) bool { return c.same(uri) }
 
 // SetTargets replaces the P-CSCFs: their name has moved in the DNS. The one in use stays in
 // use if it is among them; if not, the result is true: register again. No target at all

@@ -10,6 +10,7 @@ import (
 
 	"sparkle/sip/aka"
 	"sparkle/sip/digest"
+	"sparkle/sip/reginfo"
 )
 
 // State is what a registration is in.
@@ -93,7 +94,8 @@ type (
 	start    struct{}
 	wake     struct{}
 	stop     struct{}
-	failure  struct{ err error } // no answer, or it could not be sent
+	failure  struct{ err error }          // no answer, or it could not be sent
+	notice   struct{ of reginfo.Contact } // the network tells of our binding (RFC 3680)
 	response struct {
 		status     int
 		challenges []digest.Challenge
@@ -132,6 +134,8 @@ func (m machine) step(now time.Time, in any) (machine, []any) {
 		return m.timer(now)
 	case stop:
 		return m.leave(now)
+	case notice:
+		return m.noticed(now, in.of), nil
 	case failure:
 		if !m.waiting {
 			return m, nil
@@ -277,6 +281,39 @@ func (m machine) answered(now time.Time, r response) (machine, []any) {
 		return m.unreachable(now, why, r.retryAfter)
 	}
 	return m.failed(now, why, r.retryAfter), nil
+}
+
+// noticed is the table of IMS.md §1a for what the network tells of a registration. While
+// a REGISTER waits for its answer, that answer is newer.
+func (m machine) noticed(now time.Time, c reginfo.Contact) machine {
+	if m.state != Registered || m.waiting || m.stopping {
+		return m
+	}
+	if c.State != "terminated" {
+		if c.Expires > 0 { // shortened, created, registered, refreshed: the end moves
+			m.expiresAt = now.Add(c.Expires)
+			m.wakeAt = now.Add(refreshAfter(c.Expires, m.cfg.chance()))
+		}
+		return m
+	}
+	why := "the network ended the registration: " + c.Event
+	m.sent = false
+	switch c.Event {
+	case "deactivated": // register again at once, but not all at once
+		return m.to(now, Unregistered, why).pause(now, time.Duration(m.cfg.chance()*float64(5*time.Second)))
+	case "probation":
+		wait := c.RetryAfter
+		if wait <= 0 {
+			wait = m.backoff()
+		}
+		return m.to(now, Unregistered, why).pause(now, wait)
+	case "rejected": // until somebody acts
+		m = m.to(now, Rejected, why)
+		m.wakeAt, m.session = time.Time{}, nil
+		return m
+	}
+	m.failures++
+	return m.to(now, Unregistered, why).pause(now, m.backoff())
 }
 
 // again repeats the attempt at another P-CSCF from its beginning.

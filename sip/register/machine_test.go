@@ -11,6 +11,7 @@ import (
 
 	"sparkle/sip/aka"
 	"sparkle/sip/digest"
+	"sparkle/sip/reginfo"
 )
 
 const (
@@ -83,6 +84,14 @@ func describe(m machine, acts []any, now time.Time) string {
 
 // Every row of IMS.md §1a, "Failures of REGISTER", and the good way. chance is 0: a
 // refresh comes exactly at its time, a back-off is half of its longest.
+func ended(event string, retry time.Duration) notice {
+	return notice{reginfo.Contact{State: "terminated", Event: event, RetryAfter: retry}}
+}
+
+func active(event string, expires time.Duration) notice {
+	return notice{reginfo.Contact{State: "active", Event: event, Expires: expires}}
+}
+
 func TestMachine(t *testing.T) {
 	type in = any
 	md5, akaV1 := []string{digest.MD5}, []string{digest.AKAv1MD5}
@@ -166,6 +175,22 @@ func TestMachine(t *testing.T) {
 				"registered, sends nothing for 600000s to 0, wakes in 9m30s", "registered, wakes in 1m0s", "registered, sends nothing for 600000s to 0, wakes in 8m30s",
 				"registered, wakes in 2m0s", "registered, sends nothing for 600000s to 0, wakes in 6m30s", "registered, wakes in 4m0s",
 				"registered, sends nothing for 600000s to 0, wakes in 2m30s"}},
+		{"network deactivates", md5, 1, []in{start{}, granted, ended("deactivated", 0), wake{}},
+			[]string{sent, "registered, wakes in 50m0s", "unregistered, wakes in 0s", sent}},
+		{"network puts on probation", md5, 1, []in{start{}, granted, ended("probation", 42*time.Second), wake{}},
+			[]string{sent, "registered, wakes in 50m0s", "unregistered, wakes in 42s", sent}},
+		{"network rejects", md5, 1, []in{start{}, granted, ended("rejected", 0)}, []string{sent, "registered, wakes in 50m0s", "rejected"}},
+		{"network expires", md5, 1, []in{start{}, granted, ended("expired", 0)}, []string{sent, "registered, wakes in 50m0s", "unregistered, wakes in 30s"}},
+		{"somebody unregistered us", md5, 1, []in{start{}, granted, ended("unregistered", 0)}, []string{sent, "registered, wakes in 50m0s", "unregistered, wakes in 30s"}},
+		{"network shortens", md5, 1, []in{start{}, granted, active("shortened", 600*time.Second), wake{}},
+			[]string{sent, "registered, wakes in 50m0s", "registered, wakes in 5m0s", "registered, sends nothing for 600000s to 0, wakes in 5m0s"}},
+		{"network has refreshed", md5, 1, []in{start{}, granted, active("refreshed", 7200*time.Second)},
+			[]string{sent, "registered, wakes in 50m0s", "registered, wakes in 1h50m0s"}},
+		{"active without a time is no news", md5, 1, []in{start{}, granted, active("registered", 0)},
+			[]string{sent, "registered, wakes in 50m0s", "registered, wakes in 50m0s"}},
+		{"a notice while a REGISTER is out is older than its answer", md5, 1, []in{start{}, ended("rejected", 0), granted}, []string{sent, "registering", "registered, wakes in 50m0s"}},
+		{"the notice of our own de-registration", md5, 1, []in{start{}, granted, stop{}, ended("unregistered", 0), response{status: 200}},
+			[]string{sent, "registered, wakes in 50m0s", "registered, sends nothing for 0s to 0", "registered", "unregistered, done"}},
 		{"de-registers", md5, 1, []in{start{}, md5Challenge("a", false), granted, stop{}, md5Challenge("b", true), response{status: 200}},
 			[]string{sent, proof, "registered, wakes in 50m0s", "registered, sends proof for 0s to 0", "registered, sends proof for 0s to 0", "unregistered, done"}},
 		{"stopped before anything", md5, 1, []in{stop{}}, []string{"unregistered, done"}},

@@ -141,6 +141,25 @@ func finishAnswer(b []byte, offer, ours *Session, o AnswerOptions, video *videoA
 	return b, r, nil
 }
 
+// eventOf is the telephone-event that an offer has for a codec's clock. One that knows only
+// the other clock (baresip: 8000 beside AMR-WB) can be understood too, and its user's keys
+// are worth more than RFC 4733 §2.1's preference.
+func eventOf(m *Media, rateHz int) (ev *Format) {
+	for i := range m.Payloads {
+		e := &m.Payloads[i]
+		if e.Name != "telephone-event" || e.Fault != "" {
+			continue
+		}
+		if e.RateHz == rateHz {
+			return e
+		}
+		if ev == nil && e.RateHz == 8000 {
+			ev = e
+		}
+	}
+	return ev
+}
+
 func answerAudio(m *Media, o AnswerOptions) (string, error) {
 	if _, err := remoteOf(m, o.Addr, ErrBadOffer); err != nil {
 		return "", fmt.Errorf("audio: %w", err)
@@ -151,11 +170,7 @@ func answerAudio(m *Media, o AnswerOptions) (string, error) {
 	}
 	var dtmf *Format
 	if !o.NoDTMF {
-		for i := range m.Payloads {
-			if e := &m.Payloads[i]; e.Name == "telephone-event" && e.Fault == "" && e.RateHz == f.RateHz && dtmf == nil {
-				dtmf = e
-			}
-		}
+		dtmf = eventOf(m, f.RateHz)
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "m=audio %d %s %d", o.AudioPort, m.Proto, f.PT)

@@ -277,3 +277,28 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+// baresip offers keys of 8000 Hz beside AMR-WB of 16000: they are taken, unless there are
+// such of the codec's clock.
+func TestAnswerKeysOfAnotherClock(t *testing.T) {
+	const head = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 96 101 102\r\n" +
+		"a=rtpmap:96 AMR-WB/16000\r\na=fmtp:96 octet-align=1\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\n"
+	for _, tt := range []struct {
+		more     string
+		pt, rate int
+	}{{"", 101, 8000}, {"a=rtpmap:102 telephone-event/16000\r\n", 102, 16000}, {"a=rtpmap:102 telephone-event/48000\r\n", 101, 8000}} {
+		offer, err := Parse([]byte(head + tt.more))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := phone()
+		o.Video = false
+		answer, r, err := Answer(offer, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Audio.DTMFRecvPT != tt.pt || r.Audio.DTMFPT != tt.pt || r.Audio.DTMFRateHz != tt.rate {
+			t.Errorf("%q: keys are %d at %d Hz, want %d at %d\n%s", tt.more, r.Audio.DTMFRecvPT, r.Audio.DTMFRateHz, tt.pt, tt.rate, answer)
+		}
+	}
+}

@@ -271,3 +271,14 @@ func canonical(name string) string {
 	}
 	return name
 }
+
+// Following is s as the description that stands after a later one, tried, was refused: the
+// next must have a version that nobody has seen.
+func (s *Session) Following(tried *Session) *Session {
+	if s == nil || tried == nil || tried.Origin.Version <= s.Origin.Version {
+		return s
+	}
+	c := *s
+	c.Origin.Version, c.raw = tried.Origin.Version, nil
+	return &c
+}

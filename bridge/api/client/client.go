@@ -18,6 +18,8 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/api"
+	"sparkle/bridge/cdr"
+	"sparkle/bridge/ladder"
 )
 
 // maxAnswer bounds an answer that is read whole.
@@ -115,6 +117,12 @@ func (c *Client) RenameConference(ctx context.Context, id, name string) (x bridg
 	return x, c.call(ctx, "PATCH", conf(id), api.ConferencePatch{Name: &name}, &x)
 }
 
+// UpdateConference changes what a conference is called by and whom it lets in; nil fields
+// stay.
+func (c *Client) UpdateConference(ctx context.Context, id string, p api.ConferencePatch) (x bridge.Conference, err error) {
+	return x, c.call(ctx, "PATCH", conf(id), p, &x)
+}
+
 // DeleteConference ends a conference and forgets its roster.
 func (c *Client) DeleteConference(ctx context.Context, id string) error {
 	return c.call(ctx, "DELETE", conf(id), nil, nil)
@@ -189,6 +197,11 @@ func (c *Client) Hangup(ctx context.Context, conference, id string) error {
 	return c.call(ctx, "DELETE", member(conference, id)+"/leg", nil, nil)
 }
 
+// AskForVideo asks a member who is in by voice for video.
+func (c *Client) AskForVideo(ctx context.Context, conference, id string) (x bridge.Leg, err error) {
+	return x, c.call(ctx, "PATCH", member(conference, id)+"/leg", api.LegPatch{Media: api.LegPatchMediaVideo}, &x)
+}
+
 // HangupAll ends all legs.
 func (c *Client) HangupAll(ctx context.Context, conference string) error {
 	return c.call(ctx, "POST", conf(conference)+"/hangup", nil, nil)
@@ -223,6 +236,28 @@ func (c *Client) Preview(ctx context.Context, conference string) ([]byte, error)
 func (c *Client) Attachments(ctx context.Context) ([]api.Attachment, error) {
 	var out struct{ Items []api.Attachment }
 	err := c.call(ctx, "GET", "/v1/attachments", nil, &out)
+	return out.Items, err
+}
+
+// Trace are the SIP messages of a leg; full has them whole, with numbers.
+func (c *Client) Trace(ctx context.Context, leg string, full bool) (x ladder.Ladder, err error) {
+	return x, c.call(ctx, "GET", fmt.Sprintf("/v1/legs/%s/trace?full=%v", url.PathEscape(leg), full), nil, &x)
+}
+
+// Pcap are the SIP messages of a leg as a capture file.
+func (c *Client) Pcap(ctx context.Context, leg string, full bool) ([]byte, error) {
+	res, err := c.send(ctx, "GET", fmt.Sprintf("/v1/legs/%s/trace?format=pcap&full=%v", url.PathEscape(leg), full), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+}
+
+// CDRs are up to 200 charging records after a sequence number.
+func (c *Client) CDRs(ctx context.Context, after uint64) ([]cdr.Record, error) {
+	var out struct{ Items []cdr.Record }
+	err := c.call(ctx, "GET", fmt.Sprintf("/v1/cdrs?limit=200&cursor=%d", after), nil, &out)
 	return out.Items, err
 }
 

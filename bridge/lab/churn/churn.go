@@ -1,5 +1,5 @@
 // Package churn puts a whole daemon under calls that come and go: SIPp plays the phones,
-// the API places the calls, and what that costs is read from the processes.
+// the API or SIPp places the calls, and what that costs is read from the processes.
 //
 //	SIPp ←SIP→ control ←gRPC→ media      signalling is complete, RTP there is none
 //	             ↑ HTTP: calls, events
@@ -12,8 +12,8 @@
 //
 //   - failed: calls that did not end as the scenario has it, by the daemon's account (a
 //     leg's outcome) or by SIPp's (its exit code), and calls that the API refused.
-//   - set-up: from when the API took the call to the ACK of the 200, by the daemon's
-//     account.
+//   - set-up: from when the API took the call, or the INVITE came, to the ACK of the 200, by
+//     the daemon's account.
 //   - CPU by call: CPU time of each process over the run, divided by its calls.
 //   - pace: see Pace.
 package churn
@@ -56,6 +56,7 @@ type benchCase struct {
 func cases() []benchCase {
 	return []benchCase{
 		{"calls-out", "placed by the API, answered by SIPp with 183, PRACK, UPDATE, 180, PRACK, 200", (*Suite).callsOut},
+		{"calls-in", "placed by SIPp to conferences: preconditions, our 183, PRACK, UPDATE, 200", (*Suite).callsIn},
 		{"call-all", fmt.Sprintf("%d members called at once, %d a second allowed", paceMembers, paceCPS), (*Suite).callAll},
 	}
 }
@@ -133,15 +134,24 @@ func (s *Suite) duration() time.Duration {
 	return time.Minute
 }
 
-// phones starts the SIPp that answers.
-func phones(dir, scenario string, limit time.Duration, args ...string) (*lab.SIPp, error) {
-	text, err := scenarios.ReadFile("sipp/" + scenario)
+// scenario writes one of ours where SIPp can read it.
+func scenario(dir, name string) (file string, err error) {
+	text, err := scenarios.ReadFile("sipp/" + name)
 	if err != nil {
-		return nil, fmt.Errorf("churn: %w", err)
+		return "", fmt.Errorf("churn: %w", err)
 	}
-	file := filepath.Join(dir, scenario)
+	file = filepath.Join(dir, name)
 	if err := os.WriteFile(file, text, 0o600); err != nil {
-		return nil, fmt.Errorf("churn: %w", err)
+		return "", fmt.Errorf("churn: %w", err)
+	}
+	return file, nil
+}
+
+// phones starts the SIPp that answers.
+func phones(dir, name string, limit time.Duration, args ...string) (*lab.SIPp, error) {
+	file, err := scenario(dir, name)
+	if err != nil {
+		return nil, err
 	}
 	return lab.StartSIPp(lab.SIPpOptions{Scenario: file, Transport: "tcp", Dir: dir, Limit: limit, Args: args})
 }

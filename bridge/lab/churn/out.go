@@ -45,13 +45,18 @@ func (s *Suite) callsOut(ctx context.Context, dir string) (row Row, err error) {
 	late := c.await(ctx, row.Calls, time.Minute)
 	row.Seconds = round(time.Since(began).Seconds(), 2)
 	after, cpuErr := d.cpu()
-	c.mu.Lock()
-	row.Failed, row.Why = c.failed, c.why
-	row.SetupP50, row.SetupP99, row.SetupMax = ms(c.setup.Quantile(0.5)), ms(c.setup.Quantile(0.99)), ms(c.setup.Max())
-	c.mu.Unlock()
-	if row.Calls > 0 {
-		row.ControlCPU = ms((after["control"] - before["control"]) / time.Duration(row.Calls))
-		row.MediaCPU = ms((after["media"] - before["media"]) / time.Duration(row.Calls))
-	}
+	row.account(c, before, after)
 	return row, errors.Join(late, cpuErr, failures(row), sipp.Finish(30*time.Second))
+}
+
+// account takes what the caller saw, and the CPU time between.
+func (w *Row) account(c *caller, before, after map[string]time.Duration) {
+	c.mu.Lock()
+	w.Failed, w.Why = c.failed, c.why
+	w.SetupP50, w.SetupP99, w.SetupMax = ms(c.setup.Quantile(0.5)), ms(c.setup.Quantile(0.99)), ms(c.setup.Max())
+	c.mu.Unlock()
+	if w.Calls > 0 {
+		w.ControlCPU = ms((after["control"] - before["control"]) / time.Duration(w.Calls))
+		w.MediaCPU = ms((after["media"] - before["media"]) / time.Duration(w.Calls))
+	}
 }

@@ -66,6 +66,7 @@ func Missing() []string {
 type Options struct {
 	Dir     string        // for configuration and logs; it must exist and be the core's alone
 	Domain  string        // home domain; "" is lab.DefaultDomain
+	Port    int           // of the P-CSCF; 0: one that is free
 	Expires time.Duration // that registrations are granted at most; 0 is an hour
 	Log     *slog.Logger  // of the HSS
 }
@@ -115,7 +116,7 @@ func Start(ctx context.Context, o Options) (*Core, error) {
 		switch {
 		case err == nil:
 			return c, nil
-		case try == starts || ctx.Err() != nil || !errors.Is(err, errPort):
+		case try == starts || ctx.Err() != nil || o.Port != 0 || !errors.Is(err, errPort):
 			return nil, fmt.Errorf("ims: %w", err)
 		}
 	}
@@ -153,10 +154,10 @@ func start(ctx context.Context, o Options) (_ *Core, err error) {
 // choose finds a port for each.
 func (c *Core) choose() (addresses, error) {
 	a := addresses{Dir: c.o.Dir, Domain: c.o.Domain, Modules: modules() + "/", HSS: c.hss.Addr(), Expires: int(c.o.Expires.Seconds())}
-	taken := map[int]bool{}
-	var ports [5]int
+	taken := map[int]bool{0: true}
+	ports := [5]int{c.o.Port}
 	for i := range ports {
-		for ports[i] == 0 || taken[ports[i]] {
+		for taken[ports[i]] {
 			var err error
 			if ports[i], err = lab.SparePort(); err != nil {
 				return a, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sparkle/bridge/lab/ims/hss"
+	"sparkle/sip"
 )
 
 // Each way of proving, over each transport: in through P-, I- and S-CSCF, and out again.
@@ -92,4 +93,17 @@ func TestResynchronises(t *testing.T) {
 	}
 	a.registered(t)
 	a.asked(t, "MAR with AUTS", 1, func(r hss.Request) bool { return r.Name == "MAR" && r.Resync && r.Result == 2001 })
+}
+
+// The home network takes a registration away (RTR): the number is not reached any more.
+func TestNetworkDeregisters(t *testing.T) {
+	a := subscribe(t, akaAuth, "tcp")
+	a.registered(t)
+	caller := subscribe(t, akaAuth, "tcp").registered(t)
+	if err := core.HSS().Deregister(within(t), a.IMPI); err != nil {
+		t.Fatal(err)
+	}
+	if e := until[sip.Ended](place(t, caller, a.number)); e.Status != 480 {
+		t.Errorf("ended %+v", e)
+	}
 }

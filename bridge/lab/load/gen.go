@@ -21,6 +21,7 @@ const (
 
 // script is what happens when, in frames from the start.
 type script struct {
+	room             int // legs of a conference
 	talkers, turn    int // frames of a turn
 	warm, end        int // the window is [warm, end)
 	onsets, firstTry int // frame of the first onset
@@ -29,14 +30,19 @@ type script struct {
 
 func newScript(o Options) script {
 	frames := func(d time.Duration) int { return max(1, int(d/frameTime)) }
-	s := script{talkers: o.Talkers, turn: frames(o.Turn), warm: frames(o.Warm), onsets: o.Onsets}
-	s.end = s.warm + frames(o.Window)
-	s.over = s.end + 5 // the last frames come back
-	if o.Onsets > 0 {
-		s.firstTry = s.end + onsetQuiet
-		s.over = s.firstTry + o.Onsets*onsetEvery
-	}
+	s := script{room: o.Room, talkers: o.Talkers, turn: frames(o.Turn), onsets: o.Onsets}
+	s.begin(frames(o.Warm), frames(o.Window))
 	return s
+}
+
+// begin makes the window the next n frames after frame at.
+func (s *script) begin(at, n int) {
+	s.warm, s.end = at, at+n
+	s.over = s.end + 5 // the last frames come back
+	if s.onsets > 0 {
+		s.firstTry = s.end + onsetQuiet
+		s.over = s.firstTry + s.onsets*onsetEvery
+	}
 }
 
 // onset is which onset frame n belongs to and its place in it; -1: none.
@@ -50,8 +56,8 @@ func (s *script) onset(n int) (which, at int) {
 // talks says whether phone i of total speaks in frame n.
 func (s *script) talks(i, total, n int) bool {
 	if n < s.end {
-		first := n / s.turn * s.talkers % total
-		return (i-first+total)%total < s.talkers
+		first := n / s.turn * s.talkers % s.room
+		return (i%s.room-first+s.room)%s.room < s.talkers
 	}
 	which, at := s.onset(n)
 	return which >= 0 && at < onsetTalk && i == onsetTalker(which, total)
@@ -73,10 +79,13 @@ type generator struct {
 	script   script
 	pid      int
 	realtime bool
+	pinned   bool
 
 	media, control [phases]*socket
 	phones         []phone
-	byPort         []int32 // engine's port → phone, -1: none
+	byPort         []atomic.Int32 // engine's port → phone + 1; 0: none
+	live           bool           // phones come and go: Phones
+	begin          atomic.Int64   // frames of the window that is to begin, once
 
 	n       int // frame
 	onsetAt int64
@@ -91,12 +100,9 @@ type generator struct {
 
 func newGenerator(o Options, m *material) (*generator, error) {
 	g := &generator{
-		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime,
-		phones: make([]phone, o.Legs), byPort: make([]int32, 1<<16), res: &Result{}, talker: -1,
+		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime, pinned: o.Pinned,
+		phones: make([]phone, o.Legs), byPort: make([]atomic.Int32, 1<<16), res: &Result{}, talker: -1,
 		reached: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
-	}
-	for i := range g.byPort {
-		g.byPort[i] = -1
 	}
 	for i := range g.phones {
 		g.phones[i].ssrc = uint32(i + 1)
@@ -105,10 +111,7 @@ func newGenerator(o Options, m *material) (*generator, error) {
 	perPhase := (o.Legs + phases - 1) / phases
 	for i := range phases {
 		var err error
-		if g.media[i], err = newSocket(perPhase); err == nil {
-			g.control[i], err = newSocket(0)
-		}
-		if err != nil {
+		if g.media[i], g.control[i], err = newPair(perPhase); err != nil {
 			g.close()
 			return nil, err
 		}
@@ -129,14 +132,21 @@ func (g *generator) close() {
 // run plays the script to its end, or until stop. It keeps its thread to itself.
 func (g *generator) run() {
 	defer close(g.done)
-	runtime.LockOSThread() // not unlocked: a thread with SCHED_FIFO ends with us
+	runtime.LockOSThread() // not unlocked: a thread with SCHED_FIFO, or a core, ends with us
 	if g.realtime {
 		g.res.GenRealtime = goRealtime()
-	} else {
+	}
+	if g.pinned {
+		_ = pin(0, 1) // on a machine with one core there is nothing to choose
+	}
+	if !g.realtime && !g.pinned {
 		defer runtime.UnlockOSThread()
 	}
 	deadline := clock(unix.CLOCK_MONOTONIC) + int64(frameTime)
 	for g.n < g.script.over && !g.stop.Load() {
+		if n := g.begin.Swap(0); n > 0 {
+			g.script.begin(g.n, int(n))
+		}
 		g.boundary()
 		for phase := range phases {
 			sleepUntil(deadline)
@@ -164,6 +174,9 @@ func (g *generator) boundary() {
 		g.res.Window = time.Duration(m.at - g.start.at)
 		now := clock(unix.CLOCK_REALTIME)
 		for i := range g.phones {
+			if g.live && !g.phones[i].on.Load() {
+				continue
+			}
 			r := &g.phones[i].rx
 			r.finish(g.script.end-g.script.warm, now)
 			g.res.Frames += r.frames
@@ -189,6 +202,9 @@ func (g *generator) step(phase int) {
 	onset := false
 	for i := phase; i < len(g.phones); i += phases {
 		p := &g.phones[i]
+		if g.live && !p.on.Load() {
+			continue
+		}
 		talk := g.script.talks(i, len(g.phones), g.n)
 		body := p.next(&g.codec, g.mat, uint32(g.n), talk)
 		if which, at := g.script.onset(g.n); which >= 0 && at == 0 && talk {
@@ -218,7 +234,7 @@ func (g *generator) arm() {
 		if r.armed {
 			g.res.Unheard++
 		}
-		r.armed = r.seen && !r.speech && i != g.talker
+		r.armed = r.seen && !r.loud && i != g.talker && i/g.script.room == g.talker/g.script.room
 	}
 	g.res.Onsets++
 	g.onsetAt = clock(unix.CLOCK_REALTIME)
@@ -230,8 +246,8 @@ func (g *generator) drain(phase int) {
 		n := s.read()
 		for i := range n {
 			b, from, at := s.packet(i)
-			if k := g.byPort[from]; k >= 0 && at != 0 {
-				g.take(&g.phones[k], b, at)
+			if k := g.byPort[from].Load(); k > 0 && at != 0 {
+				g.take(&g.phones[k-1], b, at)
 			}
 		}
 		if n < rxBatch {
@@ -249,15 +265,18 @@ func (g *generator) drain(phase int) {
 
 func (g *generator) take(p *phone, b []byte, at int64) {
 	counting := g.counting()
-	v := p.rx.take(&g.codec, b, at, counting)
+	v := p.rx.take(&g.codec, p.pt(&g.codec), b, at, counting)
 	if !v.ok {
 		return
 	}
 	if counting && v.spread >= 0 {
 		g.res.Spread.Add(time.Duration(v.spread))
 	}
-	if p.rx.armed && v.speech && at > g.onsetAt {
+	if p.rx.armed && v.loud && at > g.onsetAt {
 		p.rx.armed = false
 		g.res.Delay.Add(time.Duration(at - g.onsetAt))
+		p.rx.delays++
+		p.rx.delaySum += at - g.onsetAt
+		p.rx.delayMax = max(p.rx.delayMax, at-g.onsetAt)
 	}
 }

@@ -17,7 +17,7 @@ func loop(t testing.TB, legs int, c Codec) *generator {
 	if c.amr() && !amr.Available {
 		t.Skip("this build has no AMR-WB")
 	}
-	m, err := newMaterial(c)
+	m, err := newMaterial(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func loop(t testing.TB, legs int, c Codec) *generator {
 		// What phase p sends is read in the same step from the opposite phase's socket.
 		to := g.media[(i+phases/2)%phases]
 		g.phones[i].to = sockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), to.port))
-		g.byPort[g.media[i%phases].port] = int32(i)
+		g.byPort[g.media[i%phases].port].Store(int32(i + 1))
 	}
 	g.n = g.script.warm
 	return g
@@ -84,12 +84,12 @@ func BenchmarkFrame(b *testing.B) {
 }
 
 func TestAFullReceiveBufferIsSeen(t *testing.T) {
-	a, err := newSocket(1)
+	a, err := newSocket(1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.close()
-	b, err := newSocket(0)
+	b, err := newSocket(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestMaterial(t *testing.T) {
 	}
 	for _, mode := range []int{2, 8} {
 		c := AMRWB(mode)
-		m, err := newMaterial(c)
+		m, err := newMaterial(c, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestMaterial(t *testing.T) {
 			}
 		}
 	}
-	m, err := newMaterial(PCMU())
+	m, err := newMaterial(PCMU(), false)
 	if err != nil || len(m.speech[0]) != 160 || len(m.quiet(5)) != 160 || len(m.quiet(1000)) != 160 {
 		t.Errorf("PCMU: %v", err)
 	}
@@ -169,8 +169,8 @@ func TestOptionsNameEveryFault(t *testing.T) {
 			t.Errorf("%q is not in %q", want, err)
 		}
 	}
-	if err := (Options{Codec: PCMU(), Onsets: 1}).Validate(); err == nil || !strings.Contains(err.Error(), "DTX") {
-		t.Errorf("onsets of PCMU: %v", err)
+	if err := (Options{Codec: PCMU(), Legs: 25, Room: 10}).Validate(); err == nil || !strings.Contains(err.Error(), "conferences of 10") {
+		t.Errorf("25 legs in conferences of 10: %v", err)
 	}
 	if err := (Options{}).Validate(); err == nil || !strings.Contains(err.Error(), "codec") {
 		t.Errorf("no codec: %v", err)

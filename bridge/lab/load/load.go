@@ -20,7 +20,7 @@
 //     earliest arrival so far carried on by RTP timestamps.
 //   - delay: from the instant before the system call that sends a talker's first packet
 //     after silence, to the kernel's receive timestamp (SO_TIMESTAMPNS) of the first
-//     speech frame that a listener gets. It holds the jitter buffer, the wait for the
+//     frame of speech, and a loud one, that a listener in his conference gets. It holds the jitter buffer, the wait for the
 //     tick, talk detection, mixing, encoding and sending; not the codecs' look-ahead nor
 //     the packetisation in the phones. Talkers of all phases take turns, so the phase
 //     between phone and tick, which is luck, is sampled evenly.
@@ -38,7 +38,7 @@ import (
 	"sparkle/media"
 )
 
-// Options is one audio conference under load.
+// Options is audio conferences under load.
 type Options struct {
 	API media.API
 	// PID is the engine's process, for its CPU time and memory; 0 is this process.
@@ -46,23 +46,31 @@ type Options struct {
 	Legs int // 2..MaxLegs
 	// Talkers speak at once, and every Turn the next ones; the others are in DTX or,
 	// where the codec has none, send silence. 0..Legs.
+	// Of each conference.
 	Talkers int
-	Turn    time.Duration // 0: 2 s
-	Codec   Codec
-	Warm    time.Duration // before anything is counted; 0: 1.5 s
-	Window  time.Duration // counted; 0: 6 s
+	// Room is how many legs share a conference; 0: all are in one. Legs is a multiple.
+	Room int
+	// Always has phones that do not talk send frames of quiet noise, not comfort noise.
+	// Codecs without DTX do that anyway.
+	Always bool
+	Turn   time.Duration // 0: 2 s
+	Codec  Codec
+	Warm   time.Duration // before anything is counted; 0: 1.5 s
+	Window time.Duration // counted; 0: 6 s
 	// Onsets is how often speech after silence is timed, one each half second, after the
-	// window. Only codecs with DTX can tell. 0: not at all.
+	// window. 0: not at all.
 	Onsets int
 	// Realtime asks for SCHED_FIFO for the generator's thread, below the engine's; that
 	// it is refused is no error.
 	Realtime bool
-	// Conference is the id to use; "": "load".
+	// Pinned keeps the generator's thread on core 1.
+	Pinned bool
+	// Conference is the id to use, numbered where there are several; "": "load".
 	Conference string
 }
 
 // MaxLegs that one generator drives.
-const MaxLegs = 2000
+const MaxLegs = 4000
 
 // Validate reports every fault.
 func (o Options) Validate() error {
@@ -77,8 +85,11 @@ func (o Options) Validate() error {
 	if o.Legs < 2 || o.Legs > MaxLegs {
 		bad("%d legs, want 2..%d", o.Legs, MaxLegs)
 	}
-	if o.Talkers < 0 || o.Talkers > o.Legs {
-		bad("%d talkers of %d legs", o.Talkers, o.Legs)
+	if o.Room < 0 || o.Room == 1 || o.Room > 0 && o.Legs%o.Room != 0 {
+		bad("%d legs do not fill conferences of %d", o.Legs, o.Room)
+	}
+	if o.Talkers < 0 || o.Talkers > o.Legs || o.Room > 0 && o.Talkers > o.Room {
+		bad("%d talkers of %d legs in conferences of %d", o.Talkers, o.Legs, o.Room)
 	}
 	if err := o.Codec.validate(); err != nil {
 		errs = append(errs, err)
@@ -94,9 +105,6 @@ func (o Options) Validate() error {
 	if o.Onsets < 0 || o.Onsets > 10000 {
 		bad("%d onsets", o.Onsets)
 	}
-	if o.Onsets > 0 && !o.Codec.amr() {
-		bad("%s has no DTX: an onset of speech cannot be told", o.Codec.Name)
-	}
 	return errors.Join(errs...)
 }
 
@@ -111,6 +119,9 @@ func (o Options) withDefaults() Options {
 	set(&o.Window, 6*time.Second)
 	if o.Conference == "" {
 		o.Conference = "load"
+	}
+	if o.Room == 0 {
+		o.Room = o.Legs
 	}
 	return o
 }

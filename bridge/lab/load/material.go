@@ -33,6 +33,14 @@ func PCMU() Codec {
 	return Codec{Name: "PCMU", pb: mediapb.AudioStream_PCMU, pt: 0, step: 160, rate: 8000}
 }
 
+// sdpName is the codec's name in a session description.
+func (c Codec) sdpName() string {
+	if c.amr() {
+		return "AMR-WB"
+	}
+	return "PCMU"
+}
+
 func (c Codec) amr() bool { return c.pb == mediapb.AudioStream_AMR_WB }
 
 func (c Codec) validate() error {
@@ -70,6 +78,22 @@ func (c Codec) speech(body []byte) bool {
 	return ft < amr.SIDWide
 }
 
+// level estimates how loud a payload of speech is, dBov.
+func (c Codec) level(g *amr.Loudness, body []byte) float32 {
+	if !c.amr() {
+		return g711.PCMU.Level(body)
+	}
+	if len(body) < 3 {
+		return amr.Silent
+	}
+	// Bandwidth-efficient: the speech bits begin at bit 10.
+	var bits [amr.MaxBytes]byte
+	for i := range min(len(bits), len(body)-2) {
+		bits[i] = body[i+1]<<2 | body[i+2]>>6
+	}
+	return g.Step(body[0]&7<<1|body[1]>>7, bits[:])
+}
+
 // material is encoded once and sent many times.
 type material struct {
 	speech  [][]byte // RTP payloads of consecutive frames; nil: nothing is sent
@@ -91,22 +115,29 @@ func (m *material) quiet(n int) []byte {
 	return m.silence[n]
 }
 
-// newMaterial speaks for twelve seconds into the codec's encoder.
-func newMaterial(c Codec) (*material, error) {
+// newMaterial speaks for twelve seconds into the codec's encoder. With always it makes noise
+// in the silence, 66 dB below full scale, and sends that as speech.
+func newMaterial(c Codec, always bool) (*material, error) {
 	pcm := Speech(1, speechFrames*320)
-	pcm = append(pcm, make([]int16, silenceFrames*320)...)
+	quiet := make([]int16, silenceFrames*320)
+	if always {
+		r := rand.New(rand.NewPCG(7, 7))
+		for i := range quiet {
+			quiet[i] = int16(r.NormFloat64() * 16)
+		}
+	}
+	pcm = append(pcm, quiet...)
 	m := &material{}
 	if !c.amr() {
 		for n := range speechFrames {
 			m.speech = append(m.speech, ulaw(pcm[n*320:(n+1)*320]))
 		}
-		quiet := ulaw(make([]int16, 320))
 		for range silencePeriod {
-			m.silence = append(m.silence, quiet)
+			m.silence = append(m.silence, ulaw(make([]int16, 320)))
 		}
 		return m, nil
 	}
-	enc, err := amr.NewEncoder(true, true)
+	enc, err := amr.NewEncoder(true, !always)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}
@@ -125,6 +156,9 @@ func newMaterial(c Codec) (*material, error) {
 		} else {
 			m.silence = append(m.silence, body)
 		}
+	}
+	if always {
+		return m, nil
 	}
 	sid := 0
 	for _, b := range m.silence[silenceFrames-silencePeriod:] {

@@ -16,7 +16,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	o = o.withDefaults()
-	m, err := newMaterial(o.Codec)
+	m, err := newMaterial(o.Codec, o.Always)
 	if err != nil {
 		return nil, err
 	}
@@ -38,10 +38,13 @@ func (g *generator) conference(ctx context.Context, o Options) (*Result, error) 
 	if g.res.RSSBase, err = RSS(o.PID); err != nil {
 		return nil, err
 	}
-	if err := o.API.SetConference(ctx, &mediapb.Conference{Id: o.Conference}); err != nil {
-		return nil, fmt.Errorf("load: %w", err)
+	for i := 0; i < o.Legs; i += o.Room {
+		id := o.conference(i)
+		if err := o.API.SetConference(ctx, &mediapb.Conference{Id: id}); err != nil {
+			return nil, fmt.Errorf("load: %w", err)
+		}
+		defer func() { _ = o.API.CloseConference(context.WithoutCancel(ctx), id) }()
 	}
-	defer func() { _ = o.API.CloseConference(context.WithoutCancel(ctx), o.Conference) }()
 	for i := range g.phones {
 		if err := g.open(ctx, o, i); err != nil {
 			return nil, err
@@ -62,7 +65,7 @@ func (g *generator) conference(ctx context.Context, o Options) (*Result, error) 
 		return nil, err
 	}
 	r := g.res
-	r.Engine = delta(before, after, o.Conference)
+	r.Engine = delta(before, after)
 	for i := range phases {
 		r.GenOverflow += g.media[i].overflow()
 	}
@@ -80,7 +83,7 @@ func (g *generator) conference(ctx context.Context, o Options) (*Result, error) 
 // open brings phone i into the conference.
 func (g *generator) open(ctx context.Context, o Options, i int) error {
 	id := LegID(o.Conference, i)
-	reply, err := o.API.OpenLeg(ctx, &mediapb.OpenLegRequest{Conference: o.Conference, Leg: id, LocalIp: "127.0.0.1"})
+	reply, err := o.API.OpenLeg(ctx, &mediapb.OpenLegRequest{Conference: o.conference(i), Leg: id, LocalIp: "127.0.0.1"})
 	if err != nil {
 		return fmt.Errorf("load: open leg %d: %w", i, err)
 	}
@@ -88,7 +91,7 @@ func (g *generator) open(ctx context.Context, o Options, i int) error {
 		return fmt.Errorf("load: leg %d has port %d", i, reply.AudioPort)
 	}
 	g.phones[i].to = sockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(reply.AudioPort)))
-	g.byPort[reply.AudioPort] = int32(i)
+	g.byPort[reply.AudioPort].Store(int32(i + 1))
 	if err := o.API.SetLeg(ctx, g.leg(o, i)); err != nil {
 		return fmt.Errorf("load: set leg %d: %w", i, err)
 	}
@@ -103,6 +106,14 @@ func (g *generator) leg(o Options, i int) *mediapb.Leg {
 			Ip: "127.0.0.1", Port: uint32(g.media[i%phases].port), RtcpPort: uint32(g.control[i%phases].port),
 		}),
 	}
+}
+
+// conference is the id of the one that phone i is in.
+func (o Options) conference(i int) string {
+	if o.Room == o.Legs {
+		return o.Conference
+	}
+	return fmt.Sprintf("%s_%d", o.Conference, i/o.Room)
 }
 
 // LegID is the engine's id of phone i of a conference under load.
@@ -129,7 +140,7 @@ func (g *generator) watch(ctx context.Context, api media.API) (before, after *me
 	return before, after, err
 }
 
-func delta(before, after *mediapb.SnapshotReply, conference string) EngineDelta {
+func delta(before, after *mediapb.SnapshotReply) EngineDelta {
 	a, b := before.GetEngine(), after.GetEngine()
 	d := EngineDelta{
 		Ticks: b.GetTicks() - a.GetTicks(), LateTicks: b.GetLateTicks() - a.GetLateTicks(),
@@ -140,9 +151,6 @@ func delta(before, after *mediapb.SnapshotReply, conference string) EngineDelta 
 		Realtime: b.GetRealtime(),
 	}
 	for _, l := range after.GetLegs() {
-		if l.GetConference() != conference {
-			continue
-		}
 		s := l.GetAudio()
 		d.RxLost += s.GetRxLost()
 		d.RxLate += s.GetRxLate()

@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -44,14 +45,31 @@ type socket struct {
 	queued int
 }
 
-// newSocket binds an ephemeral port; batch is how many packets queue can hold.
-func newSocket(batch int) (*socket, error) {
+// newPair binds an even port for RTP, whose queue holds batch packets, and the odd one above
+// it for RTCP.
+func newPair(batch int) (media, control *socket, err error) {
+	for range 200 {
+		if media, err = newSocket(batch, 0); err != nil {
+			return nil, nil, err
+		}
+		if media.port%2 == 0 {
+			if control, err = newSocket(0, media.port+1); err == nil {
+				return media, control, nil
+			}
+		}
+		media.close()
+	}
+	return nil, nil, errors.New("load: no two free ports beside each other")
+}
+
+// newSocket binds a port, 0: an ephemeral one; batch is how many packets queue can hold.
+func newSocket(batch int, port uint16) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("load: socket: %w", err)
 	}
 	s := &socket{fd: fd, tx: make([]mmsghdr, batch), txIov: make([][2]unix.Iovec, batch)}
-	if err := s.setup(); err != nil {
+	if err := s.setup(port); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("load: socket: %w", err)
 	}
@@ -73,7 +91,7 @@ func newSocket(batch int) (*socket, error) {
 	return s, nil
 }
 
-func (s *socket) setup() error {
+func (s *socket) setup(port uint16) error {
 	// Beyond net.core.rmem_max where we may, else as large as it gets: what overflows is
 	// counted.
 	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, rxWant) != nil {
@@ -84,7 +102,7 @@ func (s *socket) setup() error {
 	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
 		return err
 	}
-	if err := unix.Bind(s.fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Bind(s.fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return err
 	}
 	a, err := unix.Getsockname(s.fd)

@@ -52,7 +52,7 @@ func TestHistogramBeyondItsEnds(t *testing.T) {
 
 func TestScript(t *testing.T) {
 	o := Options{Legs: 10, Talkers: 3, Turn: 100 * time.Millisecond, Warm: 200 * time.Millisecond, Window: time.Second, Onsets: 4}
-	s := newScript(o)
+	s := newScript(o.withDefaults())
 	if s.warm != 10 || s.end != 60 {
 		t.Errorf("window is [%d,%d), want [10,60)", s.warm, s.end)
 	}
@@ -83,7 +83,7 @@ func TestScript(t *testing.T) {
 	if len(started) != 4 {
 		t.Errorf("%d different talkers in 4 onsets", len(started))
 	}
-	none := newScript(Options{Legs: 2, Talkers: 2, Turn: frameTime, Warm: frameTime, Window: frameTime})
+	none := newScript(Options{Legs: 2, Room: 2, Talkers: 2, Turn: frameTime, Warm: frameTime, Window: frameTime})
 	for n := range none.over {
 		if which, _ := none.onset(n); which >= 0 {
 			t.Errorf("frame %d belongs to an onset, there are none", n)
@@ -124,7 +124,7 @@ func TestReceiverJudges(t *testing.T) {
 			c := AMRWB(8)
 			last := int64(0)
 			for _, a := range tt.in {
-				if v := r.take(&c, packet(c, a), a.ms*1e6, true); !v.ok || v.speech != a.speech {
+				if v := r.take(&c, c.pt, packet(c, a), a.ms*1e6, true); !v.ok || v.speech != a.speech {
 					t.Fatalf("packet %v: %+v", a, v)
 				}
 				last = a.ms * 1e6
@@ -162,7 +162,7 @@ func TestAnEndWithoutFramesIsMissing(t *testing.T) {
 		want   uint64
 	}{{true, 8}, {false, 0}} {
 		var r receiver
-		r.take(&c, packet(c, arrival{1, 1, tt.speech, 0}), 0, true)
+		r.take(&c, c.pt, packet(c, arrival{1, 1, tt.speech, 0}), 0, true)
 		r.finish(300, 200e6)
 		if r.missing != tt.want {
 			t.Errorf("speech %v, then nothing for ten frames: %d missing, want %d", tt.speech, r.missing, tt.want)
@@ -177,12 +177,12 @@ func TestReceiverRefusesWhatIsNotAFrame(t *testing.T) {
 		"empty": nil, "short": good[:11], "version": append([]byte{0}, good[1:]...), "type": append([]byte{0x80, 97}, good[2:]...),
 	} {
 		var r receiver
-		if v := r.take(&c, b, 0, true); v.ok || r.frames != 0 {
+		if v := r.take(&c, c.pt, b, 0, true); v.ok || r.frames != 0 {
 			t.Errorf("%s was counted", name)
 		}
 	}
 	var r receiver
-	if v := r.take(&c, good[:12], 0, true); v.speech {
+	if v := r.take(&c, c.pt, good[:12], 0, true); v.speech {
 		t.Error("no payload is speech")
 	}
 }

@@ -32,6 +32,10 @@ type Suite struct {
 	Busy func(context.Context, Process) (stop func() (made, failed uint64, err error), err error)
 	// Only are the names of the cases to run; none: all.
 	Only []string
+	// Limits has the cases that have a goal run with more and more legs, the media process
+	// on a core of its own, until frames go missing or come late; the row is the last that
+	// was good. The other cases are left out.
+	Limits bool
 }
 
 // benchCase is a line of the table. Several may have the same name.
@@ -39,32 +43,47 @@ type benchCase struct {
 	name  string
 	about string
 	run   func(context.Context, *Suite) (Row, error)
+	goal  *conference // the case is a line of the goals: what to find the limit of
 }
 
 // conference is the audio part of a case.
 type conference struct {
 	legs, talkers int
+	room          int // legs of a conference, 0: all
+	always        bool
 	codec         Codec
 	onsets        int
 	window        time.Duration // 0: the suite's
 	busy          bool          // beside a busy API and a mosaic
+	pinned        bool          // the media process to core 0, the generator to core 1
 }
 
 func cases() []benchCase {
 	const top, half = 8, 2
 	audio := func(name, about string, c conference) benchCase {
-		return benchCase{name, about, func(ctx context.Context, s *Suite) (Row, error) { return s.audio(ctx, c) }}
+		return benchCase{name: name, about: about, run: func(ctx context.Context, s *Suite) (Row, error) { return s.audio(ctx, c) }}
 	}
-	all := []benchCase{{"idle", "no conference", func(ctx context.Context, s *Suite) (Row, error) { return s.idle(ctx) }}}
-	for _, n := range []int{10, 50, 200} {
-		all = append(all, audio("conf-dtx", "3 talkers, the rest in DTX", conference{legs: n, talkers: 3, codec: AMRWB(top), onsets: 10}))
+	goal := func(name, about string, c conference) benchCase {
+		b := audio(name, about, c)
+		b.goal = &c
+		return b
 	}
-	all = append(all, audio("conf-dtx-1265", "the same at 12.65 kbit/s", conference{legs: 200, talkers: 3, codec: AMRWB(half)}))
-	for _, n := range []int{10, 50, 200} {
-		all = append(all, audio("conf-speech", "all talk", conference{legs: n, talkers: n, codec: AMRWB(top)}))
+	all := []benchCase{{name: "idle", about: "no conference", run: func(ctx context.Context, s *Suite) (Row, error) { return s.idle(ctx) }}}
+	for _, mode := range []int{half, top} {
+		c := func(legs, room, talkers int, always bool) conference {
+			return conference{legs: legs, room: room, talkers: talkers, always: always, codec: AMRWB(mode), onsets: 8}
+		}
+		all = append(all,
+			goal("conf-dtx", "one conference, 3 talk, the rest in DTX", c(500, 0, 3, false)),
+			goal("conf-speech", "one conference, all send speech frames, 3 talk", c(300, 0, 3, true)),
+			goal("rooms10-1", "conferences of 10, 1 talks, DTX", c(200, 10, 1, false)),
+			goal("rooms10-3", "conferences of 10, 3 talk, DTX", c(100, 10, 3, false)),
+			goal("rooms10-all", "conferences of 10, all talk", c(50, 10, 10, false)),
+			goal("pairs", "two-party calls of one codec, both talk", c(400, 2, 2, false)),
+		)
 	}
 	all = append(all,
-		audio("conf-pcmu", "3 talkers, the rest send silence", conference{legs: 200, talkers: 3, codec: PCMU()}),
+		goal("conf-pcmu", "one conference, 3 talk, the rest send silence", conference{legs: 500, talkers: 3, codec: PCMU(), onsets: 8}),
 		audio("tick-quiet", "nothing else runs", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10}),
 		audio("tick-busy", "API and video busy, all cores taken", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10, busy: true}),
 		audio("delay", "40 onsets of speech", conference{legs: 8, talkers: 1, codec: AMRWB(top), onsets: 40, window: time.Second}),
@@ -72,7 +91,7 @@ func cases() []benchCase {
 	)
 	for _, size := range [][2]int{{320, 240}, {640, 480}} {
 		for _, n := range []int{4, 9} {
-			all = append(all, benchCase{"mosaic", "all send and receive this size", func(ctx context.Context, s *Suite) (Row, error) {
+			all = append(all, benchCase{name: "mosaic", about: "all send and receive this size", run: func(ctx context.Context, s *Suite) (Row, error) {
 				return s.mosaic(ctx, n, size[0], size[1])
 			}})
 		}
@@ -119,7 +138,14 @@ func (s *Suite) Run(ctx context.Context, row func(Row)) error {
 		if len(s.Only) > 0 && !slices.Contains(s.Only, c.name) {
 			continue
 		}
-		r, err := c.run(ctx, s)
+		run := c.run
+		if s.Limits {
+			if c.goal == nil {
+				continue
+			}
+			run = func(ctx context.Context, s *Suite) (Row, error) { return s.limit(ctx, *c.goal) }
+		}
+		r, err := run(ctx, s)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -170,7 +196,7 @@ func (s *Suite) idle(ctx context.Context) (row Row, err error) {
 	if err != nil {
 		return row, err
 	}
-	row.ticks(delta(nil, snap, ""))
+	row.ticks(delta(nil, snap))
 	rss, err := RSS(p.PID())
 	row.RSSMiB = *number(float64(rss)/(1<<20), 1)
 	return row, err
@@ -183,7 +209,13 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 		return row, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	o := Options{API: p, PID: p.PID(), Legs: c.legs, Talkers: c.talkers, Codec: c.codec,
+	if c.pinned {
+		c.window = limitWindow
+		if err := pin(p.PID(), 0); err != nil {
+			return row, err
+		}
+	}
+	o := Options{API: p, PID: p.PID(), Pinned: c.pinned, Legs: c.legs, Room: c.room, Talkers: c.talkers, Always: c.always, Codec: c.codec,
 		Window: s.window(c.window), Onsets: c.onsets, Realtime: s.Realtime}
 	if c.busy {
 		video, videoErr := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 4, Width: 640, Height: 480})

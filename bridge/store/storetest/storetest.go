@@ -31,7 +31,7 @@ func Member(conference string, n int) bridge.Member {
 // EndedLeg is a leg that was answered and left.
 func EndedLeg(m bridge.Member, n int) bridge.Leg {
 	started, ended := t0.Add(time.Duration(n)*time.Minute), t0.Add(time.Duration(n)*time.Minute+time.Second)
-	return bridge.Leg{ID: fmt.Sprintf("leg_%04d", n), Member: m.ID, Conference: m.Conference, State: bridge.Ended,
+	return bridge.Leg{ID: fmt.Sprintf("leg_%04d", n), Member: m.ID, Conference: m.Conference, State: bridge.Ended, Media: bridge.Media{VideoState: bridge.VideoNone},
 		Since: ended, Direction: "outbound", Outcome: bridge.Left, Text: &bridge.Text{Zh: "已离开。", En: "Left."},
 		SIP: &bridge.SIPResult{Status: 200, Reason: "OK", Q850: 16}, StartedAt: started, ConnectedAt: &started, EndedAt: &ended,
 		CallID: "c", ICID: "i", Timeline: []bridge.TimelineEntry{{At: started, What: "state", Text: "dialing"}}}
@@ -178,6 +178,18 @@ func Run(t *testing.T, open func(*testing.T) (s bridge.Store, reopen func() brid
 		}
 		if items, _, err := s.Legs(ctx, "conf_other", m.ID, 7, ""); len(items) != 0 || err != nil {
 			t.Errorf("another conference's legs: %v, %v", items, err)
+		}
+	})
+	t.Run("a leg goes from the lobby to its conference and member", func(t *testing.T) {
+		s, reopen := open(t)
+		lobby, m := Member("conf_lobby", 0), Member("conf_0001", 1)
+		lobby.ID = ""
+		s.QueueLeg(bridge.LegRecord{Leg: EndedLeg(lobby, 1)})
+		s = reopen()
+		s.QueueLeg(bridge.LegRecord{Leg: EndedLeg(m, 1), Number: m.Number})
+		s = reopen()
+		if items, _, err := s.Legs(ctx, m.Conference, m.ID, 7, ""); len(items) != 1 || err != nil {
+			t.Errorf("the member's legs: %v, %v", items, err)
 		}
 	})
 	t.Run("a caller who gives up is not kept", func(t *testing.T) {

@@ -43,7 +43,7 @@ export async function fake({ picture = null, auto = false } = {}) {
     m.state = 'ringing'
     m.leg = {
       id: id('leg'), member_id: m.id, conference_id: c.conference.id, state: 'ringing', since: now(), direction: 'outbound', attachment: 'lab', outcome: null, sip: null, text: null,
-      started_at: now(), ringing_at: now(), connected_at: null, ended_at: null, media: { audio: null, video: null, why_no_video: null }, quality: null,
+      started_at: now(), ringing_at: now(), connected_at: null, ended_at: null, media: { audio: null, video: null, why_no_video: null, why_no_audio: null, video_state: 'none', video_reason: null }, quality: null, cs_access: false, media_change: null,
     }
     emit(c, 'leg.updated', m.leg, { member_id: m.id, leg_id: m.leg.id })
     changed(c, m)
@@ -53,7 +53,7 @@ export async function fake({ picture = null, auto = false } = {}) {
     const video = m.number.endsWith('1')
     const poor = m.number.endsWith('5')
     Object.assign(m.leg, { state: 'connected', since: now(), connected_at: now(), quality: { rx_loss: 0, rx_jitter_ms: 3, tx_loss: 0, rtt_ms: 40, mos: poor ? 2.4 : 4.3, rx_packets: 1, tx_packets: 1, rx_stranger: 0 } })
-    m.leg.media = { audio: { codec: 'AMR-WB', mode: '23.85', payload: 104 }, video: video ? { codec: 'H264', profile: '42c00c', width: 240, height: 320 } : null, why_no_video: video ? null : poor ? 'rejected_488' : 'refused' }
+    m.leg.media = { why_no_audio: null, video_state: video ? 'flowing' : 'refused', video_reason: null, audio: { codec: 'AMR-WB', mode: '23.85', payload: 104 }, video: video ? { codec: 'H264', profile: '42c00c', width: 240, height: 320 } : null, why_no_video: video ? null : poor ? 'rejected_488' : 'refused' }
     m.state = 'in_conference'
     emit(c, 'leg.updated', m.leg, { member_id: m.id, leg_id: m.leg.id })
     changed(c, m)
@@ -158,6 +158,12 @@ export async function fake({ picture = null, auto = false } = {}) {
       res.writeHead(200, { 'Content-Type': 'image/jpeg', 'Cache-Control': 'no-store', ETag: `"${refuse.pictures}"` })
       return res.end(picture)
     }
+    if (what === 'members' && leg === 'leg' && req.method === 'PATCH') {
+      if (m.leg.media_change?.to === 'video' && json.media === 'video') return problem(res, 429, 'upgrade_too_soon')
+      m.leg.media_change = { to: json.media, state: 'asking', at: now() }
+      send(res, 202, m.leg)
+      return changed(c, m)
+    }
     if (what === 'members' && leg === 'leg') {
       if (m.leg) end(c, m, m.leg.connected_at ? 'hung_up' : 'cancelled')
       send(res, 204)
@@ -229,6 +235,13 @@ export async function fake({ picture = null, auto = false } = {}) {
       const c = first()
       const m = c.members.find((x) => x.name === name)
       emit(c, 'talkers', { talkers: [{ member_id: m.id, talking: true, dbov: -20 }] })
+    },
+    /** What became of the wish for other media, and of the media. */
+    setMedia(name, change, media = {}) {
+      const m = first().members.find((x) => x.name === name)
+      Object.assign(m.leg.media_change, change)
+      Object.assign(m.leg.media, media)
+      changed(first(), m)
     },
     setMember(name, patch) {
       const c = first()

@@ -100,7 +100,7 @@ test('every word that a page asks for exists', () => {
 })
 
 test('errors are said in words by their code', () => {
-  const codes = 'login_failed login_throttled session_expired unauthenticated scope_missing name_required name_invalid type_invalid number_invalid role_invalid targets_required targets_invalid media_invalid mode_invalid to_required to_invalid ring_timeout_invalid listener_is_muted member_not_in_conference member_exists member_in_call attachment_down dial_not_allowed console_has_no_audio conference_full too_many_conferences no_picture shutting_down storage_full storage_unavailable media_down not_conference_owner conference_not_found member_not_found leg_not_found conference_busy ports_full'
+  const codes = 'login_failed login_throttled session_expired unauthenticated scope_missing name_required name_invalid type_invalid number_invalid role_invalid targets_required targets_invalid media_invalid mode_invalid to_required to_invalid ring_timeout_invalid listener_is_muted member_not_in_conference member_exists member_in_call attachment_down dial_not_allowed console_has_no_audio conference_full too_many_conferences no_picture shutting_down storage_full storage_unavailable media_down not_conference_owner conference_not_found member_not_found leg_not_found conference_busy ports_full upgrade_too_soon not_connected conference_is_audio cs_access leg_held no_video'
   for (const lang of ['zh', 'en']) {
     const said = new Set(codes.split(' ').map((c) => explain(lang, c, 400)))
     assert.equal(said.size, codes.split(' ').length, 'each its own words')

@@ -18,6 +18,8 @@ export async function call(c: string, targets: 'all' | 'failed' | string[]): Pro
 }
 
 export const hangUp = (m: Member) => act(() => ask(client.DELETE('/v1/conferences/{c}/members/{m}/leg', at(m))))
+/** Asks the phone for video, or goes on by voice; what becomes of it comes as events. */
+export const setMedia = (m: Member, media: 'video' | 'audio') => act(() => ask(client.PATCH('/v1/conferences/{c}/members/{m}/leg', { ...at(m), body: { media } })))
 export const remove = (m: Member) => act(() => ask(client.DELETE('/v1/conferences/{c}/members/{m}', at(m))))
 export const mute = (m: Member, muted: boolean) => act(() => ask(client.PATCH('/v1/conferences/{c}/members/{m}', { ...at(m), body: { muted } })))
 

@@ -1,0 +1,91 @@
+package ladder
+
+import (
+	"cmp"
+	"io"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"sparkle/bridge"
+	"sparkle/bridge/pcap"
+)
+
+// WritePcap writes the messages of a leg as a capture file. Each is a UDP datagram, also
+// what went over TCP or TLS: messages are kept, not segments. Unless it is to be full,
+// subscribers' digits, credentials and keys pressed are stars, byte for byte, so that
+// every length still holds.
+func WritePcap(w io.Writer, t bridge.LegTrace, full bool) error {
+	out, err := pcap.NewWriter(w)
+	if err != nil {
+		return err
+	}
+	for _, m := range t.Messages {
+		from, err := netip.ParseAddrPort(m.Local)
+		to, err2 := netip.ParseAddrPort(m.Remote)
+		if cmp.Or(err, err2) != nil {
+			continue // a transport that told no address: it can be in the ladder only
+		}
+		if from.Addr().IsUnspecified() {
+			from = netip.AddrPortFrom(to.Addr(), from.Port())
+		}
+		if !m.Sent {
+			from, to = to, from
+		}
+		raw := string(m.Raw)
+		if !full {
+			raw = stars(raw)
+		}
+		if err := out.Datagram(m.At, from, to, []byte(raw)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	// keep are the headers whose digits are counters, tokens and addresses.
+	keep = regexp.MustCompile(`(?i)^(call-id|i|cseq|rseq|rack|via|v|max-forwards|content-length|l|session-expires|x|min-se|expires|p-charging-vector|timestamp|supported|k|require|allow|date|server|user-agent|content-type|c)\s*:`)
+	// secret are those whose value is a credential.
+	secret = regexp.MustCompile(`(?i)^((?:proxy-)?authorization\s*:\s*digest\s*)(.*)$`)
+	digits = regexp.MustCompile(`[0-9]{5,}`)
+	person = regexp.MustCompile(`[0-9]{7,}`)
+	key    = regexp.MustCompile(`(?i)(signal\s*=\s*)[0-9A-D*#]`)
+)
+
+// stars hides what says who somebody is, in place.
+func stars(raw string) string {
+	end := strings.Index(raw, "\r\n\r\n")
+	if end < 0 {
+		end = len(raw)
+	}
+	lines := strings.SplitAfter(raw[:end], "\n")
+	held := false // a folded line is its header's
+	for i, line := range lines {
+		if i > 0 && line[:min(1, len(line))] != " " && line[:min(1, len(line))] != "\t" {
+			held = keep.MatchString(line)
+		}
+		switch m := secret.FindStringSubmatchIndex(strings.TrimRight(line, "\r\n")); {
+		case m != nil:
+			lines[i] = line[:m[4]] + strings.Repeat("*", m[5]-m[4]) + line[m[5]:]
+		case !held || i == 0:
+			lines[i] = person.ReplaceAllStringFunc(user.ReplaceAllStringFunc(line, func(uri string) string {
+				return digits.ReplaceAllStringFunc(uri, star)
+			}), star)
+		}
+	}
+	body := raw[end:]
+	if !strings.Contains("\n"+strings.TrimLeft(body, "\r\n"), "\nv=0") {
+		body = person.ReplaceAllStringFunc(key.ReplaceAllString(body, "${1}*"), star)
+	}
+	return strings.Join(lines, "") + body
+}
+
+// star keeps the ends of a number and its length.
+func star(n string) string {
+	front, back := len(n)-8, 4
+	if front < 2 {
+		front, back = min(2, len(n)/3), min(2, len(n)/3)
+	}
+	return n[:front] + strings.Repeat("*", len(n)-front-back) + n[len(n)-back:]
+}

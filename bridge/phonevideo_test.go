@@ -1,0 +1,264 @@
+package bridge_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sparkle/bridge"
+	"sparkle/media/mediapb"
+	"sparkle/sip"
+	"sparkle/sip/sdp"
+)
+
+// This file is what phones do about video: in their answers, on their own, and when asked.
+
+// videoWords adds to a connected leg what a plain picture or none does not say.
+func videoWords(l bridge.Leg) (s string) {
+	m := l.Media
+	plain := m.VideoReason == nil && m.VideoState == bridge.VideoNegotiated || m.VideoState == bridge.VideoRefused ||
+		m.VideoState == bridge.VideoNone || m.VideoState == bridge.VideoRemoved
+	if !plain {
+		s += " video " + string(m.VideoState)
+		if m.VideoReason != nil {
+			s += ": " + *m.VideoReason
+		}
+	}
+	if m.WhyNoAudio != nil {
+		s += " no audio: " + *m.WhyNoAudio
+	}
+	if l.CSAccess {
+		s += " cs"
+	}
+	if c := l.Change; c != nil {
+		s += fmt.Sprintf(" <%s %s", c.To, c.State)
+		if c.Status != 0 {
+			s += " " + strconv.Itoa(c.Status)
+		}
+		s += ">"
+	}
+	return s
+}
+
+// ports are the m-lines of a reply, and the Warning of a refusal.
+func ports(r reply) (s string) {
+	if r.warning != 0 {
+		s += fmt.Sprintf(" warning %d,", r.warning)
+	}
+	for line := range strings.SplitSeq(string(r.sdp), "\r\n") {
+		if f := strings.Fields(line); strings.HasPrefix(line, "m=") {
+			on := " on"
+			if f[1] == "0" {
+				on = " 0"
+			}
+			s += " " + f[0][2:] + on
+		}
+	}
+	return s
+}
+
+func takesVideo(fate string) bool {
+	switch fate {
+	case "video", "early", "inactive", "cameraoff", "notshown", "mismatch", "heldvideo":
+		return true
+	}
+	return false
+}
+
+// peculiar makes of a good answer one of the others of IMS.md §3.
+func peculiar(fate string, b []byte) []byte {
+	s := string(b)
+	i := strings.Index(s, "m=video")
+	direct := func(dir string) []byte {
+		return []byte(s[:i] + strings.Replace(s[i:], "a=sendrecv", "a="+dir, 1))
+	}
+	switch fate {
+	case "inactive":
+		return direct("inactive")
+	case "cameraoff":
+		return direct("recvonly")
+	case "notshown":
+		return direct("sendonly")
+	case "mismatch": // a codec that nobody offered
+		return []byte(s[:i] + "m=video 50002 RTP/AVP 34\r\na=rtpmap:34 H263/90000\r\n")
+	case "heldvideo":
+		return []byte(strings.ReplaceAll(s, "a=sendrecv", "a=sendonly"))
+	}
+	return b
+}
+
+// newOffer is an offer of the phone after its last description.
+func (c *call) newOffer(what string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := sdp.OfferOptions{Addr: netip.MustParseAddr("127.0.0.1"), AudioPort: 50000, VideoPort: 50002, Previous: c.local}
+	o.Video = strings.HasPrefix(what, "add") || what == "inactive" || what == "dropaudio" || what == "family" || what == "cameraoff"
+	all := sdp.SendRecv
+	if strings.HasSuffix(what, "held") || what == "inactive" {
+		all = sdp.Inactive
+	}
+	o.AudioDirection, o.VideoDirection = all, all
+	if what == "cameraoff" {
+		o.VideoDirection = sdp.RecvOnly
+	}
+	if what == "srvcc" { // the media gateway of another network
+		o.Addr, o.AudioPort = netip.MustParseAddr("127.0.0.9"), 60000
+	}
+	s := string(sdp.Offer(o))
+	line := func(kind string, f func(string) string) {
+		i := strings.Index(s, "m="+kind)
+		end := strings.Index(s[i:], "\r\n") + i
+		s = s[:i] + f(s[i:end]) + s[end:]
+	}
+	off := func(m string) string {
+		f := strings.Fields(m)
+		f[1] = "0"
+		return strings.Join(f, " ")
+	}
+	switch what {
+	case "srvcc":
+		line("audio", func(string) string { return "m=audio 60000 RTP/AVP 99 102" })
+		for _, pt := range []string{"97", "98", "100", "101"} {
+			for _, a := range []string{"rtpmap", "fmtp"} {
+				if i := strings.Index(s, "a="+a+":"+pt); i >= 0 {
+					s = s[:i] + s[i+strings.Index(s[i:], "\r\n")+2:]
+				}
+			}
+		}
+	case "dropaudio":
+		line("audio", off)
+	case "dropall", "dropallheld":
+		line("audio", off)
+	case "family":
+		s = strings.ReplaceAll(s, "IN IP4 127.0.0.1", "IN IP6 2001:db8::7")
+	case "fewer":
+		s = s[:strings.Index(s, "m=video")]
+	}
+	if what != "family" && what != "fewer" && !strings.HasPrefix(what, "dropall") { // those are refused: the old one stands
+		own, err := sdp.Parse([]byte(s))
+		if err != nil {
+			panic(err)
+		}
+		c.local = own
+	}
+	c.nextOffer++
+	c.tell(sip.Offer{At: time.Now(), ID: c.nextOffer, SDP: []byte(s)})
+	return c.nextOffer
+}
+
+func (c *call) Refuse(id uint64, status, warning int) {
+	go func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.replies[id] = reply{nil, status, warning}
+	}()
+}
+
+// Offer is a re-INVITE of ours. The user of the phone makes up his mind in 20 s where he
+// is asked; the phone itself answers at once.
+func (c *call) Offer(b []byte) {
+	go func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		offer, err := sdp.Parse(b)
+		if err != nil {
+			panic("the bridge's offer is not SDP: " + err.Error())
+		}
+		c.offers = append(c.offers, ports(reply{sdp: b}))
+		wait := 20 * time.Millisecond
+		if offer.Video != nil && offer.Video.Port != 0 {
+			wait = 20 * time.Second
+		}
+		c.at(wait, func() { c.decide(offer) })
+	}()
+}
+
+func (c *call) decide(offer *sdp.Session) {
+	e := sip.Reoffered{At: time.Now(), Status: 200}
+	takes := true
+	switch c.reacts {
+	case "novideo":
+		takes = false
+	case "nonsense":
+		e.SDP = []byte("v=7")
+		c.tell(e)
+		return
+	case "", "accepts":
+	case "glare": // our offer is stale: the phone's came between
+		c.reacts = ""
+		e.Status = 491
+		c.tell(e)
+		return
+	default:
+		e.Status, _ = strconv.Atoi(c.reacts)
+		c.tell(e)
+		return
+	}
+	b, _, err := sdp.Answer(offer, sdp.AnswerOptions{Origin: sdp.NewOrigin(time.Now()), Previous: c.local, Addr: netip.MustParseAddr("127.0.0.1"),
+		AudioPort: 50000, Video: takes, VideoPort: 50002, H264: "42c00c"})
+	if err != nil {
+		panic("the phone cannot answer: " + err.Error())
+	}
+	if c.local, err = sdp.Parse(b); err != nil {
+		panic(err)
+	}
+	e.SDP = b
+	c.tell(e)
+}
+
+// engine is something the engine finds out.
+func (h *house) engine(name, what string) error {
+	switch what {
+	case "noports":
+		h.eng.mu.Lock()
+		h.eng.noPic = true
+		h.eng.mu.Unlock()
+		return nil
+	case "ports":
+		h.eng.mu.Lock()
+		h.eng.noPic = false
+		h.eng.mu.Unlock()
+		return nil
+	}
+	l := h.member(name).Leg
+	if l == nil {
+		return fmt.Errorf("%s has no leg", name)
+	}
+	h.eng.events <- &mediapb.Event{Conference: h.conf, Leg: l.ID, What: &mediapb.Event_VideoState{
+		VideoState: &mediapb.VideoState{State: what, Width: 240, Height: 320}}}
+	return nil
+}
+
+// Who declined a video call as one is called by voice only where the policy says so (IMS.md
+// §3 row 11); who just declined never is.
+func TestRetryByVoiceAfterADeclinedVideoCall(t *testing.T) {
+	for _, policy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.VideoConference, func(o *bridge.Options) { o.RetryAudioOnDecline = policy })
+			defer h.close()
+			for name, fate := range map[string]string{"text": "video-text", "s600": "status=600", "no": "declines"} {
+				if err := h.add(name, fate); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := h.run("call all"); err != nil {
+				t.Fatal(err)
+			}
+			h.wait(10 * time.Second)
+			want := map[bool]int{false: 3, true: 5}[policy]
+			if n := h.net.invites(); n != want {
+				t.Errorf("policy %v: %d INVITEs, want %d", policy, n, want)
+			}
+			if in := h.member("text").State == bridge.InConference; in != policy {
+				t.Errorf("policy %v: in the conference by voice: %v", policy, in)
+			}
+			if o := h.member("no").LastOutcome; o == nil || o.Outcome != bridge.Declined {
+				t.Errorf("policy %v: who declined: %+v", policy, o)
+			}
+		})
+	}
+}

@@ -1,0 +1,493 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sparkle/media/mediapb"
+	"sparkle/sip"
+	"sparkle/sip/sdp"
+)
+
+// This file is what becomes of a leg's media once it is answered: the phone's offers and
+// ours, and video that comes and goes (IMS.md §3). Audio goes on whatever happens to it.
+//
+//	video: none ── offered ─┬─ refused ──┐
+//	         ^              └─ negotiated ⇄ flowing ⇄ stalled
+//	         └── removed <───────┴────────────┴─────────┘   and from any to offered again
+
+// VideoState is how far a leg's video has come.
+type VideoState string
+
+const (
+	VideoNone       VideoState = "none"
+	VideoOffered    VideoState = "offered"
+	VideoRefused    VideoState = "refused"
+	VideoNegotiated VideoState = "negotiated" // and nothing of it seen yet
+	VideoFlowing    VideoState = "flowing"    // the phone's picture is seen
+	VideoStalled    VideoState = "stalled"    // its picture does not come any more
+	VideoRemoved    VideoState = "removed"
+)
+
+// MarshalJSON writes none for legs that were recorded before there was such a state.
+func (s VideoState) MarshalJSON() ([]byte, error) {
+	if s == "" {
+		s = VideoNone
+	}
+	return json.Marshal(string(s))
+}
+
+// Reasons beside those of package sdp (Media.VideoReason).
+const (
+	reasonRemoved    = "removed"             // by the phone in the call
+	reasonVoiceOnly  = "voice_only"          // by the organiser in the call
+	reasonCameraOff  = "camera_off"          // it wants to see and does not send
+	reasonNotShown   = "not_shown"           // it sends and does not want to see
+	reasonSilent     = "silent"              // nothing comes
+	reasonUndecoded  = "undecodable"         // what comes has no picture in it
+	reasonAudioRoom  = "conference_is_audio" // the phone offered it, here it is not wanted
+	reasonNoCapacity = "no_capacity"         // the phone offered it, there are no ports
+)
+
+// askEvery is the least time between two questions to a person whether to turn the
+// camera on.
+const askEvery = 60 * time.Second
+
+// MediaChange is the newest change of a leg's media that the organiser asked for.
+type MediaChange struct {
+	To    string    `json:"to"`    // video | audio
+	State string    `json:"state"` // asking | done | refused
+	At    time.Time `json:"at"`    // of this state
+	// Status is the SIP status that refused it; 200 when the phone took the rest and not
+	// the video. 0: no final answer.
+	Status int `json:"status,omitempty"`
+}
+
+// proposal is an offer of ours within the call that has not been answered.
+type proposal struct {
+	session *sdp.Session
+	video   bool
+	asked   bool // by the organiser: Change tells what becomes of it
+	tries   int
+}
+
+// mayHaveVideo says why a phone that offers video in this conference does not get it; "":
+// it does.
+func (r *room) mayHaveVideo() string {
+	switch {
+	case r.conf.Type != VideoConference:
+		return reasonAudioRoom
+	case r.b.opt.NoVideo:
+		return reasonNoCapacity
+	}
+	return ""
+}
+
+// onOffer answers a re-INVITE or UPDATE of the peer, within its two seconds because
+// nobody is asked. What cannot be used is refused, and the session stays as it was.
+func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
+	if l.call == nil || l.why != "" {
+		return
+	}
+	if e.SDP == nil {
+		r.withVideo(now, l, l.hadVideo && !l.voiceOnly && r.mayHaveVideo() == "", e.At, func(now time.Time, video bool) {
+			r.offerAsAsked(now, l, e.ID, video)
+		})
+		return
+	}
+	offer, err := sdp.Parse(e.SDP)
+	if err != nil {
+		r.refuseOffer(now, l, e.ID, err)
+		return
+	}
+	why := sdp.VideoNotOffered
+	if offer.Video != nil && offer.Video.Port != 0 {
+		why = r.mayHaveVideo()
+	}
+	r.withVideo(now, l, why == "", e.At, func(now time.Time, video bool) {
+		if why == "" && !video {
+			why = reasonNoCapacity
+		}
+		r.answerPeer(now, l, e.ID, offer, video, why)
+	})
+}
+
+// withVideo opens a leg's video ports where they are wanted and not there, and goes on:
+// video says whether they are there. Nothing is done for a leg that is over by then, nor
+// for an offer, made at offered, that the UA has refused by then.
+func (r *room) withVideo(now time.Time, l *leg, want bool, offered time.Time, then func(now time.Time, video bool)) {
+	if !want || l.video != 0 || !l.opened {
+		then(now, want && l.video != 0)
+		return
+	}
+	call := l.call
+	r.work.do(func(ctx context.Context) {
+		reply, err := r.b.media.OpenVideo(ctx, l.ID)
+		r.post(func(now time.Time) {
+			switch {
+			case l.dead || l.why != "" || l.call != call:
+				return
+			case err != nil:
+				r.log.Warn("no video ports for a leg", "leg_id", l.ID, "err", err)
+			case l.video == 0:
+				l.video, l.sprop = int(reply.VideoPort), reply.Sprop
+			}
+			if !offered.IsZero() && now.Sub(offered) > replyLimit {
+				r.closeVideo(l)
+				return
+			}
+			then(now, l.video != 0)
+		})
+	})
+}
+
+// replyLimit is a little less than what the UA waits for an answer to a peer's offer.
+const replyLimit = 1900 * time.Millisecond
+
+// closeVideo gives video ports back that nothing negotiated needs.
+func (r *room) closeVideo(l *leg) {
+	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending != nil && l.pending.video {
+		return
+	}
+	l.video = 0
+	if !l.opened {
+		return
+	}
+	r.work.do(func(ctx context.Context) {
+		if err := r.b.media.CloseVideo(ctx, l.ID); err != nil {
+			r.log.Warn("media did not close a leg's video", "leg_id", l.ID, "err", err)
+		}
+	})
+}
+
+// offerAsAsked answers a re-INVITE without description: with all we have, video too if
+// there ever was any. The phone's answer comes with the ACK.
+func (r *room) offerAsAsked(now time.Time, l *leg, id uint64, video bool) {
+	offer, s, err := l.draftOffer(now, video)
+	if err != nil {
+		l.call.Refuse(id, 488, 0)
+		return
+	}
+	l.pending = &proposal{session: s, video: video}
+	l.call.Reply(id, offer, 0)
+	l.note(now, "media", "the phone asked for an offer")
+}
+
+func (r *room) refuseOffer(now time.Time, l *leg, id uint64, err error) {
+	_, warning := sdp.StatusOf(err)
+	l.note(now, "media", "offer refused: "+err.Error())
+	l.call.Refuse(id, 488, warning)
+	r.closeVideo(l)
+}
+
+// answerPeer answers an offer; why is the reason for no video where there will be none.
+func (r *room) answerPeer(now time.Time, l *leg, id uint64, offer *sdp.Session, video bool, why string) {
+	before := l.agreed
+	answer, res, err := l.answerOffer(now, offer, video)
+	if err != nil {
+		r.refuseOffer(now, l, id, err)
+		return
+	}
+	l.call.Reply(id, answer, 0)
+	if res.Video == nil && res.WhyNoVideo != sdp.VideoCodecMismatch {
+		res.WhyNoVideo = why
+		if why == sdp.VideoNotOffered { // it was refused before, or its user pressed "voice only"
+			res.WhyNoVideo = reasonRemoved
+			if w := l.Media.WhyNoVideo; w != nil && before != nil && before.Video == nil {
+				res.WhyNoVideo = *w
+			}
+		}
+	}
+	l.fallback = ""
+	r.agree(now, l, res)
+	if handedOver(before, res) {
+		l.CSAccess = true
+		l.note(now, "media", "handed over to a circuit-switched network")
+	}
+	r.pushLeg(l)
+	r.closeVideo(l)
+	r.holdState(now, l)
+}
+
+// handedOver recognises SRVCC: the network moves the call to its circuit-switched side,
+// where the media come from another address, in a narrow-band codec and without video
+// (IMS.md §3 row 16).
+func handedOver(before *sdp.Result, now sdp.Result) bool {
+	return before != nil && before.Audio != nil && now.Audio != nil && now.Video == nil && !now.Held &&
+		now.Audio.Addr != before.Audio.Addr && now.Audio.Codec != before.Audio.Codec && now.Audio.Codec != "AMR-WB"
+}
+
+// brokenOut recognises a call that ended in a circuit-switched network (row 14): video was
+// refused, the codec is narrow-band, and the Contact is no IMS phone's.
+func (l *leg) brokenOut(contact, server string) bool {
+	a := l.agreed.Audio
+	if a == nil || a.Codec == "AMR-WB" || l.agreed.Video != nil || l.Media.WhyNoVideo == nil || *l.Media.WhyNoVideo == sdp.VideoNotOffered {
+		return false
+	}
+	who := strings.ToLower(contact + " " + server)
+	if strings.Contains(who, "mgcf") || strings.Contains(who, "mgw") {
+		return true
+	}
+	return contact != "" && !strings.Contains(who, "g.3gpp.icsi-ref") && !strings.Contains(who, ";video")
+}
+
+// describeVideo works out Media's words on video from what was agreed and what is seen.
+func (l *leg) describeVideo() {
+	m := &l.Media
+	state, reason := VideoNone, ""
+	switch {
+	case l.agreed == nil && l.wantsPic:
+		state = VideoOffered
+	case l.agreed == nil:
+	case l.agreed.Video == nil:
+		reason = *m.WhyNoVideo
+		switch reason {
+		case sdp.VideoNotOffered, reasonAudioRoom, reasonNoCapacity:
+		case reasonRemoved, reasonVoiceOnly:
+			state = VideoRemoved
+		default:
+			state = VideoRefused
+		}
+	default:
+		state = VideoNegotiated
+		v := l.agreed.Video
+		switch {
+		case m.WhyNoVideo != nil:
+			reason = *m.WhyNoVideo
+		case l.seen != "":
+			state = l.seen
+			reason = l.seenWhy
+		case !v.Recv:
+			reason = reasonCameraOff
+		case !v.Send:
+			reason = reasonNotShown
+		}
+	}
+	if l.pending != nil && l.pending.video && l.agreed != nil && l.agreed.Video == nil {
+		state = VideoOffered
+	}
+	m.VideoState, m.VideoReason = state, nil
+	if reason != "" {
+		m.VideoReason = &reason
+	}
+}
+
+// onVideoState hears the engine: the phone's picture comes, stays away, cannot be read.
+// The leg goes on in any case; its tile shows what there is.
+func (r *room) onVideoState(now time.Time, l *leg, v *mediapb.VideoState) {
+	l.note(now, "media", "video "+v.State)
+	switch v.State {
+	case "flowing":
+		l.seen, l.seenWhy = VideoFlowing, ""
+	case "stalled":
+		l.seen, l.seenWhy = VideoStalled, reasonSilent
+	case "undecodable":
+		l.seen, l.seenWhy = VideoStalled, reasonUndecoded
+	default:
+		return
+	}
+	if l.agreed != nil && l.agreed.Video != nil {
+		l.describeVideo()
+		r.emitLeg(now, l, "leg.updated")
+	}
+}
+
+// SetLegMedia asks a member's phone for video, or goes on by voice only. The answer is the
+// leg as it is now; what becomes of it comes as events. Refusal never ends the leg.
+func (b *Bridge) SetLegMedia(_ context.Context, a Actor, conference, member, media string) (out Leg, err error) {
+	defer func() { b.audit(a, "member.media", member, err) }()
+	r, _, err := b.open(a, conference)
+	if err != nil {
+		return Leg{}, err
+	}
+	if media != "video" && media != "audio" {
+		return Leg{}, &Error{Kind: Invalid, Code: "media_invalid", Detail: `media is "video" or "audio"`, Field: "/media"}
+	}
+	var bad *Error
+	err = r.do(func(now time.Time) {
+		m := r.member(member)
+		if m == nil {
+			bad = errNoMember()
+			return
+		}
+		if bad = r.setMedia(now, m.leg, media); bad == nil {
+			out = m.leg.public(false)
+		}
+	})
+	if err == nil && bad != nil {
+		err = bad
+	}
+	return out, err
+}
+
+func (r *room) setMedia(now time.Time, l *leg, media string) *Error {
+	conflict := func(code, detail string) *Error { return &Error{Kind: Conflict, Code: code, Detail: detail} }
+	if l == nil || l.ConnectedAt == nil || l.why != "" || l.door != nil {
+		return conflict("not_connected", "the member is not in the conference")
+	}
+	has := l.agreed != nil && l.agreed.Video != nil && l.Media.WhyNoVideo == nil
+	asking := l.pending != nil && l.pending.video && l.pending.asked
+	if media == "audio" {
+		l.voiceOnly = true
+		if asking {
+			l.then = "audio" // as soon as the phone has made up its mind
+		} else if l.agreed != nil && l.agreed.Video != nil {
+			r.toVoice(now, l)
+		}
+		return nil
+	}
+	if has {
+		return nil
+	}
+	switch {
+	case r.mayHaveVideo() == reasonAudioRoom:
+		return conflict("conference_is_audio", "this is an audio conference")
+	case r.mayHaveVideo() != "":
+		return &Error{Kind: Unavailable, Code: "no_video", Detail: "this server has no video"}
+	case l.CSAccess:
+		return conflict("cs_access", "the phone is reached over a circuit-switched network, which carries no video")
+	case l.held:
+		return conflict("leg_held", "the phone has put the call on hold")
+	case r.mediaDown:
+		return &Error{Kind: Unavailable, Code: "media_down", Detail: "the media service is restarting"}
+	}
+	wait := askEvery - now.Sub(l.askedAt)
+	if asking {
+		wait = max(wait, 10*time.Second) // a user may think for a little more than a minute
+	}
+	if wait > 0 && !l.askedAt.IsZero() {
+		return &Error{Kind: TooSoon, Code: "upgrade_too_soon", Detail: "the phone has been asked within the last minute", Retry: wait}
+	}
+	l.askedAt, l.voiceOnly, l.then = now, false, ""
+	l.Change = &MediaChange{To: "video", State: "asking", At: now.UTC()}
+	l.note(now, "media", "asks for video")
+	r.emitLeg(now, l, "leg.updated")
+	r.withVideo(now, l, true, time.Time{}, func(now time.Time, video bool) {
+		if !video {
+			r.changed(now, l, false, 0)
+			r.emitLeg(now, l, "leg.updated")
+			return
+		}
+		r.propose(now, l, &proposal{video: true, asked: true})
+	})
+	return nil
+}
+
+// toVoice tells the phone at once: going on by voice only needs nobody's consent.
+func (r *room) toVoice(now time.Time, l *leg) {
+	l.Change = &MediaChange{To: "audio", State: "asking", At: now.UTC()}
+	r.propose(now, l, &proposal{asked: true})
+}
+
+// propose offers what p says in a re-INVITE. One is out at a time.
+func (r *room) propose(now time.Time, l *leg, p *proposal) {
+	if l.pending != nil { // it is answered soon, or given up by the UA
+		if p.asked {
+			l.then = "audio"
+			if p.video {
+				l.then = "video"
+			}
+		}
+		return
+	}
+	offer, s, err := l.draftOffer(now, p.video)
+	if err != nil {
+		r.log.Warn("no offer within a call", "leg_id", l.ID, "err", err)
+		return
+	}
+	p.session = s
+	p.tries++
+	l.pending = p
+	l.describeVideo()
+	l.call.Offer(offer)
+	r.emitLeg(now, l, "leg.updated")
+}
+
+// maxProposals bounds how often an offer is made anew because the phone's came between.
+const maxProposals = 3
+
+// onReoffered is the end of an offer of ours. A refusal leaves everything as it was.
+func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
+	p := l.pending
+	if p == nil {
+		return
+	}
+	l.pending = nil
+	res, err := sdp.Result{}, error(nil)
+	if e.SDP != nil {
+		res, err = negotiate(p.session, e.SDP)
+	}
+	switch {
+	case e.SDP == nil && e.Status == 491 && p.tries < maxProposals && l.why == "":
+		l.local = l.local.Following(p.session)
+		r.propose(now, l, p)
+		return
+	case e.SDP == nil:
+		l.local = l.local.Following(p.session) // its version was seen
+		l.note(now, "media", fmt.Sprintf("our offer was refused: %d", e.Status))
+		r.closeVideo(l)
+		l.describeVideo()
+	case err != nil: // the session of before goes on
+		l.local = l.local.Following(p.session)
+		l.note(now, "media", "answer not usable, media stay: "+err.Error())
+		r.log.Warn("an answer within a call is not usable", "leg_id", l.ID, "err", err)
+		r.closeVideo(l)
+		l.describeVideo()
+	default:
+		l.local, l.fallback = p.session, ""
+		if res.Video == nil && !p.video {
+			res.WhyNoVideo = reasonVoiceOnly
+			if w := l.Media.WhyNoVideo; w != nil && !p.asked {
+				res.WhyNoVideo = *w
+			}
+		}
+		r.agree(now, l, res)
+		r.pushLeg(l)
+		r.closeVideo(l)
+	}
+	if p.asked {
+		r.changed(now, l, err == nil && e.SDP != nil && p.video == (res.Video != nil), e.Status)
+	}
+	r.holdState(now, l)
+	next := l.then
+	l.then = ""
+	switch {
+	case l.why != "" || l.agreed == nil:
+	case next == "audio" && l.agreed.Video != nil:
+		r.toVoice(now, l)
+	case next == "video" && l.agreed.Video == nil:
+		r.propose(now, l, &proposal{video: true, asked: true})
+	}
+}
+
+// changed notes what became of the organiser's wish; the caller tells.
+func (r *room) changed(now time.Time, l *leg, done bool, status int) {
+	if l.Change == nil {
+		return
+	}
+	c := *l.Change // others hold the one before
+	c.State, c.At, c.Status = "refused", now.UTC(), status
+	if done {
+		c.State, c.Status = "done", 0
+	}
+	l.Change = &c
+	l.note(now, "media", c.To+" "+c.State)
+	r.dirty = true
+}
+
+// declinedVideo says whether a call's end is about video as its user wants none: a policy may
+// then try by voice (IMS.md §3 row 11).
+func declinedVideo(e sip.Ended) bool {
+	if e.By != sip.ByRemote || e.Connected {
+		return false
+	}
+	if e.Status == 600 {
+		return true
+	}
+	text := strings.ToLower(e.Phrase + " " + e.ReasonText + " " + e.Warning)
+	return slices.Contains([]int{480, 486, 603}, e.Status) && strings.Contains(text, "video")
+}

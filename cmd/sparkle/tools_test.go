@@ -1,0 +1,177 @@
+package main
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sparkle/bridge"
+	"sparkle/bridge/api/client"
+	"sparkle/bridge/cdr"
+	"sparkle/bridge/lab"
+	"sparkle/bridge/ladder"
+)
+
+// What an integrator asks: how the attachment is, what a leg said, what is charged.
+func TestToolsOfAnIntegrator(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t)
+	answers := n.handset("+8613800138001", lab.VolteVoice, false)
+	busy := n.handset("+8613800138002", lab.Busy, false)
+	x := convene(n, bridge.AudioConference, noPictures, answers)
+	missed := x.invite(x.conference, busy.Number(), "busy")
+	x.call(x.conference, bridge.CallRequest{Members: []string{missed}})
+	x.ended(x.conference, missed, bridge.Busy)
+	ask := func(want int, args ...string) string {
+		t.Helper()
+		code, stdout, stderr := sparkle(t, append(args, "--url", x.url, "--config", x.file)...)
+		if code != want {
+			t.Fatalf("sparkle %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), code, want, stdout, stderr)
+		}
+		return stdout
+	}
+
+	if out := ask(0, "attachments"); !strings.Contains(out, "registered, calls can be placed") || strings.Contains(out, "15550100100") {
+		t.Errorf("attachments:\n%s", out)
+	}
+	var states []bridge.Attachment
+	if err := json.Unmarshal([]byte(ask(0, "attachments", "lab", "-o", "json")), &states); err != nil || len(states) != 1 || states[0].State != "registered" {
+		t.Errorf("attachments as JSON: %+v, %v", states, err)
+	}
+	ask(3, "attachments", "nowhere")
+	ask(2, "attachments", "-o", "xml")
+	ask(2, "trace", "--no-such-flag")
+	ask(3, "trace", "leg_none")
+
+	legs := map[string]string{}
+	for _, m := range []string{x.members[0], missed} {
+		ls, err := x.api.Legs(t.Context(), x.conference, m)
+		if err != nil || len(ls) != 1 {
+			t.Fatalf("legs %+v, %v", ls, err)
+		}
+		legs[m] = ls[0].ID
+	}
+	out := ask(0, "trace", legs[x.members[0]])
+	at := 0
+	for _, want := range []string{"────> INVITE", "Session-Expires", "SDP audio", "AMR-WB/16000", "<──── SIP/2.0 180", "<──── SIP/2.0 200", "────> ACK"} {
+		i := strings.Index(out[at:], want)
+		if i < 0 {
+			t.Fatalf("no %q in its place:\n%s", want, out)
+		}
+		at += i
+	}
+	if strings.Contains(out, "13800138001") || strings.Contains(out, "15550100100") {
+		t.Errorf("numbers in a ladder:\n%s", out)
+	}
+	file := filepath.Join(x.dir, "leg.pcap")
+	ask(0, "trace", legs[x.members[0]], "-o", "pcap", "-f", file)
+	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), "SIP/2.0 200 OK") || strings.Contains(string(b), "13800138001") {
+		t.Errorf("capture: %v, %d bytes", err, len(b))
+	}
+	var l ladder.Ladder
+	if err := json.Unmarshal([]byte(ask(0, "trace", legs[missed], "-o", "json", "--full")), &l); err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for _, m := range l.Messages {
+		words = append(words, m.Direction+" "+strings.Join(strings.Fields(strings.TrimPrefix(m.StartLine, "SIP/2.0 "))[:1], ""))
+	}
+	if got := strings.Join(words, ", "); !strings.HasPrefix(got, "sent INVITE, received 100") || !strings.HasSuffix(got, "received 486, sent ACK") {
+		t.Errorf("the busy leg: %s", got)
+	}
+	if !strings.Contains(l.Messages[0].Raw, "+8613800138002") {
+		t.Errorf("a full trace is not whole: %s", l.Messages[0].Raw)
+	}
+	reader := x.client(x.apiKey("reader", "--scopes", "conf:read"))
+	if _, err := reader.Trace(t.Context(), legs[missed], true); client.Code(err) != "scope_missing" {
+		t.Errorf("a reader sees numbers: %v", err)
+	}
+	if _, err := reader.CDRs(t.Context(), 0); client.Code(err) != "scope_missing" {
+		t.Errorf("a reader sees charging records: %v", err)
+	}
+
+	admin := x.client(x.apiKey("billing", "--scopes", "admin"))
+	records, err := admin.CDRs(t.Context(), 0)
+	if err != nil || len(records) != 1 {
+		t.Fatalf("charging records %+v, %v", records, err)
+	}
+	if r := records[0]; r.Leg != legs[missed] || r.Outcome != "busy" || r.SIPStatus != 486 || r.Called != "+8613800138002" || r.Calling != "sip:+15550100100@"+n.core.Domain() ||
+		r.ICID == "" || r.CallID != l.Messages[0].CallID || r.Start.IsZero() || !r.Answer.IsZero() || r.Duration != 0 {
+		t.Errorf("record of a failed attempt %+v", r)
+	}
+	if err := x.api.Hangup(t.Context(), x.conference, x.members[0]); err != nil {
+		t.Fatal(err)
+	}
+	x.ended(x.conference, x.members[0], bridge.HungUp)
+	eventually(t, "the record of the call", func() error {
+		records, err = admin.CDRs(t.Context(), 1)
+		if err == nil && len(records) == 0 {
+			err = os.ErrNotExist
+		}
+		return err
+	})
+	if r := records[0]; r.Outcome != "hung_up" || r.Audio != "AMR-WB" || r.AudioTxPackets == 0 || r.AudioTxBytes == 0 || r.Duration <= 0 || r.Ring.IsZero() {
+		t.Errorf("record of a call %+v", r)
+	}
+	x.stop()
+
+	code, table, stderr := sparkle(t, "cdr", "export", "--config", x.file, "-o", "csv", "--from", "1h")
+	rows, err := csv.NewReader(strings.NewReader(table)).ReadAll()
+	if code != 0 || err != nil || len(rows) != 3 || len(rows[0]) != len(cdr.Columns()) {
+		t.Errorf("export: exit code %d, %v, %d rows %s", code, err, len(rows), stderr)
+	}
+	if code, none, _ := sparkle(t, "cdr", "export", "--config", x.file, "-o", "jsonl", "--to", "1h"); code != 0 || none != "" {
+		t.Errorf("nothing was to be exported: %d, %s", code, none)
+	}
+	if files, _ := filepath.Glob(filepath.Join(x.dir, "data", "cdr", "*.part")); len(files) != 0 {
+		t.Errorf("a clean end leaves %s", files)
+	}
+}
+
+// A daemon that is killed in a call charges it at the next start, once, and nothing that
+// had been charged is charged again.
+func TestKilledDaemonStillCharges(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t)
+	x := convene(n, bridge.AudioConference, noPictures, n.handset("+8613800138001", lab.VolteVoice, false))
+	busy := n.handset("+8613800138002", lab.Busy, false)
+	missed := x.invite(x.conference, busy.Number(), "busy")
+	x.call(x.conference, bridge.CallRequest{Members: []string{missed}})
+	x.ended(x.conference, missed, bridge.Busy)
+	dir := filepath.Join(x.dir, "data", "cdr")
+	read := func() (got []string) {
+		for r, err := range cdr.Read(dir, cdr.Filter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(r.Seq, " ", r.Outcome))
+		}
+		return got
+	}
+	eventually(t, "the record of the failed attempt", func() error {
+		if got := read(); len(got) != 1 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	children := x.children()
+	x.kill()
+	awaitGone(t, children)
+	for range 2 { // the second start has nothing to add
+		x.start()
+		eventually(t, "the record of the call that was cut off", func() error {
+			if got := read(); len(got) < 2 {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
+		x.stop()
+	}
+	if got := strings.Join(read(), ", "); got != "1 busy, 2 dropped" {
+		t.Errorf("charged: %s", got)
+	}
+}

@@ -1,0 +1,110 @@
+package interop
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sparkle/config"
+	"sparkle/sip"
+	"sparkle/sip/sdp"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	cfg, err := config.Parse([]byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := Write(&b, cfg, "Sparkle/test"); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+const (
+	trunk = "attachments:\n  - {name: t, mode: trunk, local_addr: 192.0.2.10, local_port: 5070, targets: ['203.0.113.7:5060'], domain: example.net, impu: 'tel:+15550100'%s}\n"
+	ue    = "attachments:\n  - {name: u, mode: ue, local_addr: '2001:db8::1', targets: ['[2001:db8::5]:5060'], domain: ims.example, impi: a@ims.example, impu: 'sip:a@ims.example', auth: {password: x}%s}\n"
+)
+
+// A row says what the configuration says, and something else when that does.
+func TestPageFollowsTheConfiguration(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		has, not   []string
+	}{
+		{"trunk", fmt.Sprintf(trunk, ""), []string{"SIP transport | TCP, IPv4", "192.0.2.10, port 5070", "| P-Asserted-Identity |", "OPTIONS every 30s", "H264/90000", "UDP 40000 to 49999",
+			"replaces, precondition |", "Session-Expires 1800 s"}, []string{"P-Preferred-Identity", "PCMA", "mutual"}},
+		{"ue", fmt.Sprintf(ue, ""), []string{"TCP, IPv6", "| P-Preferred-Identity |", "digest AKAv1-MD5, SHA-256, MD5"}, []string{"P-Asserted-Identity", "Failover of an INVITE"}},
+		{"udp", fmt.Sprintf(trunk, ", transport: udp, offer_g711: true"), []string{"SIP transport | UDP", "PCMA/8000", "PCMU/8000"}, []string{"CRLF"}},
+		{"limits", fmt.Sprintf(trunk, ", cps: 5, max_calls: 30, dscp: 24, failover_timer: 2s, failover_on: [500, 503], trust_peers: [203.0.113.0/29]"),
+			[]string{"5 at most, paced", "| 30 at most", "SIP 24,", "no answer in 2s", "500, 503; never", "these and 203.0.113.0/29"}, nil},
+		{"preconditions off", fmt.Sprintf(trunk, ", preconditions: 'off'"), []string{"100rel, timer, replaces |", "| not offered"}, []string{"replaces, precondition |"}},
+		{"preconditions active", fmt.Sprintf(trunk, ", preconditions: active"), []string{"local resources are ready", "a=curr:qos local sendrecv"}, nil},
+		{"session timer", fmt.Sprintf(trunk, ", session_expires: 600s, min_se: 120s"), []string{"Session-Expires 600 s, Min-SE 120 s"}, nil},
+		{"no video", "video: {enabled: false}\n" + fmt.Sprintf(trunk, ""), []string{"| Video | not offered"}, []string{"H264", "m=video"}},
+		{"avp", fmt.Sprintf(trunk, ", video_avpf: avp"), []string{"none, RTP/AVP |"}, []string{"a=tcap"}},
+		{"elsewhere", "calls: {country: DE, ring_timeout: 90s}\nmedia: {local_ip: 192.0.2.11, port_min: 20000, port_max: 20999, timeout: 45s}\ncdr: {numbers: masked}\n" + fmt.Sprintf(trunk, ""),
+			[]string{"those of DE", "CANCEL after 1m30s", "192.0.2.11, IPv4, UDP 20000 to 20999", "for 45s ends", "numbers masked"}, nil},
+		{"no records", "cdr: {enabled: false}\n" + fmt.Sprintf(trunk, ""), []string{"| none kept"}, nil},
+		{"sip numbers", fmt.Sprintf(trunk, ", number_form: sip"), []string{"`sip:+15550123@example.net;user=phone`"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			page := write(t, tt.text)
+			for _, s := range tt.has {
+				if !strings.Contains(page, s) {
+					t.Errorf("lacks %q:\n%s", s, page)
+				}
+			}
+			for _, s := range tt.not {
+				if strings.Contains(page, s) {
+					t.Errorf("has %q:\n%s", s, page)
+				}
+			}
+		})
+	}
+}
+
+// The page promises nothing that the code does not do.
+func TestPageNamesOnlyWhatThereIs(t *testing.T) {
+	page := write(t, fmt.Sprintf(trunk, ", offer_g711: true"))
+	row := func(question string) string {
+		m := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(question) + ` \| (.*) \|$`).FindStringSubmatch(page)
+		if m == nil {
+			t.Fatalf("no row %q", question)
+		}
+		return m[1]
+	}
+	for m := range strings.SplitSeq(row("Methods"), ", ") {
+		if !slices.Contains(sip.Methods(), m) {
+			t.Errorf("method %s", m)
+		}
+	}
+	for tag := range strings.SplitSeq(row("Supported, in INVITE"), ", ") {
+		if !slices.Contains(sip.OptionTags(), tag) {
+			t.Errorf("we offer %s and would answer 420 to it", tag)
+		}
+	}
+	// The offer on the page is one that our own answerer takes whole.
+	_, offer, _ := strings.Cut(page, "\n\nv=0")
+	offer, _, _ = strings.Cut("v=0"+offer, "\n```")
+	s, err := sdp.Parse([]byte(strings.ReplaceAll(offer, "\n", "\r\n") + "\r\n"))
+	if err != nil || len(s.Media) != 2 {
+		t.Fatalf("the offer on the page: %v, %+v", err, s)
+	}
+	for _, m := range s.Media {
+		for _, pt := range m.Formats {
+			if !strings.Contains(page, "| payload type "+pt+" |") && pt != "0" && pt != "8" {
+				t.Errorf("payload type %s has no row", pt)
+			}
+		}
+	}
+	for _, word := range []string{"EVS", "HEVC", "H265", "Opus", "G722", "MSRP", "STIR", "BFCP", "gruu", "outbound"} {
+		if strings.Contains(page, word) {
+			t.Errorf("the page names %s", word)
+		}
+	}
+}
