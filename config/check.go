@@ -157,6 +157,12 @@ func (l *loader) attachment(a *Attachment, key string) {
 	if a.MaxCalls < 0 {
 		l.fault(key+".max_calls", "%d is negative", a.MaxCalls)
 	}
+	if a.PeerRate < 10 {
+		l.fault(key+".peer_rate", "%v: at least 10", a.PeerRate)
+	}
+	if a.InviteRate < 1 {
+		l.fault(key+".invite_rate", "%v: at least 1", a.InviteRate)
+	}
 	if a.CPS < 0 {
 		l.fault(key+".cps", "%v is negative", a.CPS)
 	}

@@ -108,7 +108,9 @@ type Attachment struct {
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
 	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
 	MaxCalls      int           `yaml:"max_calls"`
-	CPS           float64       `yaml:"cps"` // INVITEs a second; 0: no limit
+	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
+	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
+	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second that are taken
 
 	wrong []string // yaml's complaints, until decode has collected them
 }
@@ -189,6 +191,8 @@ func DefaultAttachment() Attachment {
 		FailoverOn:    []int{503},
 		MaxCalls:      1000,
 		CPS:           20,
+		PeerRate:      2000,
+		InviteRate:    200,
 		NumberForm:    "tel",
 		Preconditions: "passive",
 		VideoAVPF:     "capneg",

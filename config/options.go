@@ -34,6 +34,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF,
 		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
 		SessionExpires: a.SessionExp, MinSE: a.MinSE,
+		PeerRate: a.PeerRate, InviteRate: a.InviteRate,
 		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, DSCP: a.DSCP,
 	}
 	// 0 is "none" in the file and "as usual" in the options.

@@ -81,6 +81,11 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 		a.pace.fixed = a.fixedTarget
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
+	a.screen.record = ua.traces.received
+	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
+	a.invites = newLimiter(o.InviteRate)
+	a.screen.registers = o.Mode == ModeAS
 	a.clock = time.AfterFunc(time.Hour, a.dispatch)
 	a.clock.Stop()
 	return a
@@ -92,11 +97,6 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 		a.cancel()
 		return nil, err
 	}
-	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
-	a.screen.record = ua.traces.received
-	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
-	a.invites = newLimiter(o.InviteRate)
-	a.screen.registers = o.Mode == ModeAS
 	if err := a.open(); err != nil {
 		a.cancel()
 		return nil, err
@@ -146,18 +146,18 @@ func (a *attachment) locate() error {
 func (a *attachment) start() {
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.watch = cancel
-	a.watchd.Go(func() {
+	a.watchd.Go(a.lasting(func() {
 		if a.o.Mode == ModeUE {
 			a.register(ctx)
 		} else {
 			a.watchPeers(ctx)
 		}
-	})
+	}))
 	if a.named() {
-		a.wg.Go(a.watchNames)
+		a.wg.Go(a.lasting(a.watchNames))
 	}
 	if a.o.KeepAlive > 0 {
-		a.wg.Go(a.keepAlive)
+		a.wg.Go(a.lasting(a.keepAlive))
 	}
 }
 
@@ -221,7 +221,7 @@ func (a *attachment) snapshot() AttachmentState {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.state
-	s.Calls, s.Queued = a.live, len(a.pace.queue)
+	s.Calls, s.Queued, s.Ingress = a.live, len(a.pace.queue), a.screen.stats()
 	s.Presence = a.present.count(now)
 	for _, t := range a.list {
 		ts := t.state(now, t.conf.Host)

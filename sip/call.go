@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -183,7 +182,7 @@ func (c *call) run() {
 	defer func() {
 		// A fault in one call must not end the others.
 		if p := recover(); p != nil {
-			c.a.log.Error("call failed", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			c.a.fault("call", p)
 			c.tellEnded(dialog.Ended{By: "network", Why: "internal"})
 		}
 	}()
@@ -389,7 +388,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 func (c *call) listen(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
 	// Every further 2xx of the INVITE comes here (RFC 6026), those of other forks too.
 	tx.OnRetransmission(c.postResponse)
-	c.a.wg.Go(func() { c.follow(req, tx, again) })
+	c.a.wg.Go(c.a.safely(func() { c.follow(req, tx, again) }))
 }
 
 // postResponse posts a response; one that nobody here waits for any more is a stray.

@@ -190,7 +190,7 @@ func (c *call) watch(tx *inviteTx) {
 		cancelled(nil) // it came before we listened; twice is nothing
 	}
 	// A peer that gives its ACK the INVITE's branch has it matched there.
-	c.a.wg.Go(func() {
+	c.a.wg.Go(c.a.safely(func() {
 		for {
 			select {
 			case ack := <-tx.Acks():
@@ -199,7 +199,7 @@ func (c *call) watch(tx *inviteTx) {
 				return
 			}
 		}
-	})
+	}))
 }
 
 // incoming reads what an INVITE says of its caller.

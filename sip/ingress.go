@@ -70,8 +70,8 @@ var fromTag = regexp.MustCompile(`(?i);\s*tag\s*=\s*([^\s;,]+)`)
 func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	defer func() {
 		if p := recover(); p != nil {
-			a.log.Error("request handler failed", "method", req.Method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			tx.Terminate()
+			a.fault("request handler", p)
+			a.answer(req, tx, verdict{status: 500})
 		}
 	}()
 	if req.IsAck() {
@@ -122,6 +122,40 @@ func (a *attachment) onUsage(req *sipgo.Request, tx *sipgo.ServerTx) {
 		return
 	}
 	a.begin(req, tx)
+}
+
+// fault notes a panic of ours. It must not end more than what it happened in.
+func (a *attachment) fault(what string, p any) {
+	a.screen.faults.Add(1)
+	a.log.Error(what+" failed", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
+// safely is f for a goroutine of its own.
+func (a *attachment) safely(f func()) func() {
+	return func() {
+		defer func() {
+			if p := recover(); p != nil {
+				a.fault("goroutine", p)
+			}
+		}()
+		f()
+	}
+}
+
+// lasting is f for a goroutine that the attachment cannot be without: after a fault it
+// begins again, a second later.
+func (a *attachment) lasting(f func()) func() {
+	return func() {
+		for done := false; !done && a.ctx.Err() == nil; {
+			a.safely(func() { f(); done = true })()
+			if !done {
+				select {
+				case <-time.After(time.Second):
+				case <-a.ctx.Done():
+				}
+			}
+		}
+	}
 }
 
 // callOf finds the call whose dialog a request names: Call-ID and our tag.
@@ -175,7 +209,7 @@ func (a *attachment) answer(req *sipgo.Request, tx responder, v verdict) {
 func (a *attachment) onStray(res *sipgo.Response) {
 	defer func() {
 		if p := recover(); p != nil {
-			a.log.Error("response handler failed", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a.fault("response handler", p)
 		}
 	}()
 	seq, id := res.CSeq(), res.CallID()
@@ -202,9 +236,9 @@ func (a *attachment) dropAnswer(res *sipgo.Response, fallback string) {
 		return
 	}
 	a.log.Info("answer to a forgotten call: ended it")
-	a.wg.Go(func() {
+	a.wg.Go(a.safely(func() {
 		if _, err := a.exchange(a.ctx, bye, a.nextHop(bye, fallback)); err != nil {
 			a.log.Warn("BYE of an unwanted answer failed", "err", err)
 		}
-	})
+	}))
 }

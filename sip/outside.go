@@ -127,7 +127,7 @@ func (o *outside) ask(id uint64, headers []dialog.Header, contentType string, bo
 		req.AppendHeader(sipgo.NewHeader("Content-Type", contentType))
 	}
 	req.SetBody(body)
-	o.a.wg.Go(func() {
+	o.a.wg.Go(o.a.safely(func() {
 		res, err := o.a.exchange(o.a.ctx, req, o.a.nextHop(req, o.fallbackPeer()))
 		if err != nil {
 			o.us.answered(id, 0, 0)
@@ -135,7 +135,7 @@ func (o *outside) ask(id uint64, headers []dialog.Header, contentType string, bo
 		}
 		wait, _ := retryAfter(res)
 		o.us.answered(id, res.StatusCode, wait)
-	})
+	}))
 }
 
 // request is a NOTIFY without what is special about it.

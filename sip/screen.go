@@ -26,18 +26,19 @@ type IngressStats struct {
 	Refused   uint64 // requests answered without a transaction: 400, 405, 505
 	Shed      uint64 // new INVITEs answered 503 without a transaction, above InviteRate
 	Misled    uint64 // responses to requests that were not ours, dropped
+	Faults    uint64 // panics of ours, each the end of one message, call or subscription
 }
 
-// Ingress returns what an attachment did not take in.
-func (ua *UA) Ingress(name string) (IngressStats, bool) {
-	for _, a := range ua.atts {
-		if a.o.Name == name {
-			s := a.screen
-			return IngressStats{s.peers.dropped.Load(), s.throttled.Load(), s.held.Load(), s.malformed.Load(), s.refused.Load(),
-				s.shed.Load(), s.misled.Load()}, true
-		}
-	}
-	return IngressStats{}, false
+// Add is the sum of two.
+func (s IngressStats) Add(o IngressStats) IngressStats {
+	return IngressStats{s.Strangers + o.Strangers, s.Throttled + o.Throttled, s.Held + o.Held, s.Malformed + o.Malformed,
+		s.Refused + o.Refused, s.Shed + o.Shed, s.Misled + o.Misled, s.Faults + o.Faults}
+}
+
+// stats is what the attachment did not take in.
+func (s *screen) stats() IngressStats {
+	return IngressStats{s.peers.dropped.Load(), s.throttled.Load(), s.held.Load(), s.malformed.Load(), s.refused.Load(),
+		s.shed.Load(), s.misled.Load(), s.faults.Load()}
 }
 
 // screen sees every read before sipgo does, in the reader's goroutine, and passes on
@@ -59,7 +60,7 @@ type screen struct {
 	// admit says whether a new INVITE can be taken; nil: all are.
 	admit func(raw) bool
 
-	throttled, held, malformed, refused, shed, misled atomic.Uint64
+	throttled, held, malformed, refused, shed, misled, faults atomic.Uint64
 
 	mu      sync.Mutex
 	streams map[string]*stream // connections with an unfinished message, by both addresses
@@ -83,7 +84,15 @@ func newScreen(ctx context.Context, p *peers, perSecond float64, reply func(stri
 
 // filter is sipgo's read filter. An error ends the listener of UDP, which must never
 // happen, and the connection of TCP.
-func (s *screen) filter(info sipgo.TransportReadProps, data []byte) ([]byte, error) {
+func (s *screen) filter(info sipgo.TransportReadProps, data []byte) (out []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil { // sipgo's reader would take the process with it
+			s.faults.Add(1)
+			if out, err = nil, nil; !strings.EqualFold(info.Transport, "udp") {
+				err = fmt.Errorf("front door: %v", p)
+			}
+		}
+	}()
 	if s.shut.Load() {
 		return nil, nil
 	}

@@ -185,6 +185,7 @@ type AttachmentState struct {
 	Targets   []TargetState
 	Reg       *RegistrationState // ue only
 	Presence  int                // as: users registered as the core tells
+	Ingress   IngressStats       // in what Attachments returns; not in what OnAttachment tells
 }
 
 // TargetState is one peer of an attachment.

@@ -2,10 +2,8 @@ package sip
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -140,7 +138,7 @@ func (us *usages) run() {
 	defer func() {
 		// A fault in one dialog must not end the others.
 		if p := recover(); p != nil {
-			us.a.log.Error("subscription failed", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			us.a.fault("subscription", p)
 			us.abandon()
 		}
 	}()

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sparkle/bridge"
+	"sparkle/sip"
 )
 
 // Source is what is shown; *bridge.Bridge has it.
@@ -50,12 +51,16 @@ var (
 	portsFree     = desc("media_ports_free", "Media ports that can still be reserved.")
 	attachments   = desc("attachments", "Attachments by mode and state.", "mode", "state")
 	attachmentsUp = desc("attachments_up", "Attachments over which calls can be placed.")
+	sipDropped    = desc("sip_dropped_total", "SIP messages and connections that were not taken in, by reason.", "reason")
+	sipRefused    = desc("sip_refused_total", "SIP requests answered before a transaction: 400, 405, 503 ...")
+	sipHeld       = desc("sip_held_total", "Reads of SIP connections made to wait for their peer's rate.")
+	sipFaults     = desc("sip_faults_total", "Faults of ours in SIP handling, each the end of one message, call or subscription.")
 	slowReaders   = desc("event_slow_readers_total", "Event streams closed because their reader was too slow.")
 )
 
 var all = []*prometheus.Desc{build, conferences, members, legs, outcomes, setup, fallback, rtpPackets, rtpLost, rtpStrangers,
 	mediaUp, ticks, tickLate, tickSkipped, tickLateness, encodes, encodesSaved, decodes, composed, encoded, videoRestarts,
-	videoDeaths, portsFree, attachments, attachmentsUp, slowReaders}
+	videoDeaths, portsFree, attachments, attachmentsUp, sipDropped, sipRefused, sipHeld, sipFaults, slowReaders}
 
 // Describe names every metric.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
@@ -114,8 +119,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(slowReaders, s.SlowReaders)
 	c.engine(s, gauge, count)
 	states, ups := map[[2]string]int{}, 0
+	var in sip.IngressStats
 	for _, a := range s.Attachments {
 		states[[2]string{a.Mode, a.State}]++
+		in = in.Add(a.Ingress)
 		if a.Up {
 			ups++
 		}
@@ -124,6 +131,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(attachments, float64(n), k[0], k[1])
 	}
 	gauge(attachmentsUp, float64(ups))
+	for reason, n := range map[string]uint64{"stranger": in.Strangers, "throttled": in.Throttled, "malformed": in.Malformed,
+		"overload": in.Shed, "misled": in.Misled} {
+		count(sipDropped, n, reason)
+	}
+	count(sipRefused, in.Refused)
+	count(sipHeld, in.Held)
+	count(sipFaults, in.Faults)
 }
 
 // engine shows the engine's newest snapshot, if there was one.

@@ -31,7 +31,7 @@ func full() source {
 		VideoUp: 2, VideoDown: 1, SlowReaders: 1, MediaUp: true,
 		Media: &mediapb.SnapshotReply{Engine: &mediapb.EngineStats{Ticks: 100, LateTicks: 3, LateP99Ms: 2.5, Encodes: 55, PortsFree: 900},
 			Conferences: []*mediapb.ConferenceStats{{Video: &mediapb.VideoRoomStats{FramesEncoded: 8}}, {}}},
-		Attachments: []sip.AttachmentState{{Mode: "ue", State: "registered", Up: true}, {Mode: "ue", State: "registering"}},
+		Attachments: []sip.AttachmentState{{Mode: "ue", State: "registered", Up: true, Ingress: sip.IngressStats{Strangers: 5, Shed: 2, Refused: 3}}, {Mode: "ue", State: "registering"}},
 	}
 }
 
@@ -76,6 +76,16 @@ sparkle_mixer_tick_lateness_seconds{stat="max"} 0
 # TYPE sparkle_rtp_packets_total counter
 sparkle_rtp_packets_total{dir="rx",kind="audio"} 10
 sparkle_rtp_packets_total{dir="tx",kind="audio"} 20
+# HELP sparkle_sip_dropped_total SIP messages and connections that were not taken in, by reason.
+# TYPE sparkle_sip_dropped_total counter
+sparkle_sip_dropped_total{reason="malformed"} 0
+sparkle_sip_dropped_total{reason="misled"} 0
+sparkle_sip_dropped_total{reason="overload"} 2
+sparkle_sip_dropped_total{reason="stranger"} 5
+sparkle_sip_dropped_total{reason="throttled"} 0
+# HELP sparkle_sip_refused_total SIP requests answered before a transaction: 400, 405, 503 ...
+# TYPE sparkle_sip_refused_total counter
+sparkle_sip_refused_total 3
 # HELP sparkle_video_fallback_total Legs that were to have video and were answered by voice, by reason.
 # TYPE sparkle_video_fallback_total counter
 sparkle_video_fallback_total{why="rejected_488"} 2
