@@ -85,6 +85,7 @@ type generator struct {
 	phones         []phone
 	byPort         []atomic.Int32 // engine's port → phone + 1; 0: none
 	live           bool           // phones come and go: Phones
+	joining        int            // so many, the last, come late and are not judged
 	begin          atomic.Int64   // frames of the window that is to begin, once
 
 	n       int // frame
@@ -100,7 +101,7 @@ type generator struct {
 
 func newGenerator(o Options, m *material) (*generator, error) {
 	g := &generator{
-		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime, pinned: o.Pinned,
+		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime, pinned: o.Pinned, joining: o.Joining,
 		phones: make([]phone, o.Legs), byPort: make([]atomic.Int32, 1<<16), res: &Result{}, talker: -1,
 		reached: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -174,7 +175,7 @@ func (g *generator) boundary() {
 		g.res.Window = time.Duration(m.at - g.start.at)
 		now := clock(unix.CLOCK_REALTIME)
 		for i := range g.phones {
-			if g.live && !g.phones[i].on.Load() {
+			if g.live && !g.phones[i].on.Load() || i >= len(g.phones)-g.joining {
 				continue
 			}
 			r := &g.phones[i].rx
@@ -202,7 +203,7 @@ func (g *generator) step(phase int) {
 	onset := false
 	for i := phase; i < len(g.phones); i += phases {
 		p := &g.phones[i]
-		if g.live && !p.on.Load() {
+		if (g.live || i >= len(g.phones)-g.joining) && !p.on.Load() {
 			continue
 		}
 		talk := g.script.talks(i, len(g.phones), g.n)

@@ -53,10 +53,12 @@ type Options struct {
 	// Always has phones that do not talk send frames of quiet noise, not comfort noise.
 	// Codecs without DTX do that anyway.
 	Always bool
-	Turn   time.Duration // 0: 2 s
-	Codec  Codec
-	Warm   time.Duration // before anything is counted; 0: 1.5 s
-	Window time.Duration // counted; 0: 6 s
+	// Joining is how many of Legs, the last, join while it is counted; the others are judged.
+	Joining int
+	Turn    time.Duration // 0: 2 s
+	Codec   Codec
+	Warm    time.Duration // before anything is counted; 0: 1.5 s
+	Window  time.Duration // counted; 0: 6 s
 	// Onsets is how often speech after silence is timed, one each half second, after the
 	// window. 0: not at all.
 	Onsets int
@@ -90,6 +92,9 @@ func (o Options) Validate() error {
 	}
 	if o.Talkers < 0 || o.Talkers > o.Legs || o.Room > 0 && o.Talkers > o.Room {
 		bad("%d talkers of %d legs in conferences of %d", o.Talkers, o.Legs, o.Room)
+	}
+	if o.Joining < 0 || o.Joining > 0 && o.Joining > o.Legs-2 {
+		bad("%d of %d legs join", o.Joining, o.Legs)
 	}
 	if err := o.Codec.validate(); err != nil {
 		errs = append(errs, err)

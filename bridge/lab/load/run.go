@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -45,13 +46,19 @@ func (g *generator) conference(ctx context.Context, o Options) (*Result, error) 
 		}
 		defer func() { _ = o.API.CloseConference(context.WithoutCancel(ctx), id) }()
 	}
-	for i := range g.phones {
+	for i := range o.Legs - o.Joining {
 		if err := g.open(ctx, o, i); err != nil {
 			return nil, err
 		}
 	}
 	go g.run()
+	joined := make(chan error, 1)
+	go func() { joined <- g.join(ctx, o) }()
 	before, after, err := g.watch(ctx, o.API)
+	if err != nil {
+		g.stop.Store(true)
+	}
+	err = errors.Join(err, <-joined)
 	if err == nil {
 		select {
 		case <-g.done:
@@ -78,6 +85,24 @@ func (g *generator) conference(ctx context.Context, o Options) (*Result, error) 
 		return nil, err
 	}
 	return r, nil
+}
+
+// join brings in who comes late, once the window has begun.
+func (g *generator) join(ctx context.Context, o Options) error {
+	select {
+	case <-g.reached:
+	case <-g.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for i := o.Legs - o.Joining; i < o.Legs; i++ {
+		if err := g.open(ctx, o, i); err != nil {
+			return err
+		}
+		g.phones[i].on.Store(true)
+	}
+	return nil
 }
 
 // open brings phone i into the conference.

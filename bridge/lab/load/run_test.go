@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,5 +107,23 @@ func TestSilenceOfTheEngineIsMissing(t *testing.T) {
 	}
 	if r.Frames != 0 || r.Missing != 4*20 {
 		t.Errorf("%d frames, %d missing; want 0 and 80", r.Frames, r.Missing)
+	}
+}
+
+// Who joins meanwhile is not judged, and is in afterwards.
+func TestLegsThatJoinMeanwhile(t *testing.T) {
+	r, err := Run(t.Context(), Options{API: engine(t), Legs: 8, Joining: 5, Talkers: 2, Codec: AMRWB(2),
+		Warm: 400 * time.Millisecond, Window: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Frames == 0 || r.Frames > 3*55 {
+		t.Errorf("%d frames at three legs in a second", r.Frames)
+	}
+	if allowed := r.Engine.SkippedTicks*3 + 3; r.Missing > allowed {
+		t.Errorf("%d frames missing, %d ticks skipped", r.Missing, r.Engine.SkippedTicks)
+	}
+	if err := (Options{Legs: 4, Joining: 3}).Validate(); err == nil || !strings.Contains(err.Error(), "join") {
+		t.Errorf("3 of 4 join: %v", err)
 	}
 }

@@ -54,6 +54,7 @@ type conference struct {
 	codec         Codec
 	onsets        int
 	window        time.Duration // 0: the suite's
+	joining       int           // so many of legs come while it is counted
 	busy          bool          // beside a busy API and a mosaic
 	pinned        bool          // the media process to core 0, the generator to core 1
 }
@@ -87,6 +88,7 @@ func cases() []benchCase {
 		audio("tick-quiet", "nothing else runs", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10}),
 		audio("tick-busy", "API and video busy, all cores taken", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10, busy: true}),
 		audio("delay", "40 onsets of speech", conference{legs: 8, talkers: 1, codec: AMRWB(top), onsets: 40, window: time.Second}),
+		audio("joining", "10 are in and judged, 490 more join", conference{legs: 500, joining: 490, talkers: 3, codec: AMRWB(top)}),
 		audio("memory", "0 to 200 legs", conference{legs: 200, talkers: 3, codec: AMRWB(top), window: 2 * time.Second}),
 	)
 	for _, size := range [][2]int{{320, 240}, {640, 480}} {
@@ -215,7 +217,7 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 			return row, err
 		}
 	}
-	o := Options{API: p, PID: p.PID(), Pinned: c.pinned, Legs: c.legs, Room: c.room, Talkers: c.talkers, Always: c.always, Codec: c.codec,
+	o := Options{API: p, PID: p.PID(), Pinned: c.pinned, Legs: c.legs, Joining: c.joining, Room: c.room, Talkers: c.talkers, Always: c.always, Codec: c.codec,
 		Window: s.window(c.window), Onsets: c.onsets, Realtime: s.Realtime}
 	if c.busy {
 		video, videoErr := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 4, Width: 640, Height: 480})
