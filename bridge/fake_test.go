@@ -23,20 +23,21 @@ import (
 // engine is a media.API in memory that checks what the bridge promises: conferences
 // before legs, no SetLeg of a leg that is not open, nothing left at the end.
 type engine struct {
-	mu     sync.Mutex
-	down   bool
-	noPort bool
-	confs  map[string]*mediapb.Conference
-	legs   map[string]*mediapb.Leg // nil value: open, not set
-	inConf map[string]string
-	video  map[string]uint32 // port by leg, 0: voice
-	noPic  bool              // no more video ports
-	ports  uint32
-	faults []string
-	log    func(string) // of SetLeg and SetConference
-	played func(leg, prompt string)
-	events chan *mediapb.Event
-	stats  map[string]*mediapb.LegStats
+	captured []*mediapb.Captured
+	mu       sync.Mutex
+	down     bool
+	noPort   bool
+	confs    map[string]*mediapb.Conference
+	legs     map[string]*mediapb.Leg // nil value: open, not set
+	inConf   map[string]string
+	video    map[string]uint32 // port by leg, 0: voice
+	noPic    bool              // no more video ports
+	ports    uint32
+	faults   []string
+	log      func(string) // of SetLeg and SetConference
+	played   func(leg, prompt string)
+	events   chan *mediapb.Event
+	stats    map[string]*mediapb.LegStats
 }
 
 func newEngine() *engine {
@@ -205,6 +206,15 @@ func legWords(l *mediapb.Leg) string {
 }
 
 // Play plays on virtual time.
+// Capture plays what the test has put into captured.
+func (e *engine) Capture(ctx context.Context, r *mediapb.CaptureRequest, f func(*mediapb.Captured)) error {
+	for _, c := range e.captured {
+		f(c)
+	}
+	<-ctx.Done()
+	return nil
+}
+
 func (e *engine) Play(_ context.Context, p *mediapb.PlayRequest) error {
 	done, err := e.enter()
 	if err != nil {

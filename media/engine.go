@@ -75,7 +75,8 @@ type legEntry struct {
 
 	mu     sync.Mutex // serialises commands on this leg
 	closed bool
-	kind   coderKind // of the coders it has
+	kind   coderKind     // of the coders it has
+	tapped chan struct{} // closed with the leg; nil: nobody captures
 
 	// Guarded by Engine.mu:
 	seen *mediapb.StreamStats // of video streams that have been closed; nil: none
@@ -476,6 +477,10 @@ func (e *Engine) closeLeg(id string) *mediapb.LegStats {
 		return &mediapb.LegStats{}
 	}
 	le.closed = true
+	if le.tapped != nil {
+		close(le.tapped)
+		le.tapped = nil
+	}
 	var st legStats
 	now := e.clock()
 	var freed *plan

@@ -15,6 +15,7 @@ import (
 	"sparkle/media/payload"
 	"sparkle/media/port"
 	"sparkle/media/rtp"
+	"sparkle/media/tap"
 )
 
 // latchTime is how long any source port of the right address is taken, where
@@ -83,6 +84,9 @@ type leg struct {
 	detector    mix.Detector
 	talks       bool
 	smooth      float32 // dBov
+
+	tap   *tap.Tap // copies of its packets go there; nil: nowhere
+	local [2]netip.AddrPort
 
 	// Out.
 	ssrc    uint32
@@ -186,6 +190,7 @@ func newLeg(id string, pair *port.Pair, now int64) *leg {
 		duck: 1, smooth: mix.Silent, cmr: payload.NoRequest,
 	}
 	l.level.Store(-1270)
+	l.local = [2]netip.AddrPort{netip.AddrPortFrom(pair.IP, pair.Port), netip.AddrPortFrom(pair.IP, pair.Port+1)}
 	for i := range l.frames {
 		l.frames[i].Bits = l.frameBuf[i][:]
 	}
@@ -243,6 +248,7 @@ func (l *leg) isSpeech(ft uint8) bool {
 
 // onRTP takes one datagram of the RTP socket.
 func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now int64) {
+	l.tap.Put(false, false, l.local[0], from, b)
 	if l.st == nil || !l.rtpGate.admit(from, now) {
 		l.stranger++
 		return
@@ -455,6 +461,7 @@ func (l *leg) send(e *encoded, n uint64) {
 	rtp.PutHeader(b, speech && !l.spurt, l.st.pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
 	l.seq++
+	l.tap.Put(true, false, l.local[0], l.st.remote, b[:12+size])
 	l.room.tx.send(l, 12+size)
 }
 

@@ -80,6 +80,9 @@ type API interface {
 	Play(context.Context, *mediapb.PlayRequest) error
 	Preview(ctx context.Context, conference string, quality int) (*mediapb.PreviewReply, error)
 	Snapshot(context.Context) (*mediapb.SnapshotReply, error)
+	// Capture calls f with copies of a leg's packets until ctx ends, then returns nil, or the
+	// leg is closed or gone.
+	Capture(ctx context.Context, r *mediapb.CaptureRequest, f func(*mediapb.Captured)) error
 	// Events calls f, in order, for everything that happens until ctx ends or the
 	// engine is gone; it then returns why.
 	Events(ctx context.Context, f func(*mediapb.Event)) error

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sparkle/media/mediapb"
+	"sparkle/media/tap"
 )
 
 // Pictures is the video side of an engine. Its methods may be called from anywhere,
@@ -26,6 +27,8 @@ type Pictures interface {
 	SetLeg(leg string, l *mediapb.Leg) error
 	// CloseLeg answers with the last statistics; nil for a voice leg.
 	CloseLeg(leg string) *mediapb.StreamStats
+	// Tap has copies of a leg's packets go to t; nil: no longer.
+	Tap(leg string, t *tap.Tap)
 	// Talking says who talks now.
 	Talking(conference string, legs []string)
 	// Preview is what the phones see, as JPEG, and when it was composed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -147,6 +148,16 @@ func (s *server) Snapshot(ctx context.Context, _ *mediapb.Empty) (*mediapb.Snaps
 	return s.api.Snapshot(ctx)
 }
 
+func (s *server) Capture(r *mediapb.CaptureRequest, out grpc.ServerStreamingServer[mediapb.Captured]) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	return s.api.Capture(ctx, r, func(c *mediapb.Captured) {
+		if out.Send(c) != nil {
+			cancel()
+		}
+	})
+}
+
 func (s *server) Events(_ *mediapb.Empty, out grpc.ServerStreamingServer[mediapb.Event]) error {
 	ctx, cancel := context.WithCancel(out.Context())
 	defer cancel()
@@ -263,6 +274,24 @@ func (c *Client) Preview(ctx context.Context, conference string, quality int) (*
 // Snapshot implements API.
 func (c *Client) Snapshot(ctx context.Context) (*mediapb.SnapshotReply, error) {
 	return c.rpc.Snapshot(ctx, &mediapb.Empty{})
+}
+
+// Capture implements API.
+func (c *Client) Capture(ctx context.Context, r *mediapb.CaptureRequest, f func(*mediapb.Captured)) error {
+	stream, err := c.rpc.Capture(ctx, r)
+	if err != nil {
+		return err
+	}
+	for {
+		batch, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF), ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+		f(batch)
+	}
 }
 
 // Events implements API.

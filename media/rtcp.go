@@ -66,6 +66,7 @@ func (l *leg) sendReport(now int64, bye bool) {
 	if bye {
 		n += rtp.PutBye(b[n:], l.ssrc)
 	}
+	l.tap.Put(true, true, l.local[1], l.st.rtcpTo, b[:n])
 	if !sendTo(l.pair.RTCP, b[:n], &l.st.toRTCP) {
 		l.refused++
 	}
@@ -74,6 +75,7 @@ func (l *leg) sendReport(now int64, bye bool) {
 // onRTCP takes one datagram of the RTCP socket. A BYE does not end a leg: anybody on
 // the path could forge it, and signalling says when a call ends.
 func (l *leg) onRTCP(_ *worker, b []byte, from netip.AddrPort, whole bool, now int64) {
+	l.tap.Put(false, true, l.local[1], from, b)
 	if l.st == nil || !l.rtcpGate.admit(from, now) {
 		l.stranger++
 		return

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sparkle/media/mediapb"
+	"sparkle/media/tap"
 )
 
 // gallery is a video side that only keeps sockets.
@@ -31,6 +32,8 @@ func (g *gallery) OpenLeg(_, leg string, rtp, rtcp *net.UDPConn) error {
 	}
 	return g.OpenVideo(leg, rtp, rtcp)
 }
+func (g *gallery) Tap(string, *tap.Tap) {}
+
 func (g *gallery) OpenVideo(leg string, rtp, rtcp *net.UDPConn) error {
 	g.socks[leg] = []*net.UDPConn{rtp, rtcp}
 	return nil

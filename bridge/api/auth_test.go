@@ -35,6 +35,7 @@ var matrix = map[string]struct {
 	"GET /v1/conferences/{c}/preview.jpg":        {"", 401, 200, 404, 200},
 	"GET /v1/events":                             {"", 401, 200, 200, 200},
 	"GET /v1/legs/{leg}/trace":                   {"", 401, 200, 404, 200},
+	"GET /v1/legs/{leg}/pcap":                    {"", 401, 200, 404, 200},
 	"GET /v1/cdrs":                               {"", 401, 403, 403, 200},
 	"GET /v1/attachments":                        {"", 401, 200, 200, 200},
 	"GET /livez":                                 {"", 200, 200, 200, 200},

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -56,6 +57,19 @@ type fake struct {
 }
 
 var at = time.Date(2026, 11, 23, 21, 0, 0, 0, time.UTC)
+
+func (f *fake) CaptureMedia(ctx context.Context, a bridge.Actor, leg string, payload bool, tell func([]bridge.MediaPacket)) (uint64, error) {
+	if leg != "leg_1" || !a.Admin {
+		return 0, &bridge.Error{Kind: bridge.Missing, Code: "leg_not_found"}
+	}
+	data := make([]byte, 12)
+	data[0] = 0x80
+	if payload {
+		data = append(data, "speech"...)
+	}
+	tell([]bridge.MediaPacket{{At: at, Sent: true, Local: netip.MustParseAddrPort("192.0.2.1:4000"), Remote: netip.MustParseAddrPort("192.0.2.2:5000"), Length: 18, Data: data}})
+	return 0, nil // the leg has ended
+}
 
 func (f *fake) LegTrace(_ context.Context, a bridge.Actor, leg string, full bool) (bridge.LegTrace, error) {
 	if leg != "leg_1" || !a.Admin {

@@ -484,6 +484,13 @@ type GetPreviewParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// CaptureLegParams defines parameters for CaptureLeg.
+type CaptureLegParams struct {
+	Seconds  *int  `form:"seconds,omitempty" json:"seconds,omitempty"`
+	Payload  *bool `form:"payload,omitempty" json:"payload,omitempty"`
+	MaxBytes *int  `form:"max_bytes,omitempty" json:"max_bytes,omitempty"`
+}
+
 // GetLegTraceParams defines parameters for GetLegTrace.
 type GetLegTraceParams struct {
 	Format *GetLegTraceParamsFormat `form:"format,omitempty" json:"format,omitempty"`
@@ -579,6 +586,9 @@ type ServerInterface interface {
 	// SetWhisper Let one be heard by some only
 	// (PUT /v1/conferences/{c}/whisper)
 	SetWhisper(w http.ResponseWriter, r *http.Request, c ConferenceID)
+	// CaptureLeg Capture the packets of a live leg for a while
+	// (GET /v1/legs/{leg}/pcap)
+	CaptureLeg(w http.ResponseWriter, r *http.Request, leg LegID, params CaptureLegParams)
 	// GetLegTrace The SIP messages of a leg, as a ladder
 	// (GET /v1/legs/{leg}/trace)
 	GetLegTrace(w http.ResponseWriter, r *http.Request, leg LegID, params GetLegTraceParams)
@@ -1446,6 +1456,74 @@ func (siw *ServerInterfaceWrapper) SetWhisper(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// CaptureLeg operation middleware
+func (siw *ServerInterfaceWrapper) CaptureLeg(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "leg" -------------
+	var leg LegID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "leg", r.PathValue("leg"), &leg, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "leg", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CaptureLegParams
+
+	// ------------- Optional query parameter "seconds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "seconds", r.URL.Query(), &params.Seconds, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "seconds"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "seconds", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "payload" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "payload", r.URL.Query(), &params.Payload, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "payload"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "payload", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max_bytes" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max_bytes", r.URL.Query(), &params.MaxBytes, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max_bytes"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max_bytes", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CaptureLeg(w, r, leg, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetLegTrace operation middleware
 func (siw *ServerInterfaceWrapper) GetLegTrace(w http.ResponseWriter, r *http.Request) {
 
@@ -1686,6 +1764,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/preview.jpg", wrapper.GetPreview)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/attachments", wrapper.ListAttachments)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/legs/{leg}/trace", wrapper.GetLegTrace)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/legs/{leg}/pcap", wrapper.CaptureLeg)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/cdrs", wrapper.ListCDRs)
 
 	return m
@@ -2661,6 +2740,56 @@ func (response SetWhisperdefaultApplicationProblemPlusJSONResponse) VisitSetWhis
 	return err
 }
 
+type CaptureLegRequestObject struct {
+	Leg    LegID `json:"leg"`
+	Params CaptureLegParams
+}
+
+type CaptureLegResponseObject interface {
+	VisitCaptureLegResponse(w http.ResponseWriter) error
+}
+
+type CaptureLeg200ApplicationvndTcpdumpPcapResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response CaptureLeg200ApplicationvndTcpdumpPcapResponse) VisitCaptureLegResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/vnd.tcpdump.pcap")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type CaptureLegdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response CaptureLegdefaultApplicationProblemPlusJSONResponse) VisitCaptureLegResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetLegTraceRequestObject struct {
 	Leg    LegID `json:"leg"`
 	Params GetLegTraceParams
@@ -2929,6 +3058,9 @@ type StrictServerInterface interface {
 	// SetWhisper Let one be heard by some only
 	// (PUT /v1/conferences/{c}/whisper)
 	SetWhisper(ctx context.Context, request SetWhisperRequestObject) (SetWhisperResponseObject, error)
+	// CaptureLeg Capture the packets of a live leg for a while
+	// (GET /v1/legs/{leg}/pcap)
+	CaptureLeg(ctx context.Context, request CaptureLegRequestObject) (CaptureLegResponseObject, error)
 	// GetLegTrace The SIP messages of a leg, as a ladder
 	// (GET /v1/legs/{leg}/trace)
 	GetLegTrace(ctx context.Context, request GetLegTraceRequestObject) (GetLegTraceResponseObject, error)
@@ -3554,6 +3686,33 @@ func (sh *strictHandler) SetWhisper(w http.ResponseWriter, r *http.Request, c Co
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetWhisperResponseObject); ok {
 		if err := validResponse.VisitSetWhisperResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CaptureLeg operation middleware
+func (sh *strictHandler) CaptureLeg(w http.ResponseWriter, r *http.Request, leg LegID, params CaptureLegParams) {
+	var request CaptureLegRequestObject
+
+	request.Leg = leg
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CaptureLeg(ctx, request.(CaptureLegRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CaptureLeg")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CaptureLegResponseObject); ok {
+		if err := validResponse.VisitCaptureLegResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

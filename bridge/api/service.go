@@ -34,6 +34,7 @@ type Service interface {
 	Preview(ctx context.Context, a bridge.Actor, conference string) (bridge.Preview, error)
 	Legs(ctx context.Context, a bridge.Actor, conference, member string, limit int, cursor string) (items []bridge.Leg, next string, err error)
 	// LegTrace is of a live leg or one that ended not long ago.
+	CaptureMedia(ctx context.Context, a bridge.Actor, leg string, payload bool, f func([]bridge.MediaPacket)) (lost uint64, err error)
 	LegTrace(ctx context.Context, a bridge.Actor, leg string, full bool) (bridge.LegTrace, error)
 
 	Attachments(context.Context) []sip.AttachmentState

@@ -13,6 +13,12 @@ func TestTrace(t *testing.T) {
 	if a.status != 200 || a.header.Get("Content-Type") != "text/plain; charset=utf-8" || !strings.Contains(string(a.body), "OPTIONS sip:+86138****8001@ims.example") {
 		t.Errorf("as text: %d %s %s", a.status, a.header.Get("Content-Type"), a.body)
 	}
+	for path, want := range map[string]string{"/v1/legs/leg_1/pcap?payload=true": "scope_missing", "/v1/legs/leg_1/pcap?seconds=601": "parameter_invalid",
+		"/v1/legs/leg_1/pcap?max_bytes=1": "parameter_invalid", "/v1/legs/leg_2/pcap": "leg_not_found"} {
+		if a := h.ask(t, "viewer", "GET", path, ""); !strings.Contains(string(a.body), want) {
+			t.Errorf("%s: %d %s, want %s", path, a.status, a.body, want)
+		}
+	}
 	a = h.ask(t, "viewer", "GET", "/v1/legs/leg_1/trace?format=pcap", "")
 	if a.status != 200 || a.header.Get("Content-Type") != "application/vnd.tcpdump.pcap" || !strings.Contains(string(a.body), "+86138****8001") || strings.Contains(string(a.body), "13800138001") {
 		t.Errorf("as a capture: %d %s %q", a.status, a.header.Get("Content-Type"), a.body)

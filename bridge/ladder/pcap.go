@@ -9,6 +9,7 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/pcap"
+	"sparkle/sip"
 )
 
 // WritePcap writes the messages of a leg as a capture file. Each is a UDP datagram, also
@@ -21,26 +22,32 @@ func WritePcap(w io.Writer, t bridge.LegTrace, full bool) error {
 		return err
 	}
 	for _, m := range t.Messages {
-		from, err := netip.ParseAddrPort(m.Local)
-		to, err2 := netip.ParseAddrPort(m.Remote)
-		if cmp.Or(err, err2) != nil {
-			continue // a transport that told no address: it can be in the ladder only
-		}
-		if from.Addr().IsUnspecified() {
-			from = netip.AddrPortFrom(to.Addr(), from.Port())
-		}
-		if !m.Sent {
-			from, to = to, from
-		}
-		raw := string(m.Raw)
-		if !full {
-			raw = stars(raw)
-		}
-		if err := out.Datagram(m.At, from, to, []byte(raw)); err != nil {
+		if err := WriteMessage(out, m, full); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// WriteMessage writes one message as WritePcap does. One of a transport that told no address
+// is left out: it can be in the ladder only.
+func WriteMessage(out *pcap.Writer, m sip.TraceMessage, full bool) error {
+	from, err := netip.ParseAddrPort(m.Local)
+	to, err2 := netip.ParseAddrPort(m.Remote)
+	if cmp.Or(err, err2) != nil {
+		return nil
+	}
+	if from.Addr().IsUnspecified() {
+		from = netip.AddrPortFrom(to.Addr(), from.Port())
+	}
+	if !m.Sent {
+		from, to = to, from
+	}
+	raw := string(m.Raw)
+	if !full {
+		raw = stars(raw)
+	}
+	return out.Datagram(m.At, from, to, []byte(raw))
 }
 
 var (

@@ -39,6 +39,12 @@ func NewWriter(w io.Writer) (*Writer, error) {
 // Datagram writes a UDP datagram. The addresses must be of one family. A payload that no
 // datagram can carry is cut, and the packet says how long it was.
 func (w *Writer) Datagram(at time.Time, from, to netip.AddrPort, payload []byte) error {
+	return w.Cut(at, from, to, payload, len(payload))
+}
+
+// Cut is Datagram for one whose payload was length octets long, of which only the first are
+// there. It has no checksum, since that could not be right.
+func (w *Writer) Cut(at time.Time, from, to netip.AddrPort, payload []byte, length int) error {
 	src, dst := from.Addr().Unmap(), to.Addr().Unmap()
 	if !src.IsValid() || src.Is4() != dst.Is4() {
 		return errors.New("pcap: addresses of two families")
@@ -47,7 +53,9 @@ func (w *Writer) Datagram(at time.Time, from, to netip.AddrPort, payload []byte)
 	if src.Is4() {
 		size = 20
 	}
-	whole := size + 8 + len(payload)
+	length = max(length, len(payload))
+	whole := size + 8 + length
+	udpLen := uint16(min(8+length, snap-size))
 	payload = payload[:min(len(payload), snap-size-8)]
 	n := size + 8 + len(payload)
 	b := make([]byte, 16+n)
@@ -60,13 +68,13 @@ func (w *Writer) Datagram(at time.Time, from, to netip.AddrPort, payload []byte)
 	udp := ip[size:]
 	be.PutUint16(udp, from.Port())
 	be.PutUint16(udp[2:], to.Port())
-	be.PutUint16(udp[4:], uint16(8+len(payload)))
+	be.PutUint16(udp[4:], udpLen)
 	copy(udp[8:], payload)
-	pseudo := uint32(17) + uint32(8+len(payload))
+	pseudo := uint32(17) + uint32(udpLen)
 	if src.Is4() {
 		s, d := src.As4(), dst.As4()
 		ip[0] = 0x45
-		be.PutUint16(ip[2:], uint16(n))
+		be.PutUint16(ip[2:], uint16(min(whole, snap)))
 		be.PutUint16(ip[6:], 0x4000) // do not fragment
 		ip[8], ip[9] = 64, 17
 		copy(ip[12:], s[:])
@@ -76,11 +84,15 @@ func (w *Writer) Datagram(at time.Time, from, to netip.AddrPort, payload []byte)
 	} else {
 		s, d := src.As16(), dst.As16()
 		ip[0] = 0x60
-		be.PutUint16(ip[4:], uint16(8+len(payload)))
+		be.PutUint16(ip[4:], udpLen)
 		ip[6], ip[7] = 17, 64
 		copy(ip[8:], s[:])
 		copy(ip[24:], d[:])
 		pseudo = sum(pseudo, ip[8:40])
+	}
+	if int(udpLen) != 8+len(payload) {
+		_, err := w.w.Write(b)
+		return err
 	}
 	check := fold(sum(pseudo, udp[:8+len(payload)]))
 	if check == 0 { // RFC 768: zero says that there is none

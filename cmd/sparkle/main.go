@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), demoCommand(), labCommand(), benchCommand(), soakCommand(), loadCommand(),
+	root.AddCommand(serveCommand(), demoCommand(), labCommand(), benchCommand(), soakCommand(), loadCommand(), pcapCommand(),
 		configCommand(), apikeyCommand(), attachmentsCommand(), traceCommand(), doctorCommand(), cdrCommand(), mediaCommand(), videoCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -4,10 +4,13 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sparkle/bridge"
 	"sparkle/bridge/api/client"
@@ -15,6 +18,42 @@ import (
 	"sparkle/bridge/lab"
 	"sparkle/bridge/ladder"
 )
+
+// captured takes a live leg's packets and has Wireshark's dissectors judge them.
+func (x *table) captured(leg string, ask func(int, ...string) string) {
+	t := x.t
+	t.Helper()
+	ask(3, "pcap", "leg_none", "--seconds", "1")
+	ask(2, "pcap", leg, "--seconds", "601")
+	file := filepath.Join(t.TempDir(), "leg.pcap")
+	ask(0, "pcap", leg, "--seconds", "4", "-f", file)
+	tshark, err := exec.LookPath("tshark")
+	if err != nil {
+		t.Log("tshark is not installed: nobody else has judged the capture")
+		return
+	}
+	out, err := exec.Command(tshark, "-r", file, "-T", "fields", "-E", "separator=|", "-e", "_ws.col.Protocol", "-e", "sip.Method", "-e", "rtp.p_type", "-e", "frame.len", "-e", "frame.cap_len").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	invites, speech, reports := 0, 0, 0
+	for line := range strings.Lines(string(out)) {
+		f := strings.Split(strings.TrimSpace(line), "|")
+		switch {
+		case strings.HasPrefix(f[0], "SIP") && len(f) > 1 && f[1] == "INVITE":
+			invites++
+		case len(f) == 5 && f[2] != "": // told to be RTP by the session description
+			if speech++; f[3] == f[4] {
+				t.Errorf("a packet of RTP with its payload: %s", line)
+			}
+		case strings.Contains(f[0], "RTCP"):
+			reports++
+		}
+	}
+	if invites == 0 || speech == 0 || reports == 0 {
+		t.Errorf("%d INVITE, %d RTP, %d RTCP in\n%s", invites, speech, reports, out)
+	}
+}
 
 // What an integrator asks: how the attachment is, what a leg said, what is charged.
 func TestToolsOfAnIntegrator(t *testing.T) {
@@ -92,6 +131,11 @@ func TestToolsOfAnIntegrator(t *testing.T) {
 	}
 	if _, err := reader.CDRs(t.Context(), 0); client.Code(err) != "scope_missing" {
 		t.Errorf("a reader sees charging records: %v", err)
+	}
+
+	x.captured(legs[x.members[0]], ask)
+	if err := reader.Capture(t.Context(), legs[x.members[0]], time.Second, true, io.Discard); client.Code(err) != "scope_missing" {
+		t.Errorf("a reader hears what is said: %v", err)
 	}
 
 	admin := x.client(x.apiKey("billing", "--scopes", "admin"))

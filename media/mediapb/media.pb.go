@@ -1080,6 +1080,202 @@ func (x *PlayRequest) GetLoop() bool {
 	return false
 }
 
+type CaptureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leg           string                 `protobuf:"bytes,1,opt,name=leg,proto3" json:"leg,omitempty"`
+	Payload       bool                   `protobuf:"varint,2,opt,name=payload,proto3" json:"payload,omitempty"` // false: of RTP the headers only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureRequest) Reset() {
+	*x = CaptureRequest{}
+	mi := &file_media_mediapb_media_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureRequest) ProtoMessage() {}
+
+func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_media_mediapb_media_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureRequest.ProtoReflect.Descriptor instead.
+func (*CaptureRequest) Descriptor() ([]byte, []int) {
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CaptureRequest) GetLeg() string {
+	if x != nil {
+		return x.Leg
+	}
+	return ""
+}
+
+func (x *CaptureRequest) GetPayload() bool {
+	if x != nil {
+		return x.Payload
+	}
+	return false
+}
+
+type Captured struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Packets       []*CapturedPacket      `protobuf:"bytes,1,rep,name=packets,proto3" json:"packets,omitempty"`
+	Lost          uint64                 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"` // packets in all that could not be copied in time
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Captured) Reset() {
+	*x = Captured{}
+	mi := &file_media_mediapb_media_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Captured) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Captured) ProtoMessage() {}
+
+func (x *Captured) ProtoReflect() protoreflect.Message {
+	mi := &file_media_mediapb_media_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Captured.ProtoReflect.Descriptor instead.
+func (*Captured) Descriptor() ([]byte, []int) {
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Captured) GetPackets() []*CapturedPacket {
+	if x != nil {
+		return x.Packets
+	}
+	return nil
+}
+
+func (x *Captured) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+type CapturedPacket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            int64                  `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	Sent          bool                   `protobuf:"varint,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	Rtcp          bool                   `protobuf:"varint,3,opt,name=rtcp,proto3" json:"rtcp,omitempty"`
+	Local         string                 `protobuf:"bytes,4,opt,name=local,proto3" json:"local,omitempty"` // ip:port
+	Remote        string                 `protobuf:"bytes,5,opt,name=remote,proto3" json:"remote,omitempty"`
+	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"` // of the datagram; data may be shorter
+	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CapturedPacket) Reset() {
+	*x = CapturedPacket{}
+	mi := &file_media_mediapb_media_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CapturedPacket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CapturedPacket) ProtoMessage() {}
+
+func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
+	mi := &file_media_mediapb_media_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CapturedPacket.ProtoReflect.Descriptor instead.
+func (*CapturedPacket) Descriptor() ([]byte, []int) {
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CapturedPacket) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetSent() bool {
+	if x != nil {
+		return x.Sent
+	}
+	return false
+}
+
+func (x *CapturedPacket) GetRtcp() bool {
+	if x != nil {
+		return x.Rtcp
+	}
+	return false
+}
+
+func (x *CapturedPacket) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type PreviewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Conference    string                 `protobuf:"bytes,1,opt,name=conference,proto3" json:"conference,omitempty"`
@@ -1090,7 +1286,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_media_mediapb_media_proto_msgTypes[12]
+	mi := &file_media_mediapb_media_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1298,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[12]
+	mi := &file_media_mediapb_media_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1311,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{12}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PreviewRequest) GetConference() string {
@@ -1142,7 +1338,7 @@ type PreviewReply struct {
 
 func (x *PreviewReply) Reset() {
 	*x = PreviewReply{}
-	mi := &file_media_mediapb_media_proto_msgTypes[13]
+	mi := &file_media_mediapb_media_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1350,7 @@ func (x *PreviewReply) String() string {
 func (*PreviewReply) ProtoMessage() {}
 
 func (x *PreviewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[13]
+	mi := &file_media_mediapb_media_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1363,7 @@ func (x *PreviewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewReply.ProtoReflect.Descriptor instead.
 func (*PreviewReply) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{13}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PreviewReply) GetJpeg() []byte {
@@ -1195,7 +1391,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_media_mediapb_media_proto_msgTypes[14]
+	mi := &file_media_mediapb_media_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1403,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[14]
+	mi := &file_media_mediapb_media_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1416,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{14}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotReply) GetConferences() []*ConferenceStats {
@@ -1256,7 +1452,7 @@ type ConferenceStats struct {
 
 func (x *ConferenceStats) Reset() {
 	*x = ConferenceStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[15]
+	mi := &file_media_mediapb_media_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1464,7 @@ func (x *ConferenceStats) String() string {
 func (*ConferenceStats) ProtoMessage() {}
 
 func (x *ConferenceStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[15]
+	mi := &file_media_mediapb_media_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1477,7 @@ func (x *ConferenceStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConferenceStats.ProtoReflect.Descriptor instead.
 func (*ConferenceStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{15}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConferenceStats) GetId() string {
@@ -1327,7 +1523,7 @@ type VideoRoomStats struct {
 
 func (x *VideoRoomStats) Reset() {
 	*x = VideoRoomStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[16]
+	mi := &file_media_mediapb_media_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1535,7 @@ func (x *VideoRoomStats) String() string {
 func (*VideoRoomStats) ProtoMessage() {}
 
 func (x *VideoRoomStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[16]
+	mi := &file_media_mediapb_media_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1548,7 @@ func (x *VideoRoomStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoRoomStats.ProtoReflect.Descriptor instead.
 func (*VideoRoomStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{16}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VideoRoomStats) GetTiles() uint32 {
@@ -1418,7 +1614,7 @@ type LegStats struct {
 
 func (x *LegStats) Reset() {
 	*x = LegStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[17]
+	mi := &file_media_mediapb_media_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1626,7 @@ func (x *LegStats) String() string {
 func (*LegStats) ProtoMessage() {}
 
 func (x *LegStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[17]
+	mi := &file_media_mediapb_media_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1639,7 @@ func (x *LegStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LegStats.ProtoReflect.Descriptor instead.
 func (*LegStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{17}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LegStats) GetId() string {
@@ -1518,7 +1714,7 @@ type StreamStats struct {
 
 func (x *StreamStats) Reset() {
 	*x = StreamStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[18]
+	mi := &file_media_mediapb_media_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1726,7 @@ func (x *StreamStats) String() string {
 func (*StreamStats) ProtoMessage() {}
 
 func (x *StreamStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[18]
+	mi := &file_media_mediapb_media_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1739,7 @@ func (x *StreamStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStats.ProtoReflect.Descriptor instead.
 func (*StreamStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{18}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StreamStats) GetRxPackets() uint64 {
@@ -1722,7 +1918,7 @@ type EngineStats struct {
 
 func (x *EngineStats) Reset() {
 	*x = EngineStats{}
-	mi := &file_media_mediapb_media_proto_msgTypes[19]
+	mi := &file_media_mediapb_media_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1930,7 @@ func (x *EngineStats) String() string {
 func (*EngineStats) ProtoMessage() {}
 
 func (x *EngineStats) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[19]
+	mi := &file_media_mediapb_media_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1943,7 @@ func (x *EngineStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EngineStats.ProtoReflect.Descriptor instead.
 func (*EngineStats) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{19}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EngineStats) GetTicks() uint64 {
@@ -1870,7 +2066,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_media_mediapb_media_proto_msgTypes[20]
+	mi := &file_media_mediapb_media_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2078,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[20]
+	mi := &file_media_mediapb_media_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2091,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{20}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Event) GetAt() int64 {
@@ -2059,7 +2255,7 @@ type MediaStarted struct {
 
 func (x *MediaStarted) Reset() {
 	*x = MediaStarted{}
-	mi := &file_media_mediapb_media_proto_msgTypes[21]
+	mi := &file_media_mediapb_media_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2267,7 @@ func (x *MediaStarted) String() string {
 func (*MediaStarted) ProtoMessage() {}
 
 func (x *MediaStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[21]
+	mi := &file_media_mediapb_media_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2280,7 @@ func (x *MediaStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaStarted.ProtoReflect.Descriptor instead.
 func (*MediaStarted) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{21}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MediaStarted) GetKind() string {
@@ -2105,7 +2301,7 @@ type MediaStalled struct {
 
 func (x *MediaStalled) Reset() {
 	*x = MediaStalled{}
-	mi := &file_media_mediapb_media_proto_msgTypes[22]
+	mi := &file_media_mediapb_media_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2313,7 @@ func (x *MediaStalled) String() string {
 func (*MediaStalled) ProtoMessage() {}
 
 func (x *MediaStalled) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[22]
+	mi := &file_media_mediapb_media_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2326,7 @@ func (x *MediaStalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaStalled.ProtoReflect.Descriptor instead.
 func (*MediaStalled) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{22}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MediaStalled) GetKind() string {
@@ -2163,7 +2359,7 @@ type MediaResumed struct {
 
 func (x *MediaResumed) Reset() {
 	*x = MediaResumed{}
-	mi := &file_media_mediapb_media_proto_msgTypes[23]
+	mi := &file_media_mediapb_media_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2371,7 @@ func (x *MediaResumed) String() string {
 func (*MediaResumed) ProtoMessage() {}
 
 func (x *MediaResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[23]
+	mi := &file_media_mediapb_media_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2384,7 @@ func (x *MediaResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaResumed.ProtoReflect.Descriptor instead.
 func (*MediaResumed) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{23}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MediaResumed) GetKind() string {
@@ -2208,7 +2404,7 @@ type Digit struct {
 
 func (x *Digit) Reset() {
 	*x = Digit{}
-	mi := &file_media_mediapb_media_proto_msgTypes[24]
+	mi := &file_media_mediapb_media_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2416,7 @@ func (x *Digit) String() string {
 func (*Digit) ProtoMessage() {}
 
 func (x *Digit) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[24]
+	mi := &file_media_mediapb_media_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2429,7 @@ func (x *Digit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digit.ProtoReflect.Descriptor instead.
 func (*Digit) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{24}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Digit) GetDigit() string {
@@ -2259,7 +2455,7 @@ type Levels struct {
 
 func (x *Levels) Reset() {
 	*x = Levels{}
-	mi := &file_media_mediapb_media_proto_msgTypes[25]
+	mi := &file_media_mediapb_media_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2467,7 @@ func (x *Levels) String() string {
 func (*Levels) ProtoMessage() {}
 
 func (x *Levels) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[25]
+	mi := &file_media_mediapb_media_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2480,7 @@ func (x *Levels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Levels.ProtoReflect.Descriptor instead.
 func (*Levels) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{25}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Levels) GetLevels() []*Level {
@@ -2305,7 +2501,7 @@ type Level struct {
 
 func (x *Level) Reset() {
 	*x = Level{}
-	mi := &file_media_mediapb_media_proto_msgTypes[26]
+	mi := &file_media_mediapb_media_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2513,7 @@ func (x *Level) String() string {
 func (*Level) ProtoMessage() {}
 
 func (x *Level) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[26]
+	mi := &file_media_mediapb_media_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2526,7 @@ func (x *Level) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Level.ProtoReflect.Descriptor instead.
 func (*Level) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{26}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Level) GetLeg() string {
@@ -2365,7 +2561,7 @@ type VideoState struct {
 
 func (x *VideoState) Reset() {
 	*x = VideoState{}
-	mi := &file_media_mediapb_media_proto_msgTypes[27]
+	mi := &file_media_mediapb_media_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2573,7 @@ func (x *VideoState) String() string {
 func (*VideoState) ProtoMessage() {}
 
 func (x *VideoState) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[27]
+	mi := &file_media_mediapb_media_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2586,7 @@ func (x *VideoState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoState.ProtoReflect.Descriptor instead.
 func (*VideoState) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{27}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VideoState) GetState() string {
@@ -2424,7 +2620,7 @@ type PlayEnded struct {
 
 func (x *PlayEnded) Reset() {
 	*x = PlayEnded{}
-	mi := &file_media_mediapb_media_proto_msgTypes[28]
+	mi := &file_media_mediapb_media_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2632,7 @@ func (x *PlayEnded) String() string {
 func (*PlayEnded) ProtoMessage() {}
 
 func (x *PlayEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[28]
+	mi := &file_media_mediapb_media_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2645,7 @@ func (x *PlayEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlayEnded.ProtoReflect.Descriptor instead.
 func (*PlayEnded) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{28}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PlayEnded) GetId() string {
@@ -2477,7 +2673,7 @@ type VideoProcess struct {
 
 func (x *VideoProcess) Reset() {
 	*x = VideoProcess{}
-	mi := &file_media_mediapb_media_proto_msgTypes[29]
+	mi := &file_media_mediapb_media_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2685,7 @@ func (x *VideoProcess) String() string {
 func (*VideoProcess) ProtoMessage() {}
 
 func (x *VideoProcess) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[29]
+	mi := &file_media_mediapb_media_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2698,7 @@ func (x *VideoProcess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoProcess.ProtoReflect.Descriptor instead.
 func (*VideoProcess) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{29}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *VideoProcess) GetState() string {
@@ -2627,7 +2823,21 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x03leg\x18\x01 \x01(\tR\x03leg\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
 	"\x03pcm\x18\x03 \x01(\fR\x03pcm\x12\x12\n" +
-	"\x04loop\x18\x04 \x01(\bR\x04loop\"J\n" +
+	"\x04loop\x18\x04 \x01(\bR\x04loop\"<\n" +
+	"\x0eCaptureRequest\x12\x10\n" +
+	"\x03leg\x18\x01 \x01(\tR\x03leg\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\bR\apayload\"Z\n" +
+	"\bCaptured\x12:\n" +
+	"\apackets\x18\x01 \x03(\v2 .sparkle.media.v1.CapturedPacketR\apackets\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xa2\x01\n" +
+	"\x0eCapturedPacket\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04sent\x18\x02 \x01(\bR\x04sent\x12\x12\n" +
+	"\x04rtcp\x18\x03 \x01(\bR\x04rtcp\x12\x14\n" +
+	"\x05local\x18\x04 \x01(\tR\x05local\x12\x16\n" +
+	"\x06remote\x18\x05 \x01(\tR\x06remote\x12\x16\n" +
+	"\x06length\x18\x06 \x01(\rR\x06length\x12\x12\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"J\n" +
 	"\x0ePreviewRequest\x12\x1e\n" +
 	"\n" +
 	"conference\x18\x01 \x01(\tR\n" +
@@ -2761,7 +2971,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\fVideoProcess\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why2\xfe\x05\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why2\xc9\x06\n" +
 	"\x05Media\x12F\n" +
 	"\rSetConference\x12\x1c.sparkle.media.v1.Conference\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
 	"\x0fCloseConference\x12\x1f.sparkle.media.v1.ConferenceRef\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
@@ -2771,7 +2981,8 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\n" +
 	"CloseVideo\x12\x18.sparkle.media.v1.LegRef\x1a\x17.sparkle.media.v1.Empty\x12@\n" +
 	"\bCloseLeg\x12\x18.sparkle.media.v1.LegRef\x1a\x1a.sparkle.media.v1.LegStats\x12>\n" +
-	"\x04Play\x12\x1d.sparkle.media.v1.PlayRequest\x1a\x17.sparkle.media.v1.Empty\x12K\n" +
+	"\x04Play\x12\x1d.sparkle.media.v1.PlayRequest\x1a\x17.sparkle.media.v1.Empty\x12I\n" +
+	"\aCapture\x12 .sparkle.media.v1.CaptureRequest\x1a\x1a.sparkle.media.v1.Captured0\x01\x12K\n" +
 	"\aPreview\x12 .sparkle.media.v1.PreviewRequest\x1a\x1e.sparkle.media.v1.PreviewReply\x12D\n" +
 	"\bSnapshot\x12\x17.sparkle.media.v1.Empty\x1a\x1f.sparkle.media.v1.SnapshotReply\x12<\n" +
 	"\x06Events\x12\x17.sparkle.media.v1.Empty\x1a\x17.sparkle.media.v1.Event0\x01B\x17Z\x15sparkle/media/mediapbb\x06proto3"
@@ -2789,7 +3000,7 @@ func file_media_mediapb_media_proto_rawDescGZIP() []byte {
 }
 
 var file_media_mediapb_media_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_media_mediapb_media_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_media_mediapb_media_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_media_mediapb_media_proto_goTypes = []any{
 	(Whisper_Mode)(0),       // 0: sparkle.media.v1.Whisper.Mode
 	(AudioStream_Codec)(0),  // 1: sparkle.media.v1.AudioStream.Codec
@@ -2805,24 +3016,27 @@ var file_media_mediapb_media_proto_goTypes = []any{
 	(*AudioStream)(nil),     // 11: sparkle.media.v1.AudioStream
 	(*VideoStream)(nil),     // 12: sparkle.media.v1.VideoStream
 	(*PlayRequest)(nil),     // 13: sparkle.media.v1.PlayRequest
-	(*PreviewRequest)(nil),  // 14: sparkle.media.v1.PreviewRequest
-	(*PreviewReply)(nil),    // 15: sparkle.media.v1.PreviewReply
-	(*SnapshotReply)(nil),   // 16: sparkle.media.v1.SnapshotReply
-	(*ConferenceStats)(nil), // 17: sparkle.media.v1.ConferenceStats
-	(*VideoRoomStats)(nil),  // 18: sparkle.media.v1.VideoRoomStats
-	(*LegStats)(nil),        // 19: sparkle.media.v1.LegStats
-	(*StreamStats)(nil),     // 20: sparkle.media.v1.StreamStats
-	(*EngineStats)(nil),     // 21: sparkle.media.v1.EngineStats
-	(*Event)(nil),           // 22: sparkle.media.v1.Event
-	(*MediaStarted)(nil),    // 23: sparkle.media.v1.MediaStarted
-	(*MediaStalled)(nil),    // 24: sparkle.media.v1.MediaStalled
-	(*MediaResumed)(nil),    // 25: sparkle.media.v1.MediaResumed
-	(*Digit)(nil),           // 26: sparkle.media.v1.Digit
-	(*Levels)(nil),          // 27: sparkle.media.v1.Levels
-	(*Level)(nil),           // 28: sparkle.media.v1.Level
-	(*VideoState)(nil),      // 29: sparkle.media.v1.VideoState
-	(*PlayEnded)(nil),       // 30: sparkle.media.v1.PlayEnded
-	(*VideoProcess)(nil),    // 31: sparkle.media.v1.VideoProcess
+	(*CaptureRequest)(nil),  // 14: sparkle.media.v1.CaptureRequest
+	(*Captured)(nil),        // 15: sparkle.media.v1.Captured
+	(*CapturedPacket)(nil),  // 16: sparkle.media.v1.CapturedPacket
+	(*PreviewRequest)(nil),  // 17: sparkle.media.v1.PreviewRequest
+	(*PreviewReply)(nil),    // 18: sparkle.media.v1.PreviewReply
+	(*SnapshotReply)(nil),   // 19: sparkle.media.v1.SnapshotReply
+	(*ConferenceStats)(nil), // 20: sparkle.media.v1.ConferenceStats
+	(*VideoRoomStats)(nil),  // 21: sparkle.media.v1.VideoRoomStats
+	(*LegStats)(nil),        // 22: sparkle.media.v1.LegStats
+	(*StreamStats)(nil),     // 23: sparkle.media.v1.StreamStats
+	(*EngineStats)(nil),     // 24: sparkle.media.v1.EngineStats
+	(*Event)(nil),           // 25: sparkle.media.v1.Event
+	(*MediaStarted)(nil),    // 26: sparkle.media.v1.MediaStarted
+	(*MediaStalled)(nil),    // 27: sparkle.media.v1.MediaStalled
+	(*MediaResumed)(nil),    // 28: sparkle.media.v1.MediaResumed
+	(*Digit)(nil),           // 29: sparkle.media.v1.Digit
+	(*Levels)(nil),          // 30: sparkle.media.v1.Levels
+	(*Level)(nil),           // 31: sparkle.media.v1.Level
+	(*VideoState)(nil),      // 32: sparkle.media.v1.VideoState
+	(*PlayEnded)(nil),       // 33: sparkle.media.v1.PlayEnded
+	(*VideoProcess)(nil),    // 34: sparkle.media.v1.VideoProcess
 }
 var file_media_mediapb_media_proto_depIdxs = []int32{
 	6,  // 0: sparkle.media.v1.Conference.whispers:type_name -> sparkle.media.v1.Whisper
@@ -2832,48 +3046,51 @@ var file_media_mediapb_media_proto_depIdxs = []int32{
 	10, // 4: sparkle.media.v1.AudioStream.remote:type_name -> sparkle.media.v1.Remote
 	1,  // 5: sparkle.media.v1.AudioStream.codec:type_name -> sparkle.media.v1.AudioStream.Codec
 	10, // 6: sparkle.media.v1.VideoStream.remote:type_name -> sparkle.media.v1.Remote
-	17, // 7: sparkle.media.v1.SnapshotReply.conferences:type_name -> sparkle.media.v1.ConferenceStats
-	19, // 8: sparkle.media.v1.SnapshotReply.legs:type_name -> sparkle.media.v1.LegStats
-	21, // 9: sparkle.media.v1.SnapshotReply.engine:type_name -> sparkle.media.v1.EngineStats
-	18, // 10: sparkle.media.v1.ConferenceStats.video:type_name -> sparkle.media.v1.VideoRoomStats
-	20, // 11: sparkle.media.v1.LegStats.audio:type_name -> sparkle.media.v1.StreamStats
-	20, // 12: sparkle.media.v1.LegStats.video:type_name -> sparkle.media.v1.StreamStats
-	23, // 13: sparkle.media.v1.Event.media_started:type_name -> sparkle.media.v1.MediaStarted
-	24, // 14: sparkle.media.v1.Event.media_stalled:type_name -> sparkle.media.v1.MediaStalled
-	25, // 15: sparkle.media.v1.Event.media_resumed:type_name -> sparkle.media.v1.MediaResumed
-	26, // 16: sparkle.media.v1.Event.digit:type_name -> sparkle.media.v1.Digit
-	27, // 17: sparkle.media.v1.Event.levels:type_name -> sparkle.media.v1.Levels
-	29, // 18: sparkle.media.v1.Event.video_state:type_name -> sparkle.media.v1.VideoState
-	31, // 19: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
-	30, // 20: sparkle.media.v1.Event.play_ended:type_name -> sparkle.media.v1.PlayEnded
-	28, // 21: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
-	5,  // 22: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
-	3,  // 23: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
-	7,  // 24: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
-	9,  // 25: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
-	4,  // 26: sparkle.media.v1.Media.OpenVideo:input_type -> sparkle.media.v1.LegRef
-	4,  // 27: sparkle.media.v1.Media.CloseVideo:input_type -> sparkle.media.v1.LegRef
-	4,  // 28: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
-	13, // 29: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
-	14, // 30: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
-	2,  // 31: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
-	2,  // 32: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
-	2,  // 33: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
-	2,  // 34: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
-	8,  // 35: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 36: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
-	8,  // 37: sparkle.media.v1.Media.OpenVideo:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 38: sparkle.media.v1.Media.CloseVideo:output_type -> sparkle.media.v1.Empty
-	19, // 39: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
-	2,  // 40: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
-	15, // 41: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
-	16, // 42: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
-	22, // 43: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
-	33, // [33:44] is the sub-list for method output_type
-	22, // [22:33] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	16, // 7: sparkle.media.v1.Captured.packets:type_name -> sparkle.media.v1.CapturedPacket
+	20, // 8: sparkle.media.v1.SnapshotReply.conferences:type_name -> sparkle.media.v1.ConferenceStats
+	22, // 9: sparkle.media.v1.SnapshotReply.legs:type_name -> sparkle.media.v1.LegStats
+	24, // 10: sparkle.media.v1.SnapshotReply.engine:type_name -> sparkle.media.v1.EngineStats
+	21, // 11: sparkle.media.v1.ConferenceStats.video:type_name -> sparkle.media.v1.VideoRoomStats
+	23, // 12: sparkle.media.v1.LegStats.audio:type_name -> sparkle.media.v1.StreamStats
+	23, // 13: sparkle.media.v1.LegStats.video:type_name -> sparkle.media.v1.StreamStats
+	26, // 14: sparkle.media.v1.Event.media_started:type_name -> sparkle.media.v1.MediaStarted
+	27, // 15: sparkle.media.v1.Event.media_stalled:type_name -> sparkle.media.v1.MediaStalled
+	28, // 16: sparkle.media.v1.Event.media_resumed:type_name -> sparkle.media.v1.MediaResumed
+	29, // 17: sparkle.media.v1.Event.digit:type_name -> sparkle.media.v1.Digit
+	30, // 18: sparkle.media.v1.Event.levels:type_name -> sparkle.media.v1.Levels
+	32, // 19: sparkle.media.v1.Event.video_state:type_name -> sparkle.media.v1.VideoState
+	34, // 20: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
+	33, // 21: sparkle.media.v1.Event.play_ended:type_name -> sparkle.media.v1.PlayEnded
+	31, // 22: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
+	5,  // 23: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
+	3,  // 24: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
+	7,  // 25: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
+	9,  // 26: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
+	4,  // 27: sparkle.media.v1.Media.OpenVideo:input_type -> sparkle.media.v1.LegRef
+	4,  // 28: sparkle.media.v1.Media.CloseVideo:input_type -> sparkle.media.v1.LegRef
+	4,  // 29: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
+	13, // 30: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
+	14, // 31: sparkle.media.v1.Media.Capture:input_type -> sparkle.media.v1.CaptureRequest
+	17, // 32: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
+	2,  // 33: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
+	2,  // 34: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
+	2,  // 35: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
+	2,  // 36: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
+	8,  // 37: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
+	2,  // 38: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
+	8,  // 39: sparkle.media.v1.Media.OpenVideo:output_type -> sparkle.media.v1.OpenLegReply
+	2,  // 40: sparkle.media.v1.Media.CloseVideo:output_type -> sparkle.media.v1.Empty
+	22, // 41: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
+	2,  // 42: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
+	15, // 43: sparkle.media.v1.Media.Capture:output_type -> sparkle.media.v1.Captured
+	18, // 44: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
+	19, // 45: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
+	25, // 46: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
+	35, // [35:47] is the sub-list for method output_type
+	23, // [23:35] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_media_mediapb_media_proto_init() }
@@ -2881,7 +3098,7 @@ func file_media_mediapb_media_proto_init() {
 	if File_media_mediapb_media_proto != nil {
 		return
 	}
-	file_media_mediapb_media_proto_msgTypes[20].OneofWrappers = []any{
+	file_media_mediapb_media_proto_msgTypes[23].OneofWrappers = []any{
 		(*Event_MediaStarted)(nil),
 		(*Event_MediaStalled)(nil),
 		(*Event_MediaResumed)(nil),
@@ -2897,7 +3114,7 @@ func file_media_mediapb_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_media_mediapb_media_proto_rawDesc), len(file_media_mediapb_media_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	Media_CloseVideo_FullMethodName      = "/sparkle.media.v1.Media/CloseVideo"
 	Media_CloseLeg_FullMethodName        = "/sparkle.media.v1.Media/CloseLeg"
 	Media_Play_FullMethodName            = "/sparkle.media.v1.Media/Play"
+	Media_Capture_FullMethodName         = "/sparkle.media.v1.Media/Capture"
 	Media_Preview_FullMethodName         = "/sparkle.media.v1.Media/Preview"
 	Media_Snapshot_FullMethodName        = "/sparkle.media.v1.Media/Snapshot"
 	Media_Events_FullMethodName          = "/sparkle.media.v1.Media/Events"
@@ -65,6 +66,9 @@ type MediaClient interface {
 	// Play lets one leg hear a sound: over the ducked conference while it is present, alone
 	// while it is not. A sound that is still playing is replaced. NOT_FOUND: no such leg.
 	Play(ctx context.Context, in *PlayRequest, opts ...grpc.CallOption) (*Empty, error)
+	// Capture streams copies of a leg's RTP and RTCP datagrams until the caller goes away or
+	// the leg is closed. One at a time: ALREADY_EXISTS. NOT_FOUND: no such leg.
+	Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Captured], error)
 	// Preview is the picture that the phones see, as JPEG.
 	Preview(ctx context.Context, in *PreviewRequest, opts ...grpc.CallOption) (*PreviewReply, error)
 	// Snapshot returns everything the engine knows: for metrics, the API and adoption.
@@ -162,6 +166,25 @@ func (c *mediaClient) Play(ctx context.Context, in *PlayRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *mediaClient) Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Captured], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Media_ServiceDesc.Streams[0], Media_Capture_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CaptureRequest, Captured]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Media_CaptureClient = grpc.ServerStreamingClient[Captured]
+
 func (c *mediaClient) Preview(ctx context.Context, in *PreviewRequest, opts ...grpc.CallOption) (*PreviewReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PreviewReply)
@@ -184,7 +207,7 @@ func (c *mediaClient) Snapshot(ctx context.Context, in *Empty, opts ...grpc.Call
 
 func (c *mediaClient) Events(ctx context.Context, in *Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Media_ServiceDesc.Streams[0], Media_Events_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Media_ServiceDesc.Streams[1], Media_Events_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +250,9 @@ type MediaServer interface {
 	// Play lets one leg hear a sound: over the ducked conference while it is present, alone
 	// while it is not. A sound that is still playing is replaced. NOT_FOUND: no such leg.
 	Play(context.Context, *PlayRequest) (*Empty, error)
+	// Capture streams copies of a leg's RTP and RTCP datagrams until the caller goes away or
+	// the leg is closed. One at a time: ALREADY_EXISTS. NOT_FOUND: no such leg.
+	Capture(*CaptureRequest, grpc.ServerStreamingServer[Captured]) error
 	// Preview is the picture that the phones see, as JPEG.
 	Preview(context.Context, *PreviewRequest) (*PreviewReply, error)
 	// Snapshot returns everything the engine knows: for metrics, the API and adoption.
@@ -267,6 +293,9 @@ func (UnimplementedMediaServer) CloseLeg(context.Context, *LegRef) (*LegStats, e
 }
 func (UnimplementedMediaServer) Play(context.Context, *PlayRequest) (*Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method Play not implemented")
+}
+func (UnimplementedMediaServer) Capture(*CaptureRequest, grpc.ServerStreamingServer[Captured]) error {
+	return status.Error(codes.Unimplemented, "method Capture not implemented")
 }
 func (UnimplementedMediaServer) Preview(context.Context, *PreviewRequest) (*PreviewReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Preview not implemented")
@@ -442,6 +471,17 @@ func _Media_Play_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Media_Capture_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CaptureRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MediaServer).Capture(m, &grpc.GenericServerStream[CaptureRequest, Captured]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Media_CaptureServer = grpc.ServerStreamingServer[Captured]
+
 func _Media_Preview_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PreviewRequest)
 	if err := dec(in); err != nil {
@@ -538,6 +578,11 @@ var Media_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Capture",
+			Handler:       _Media_Capture_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Events",
 			Handler:       _Media_Events_Handler,

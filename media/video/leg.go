@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtp"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/net/ipv6"
 
 	"sparkle/media/mediapb"
+	"sparkle/media/tap"
 	"sparkle/media/video/rtp264"
 	"sparkle/media/video/wire"
 )
@@ -39,6 +41,8 @@ type leg struct {
 	source uint32 // under which the video process knows its pictures
 	sock   Sockets
 	wg     sync.WaitGroup
+
+	tap atomic.Pointer[tap.Tap] // copies of its packets go there; nil: nowhere
 
 	mu     sync.Mutex
 	closed bool
@@ -240,6 +244,7 @@ func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool) {
 	}
 	b = append(b, payload...)
 	t.seq++
+	l.tapped(true, false, l.sock.RTP, l.stream.remote, b)
 	if _, err := l.sock.RTP.WriteToUDPAddrPort(b, l.stream.remote); err != nil {
 		t.refused++
 		return
@@ -247,6 +252,14 @@ func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool) {
 	t.packets++
 	t.octets += uint64(len(payload))
 	t.bytes += uint64(len(b))
+}
+
+// tapped copies a datagram for whoever captures the leg.
+func (l *leg) tapped(sent, rtcp bool, sock *net.UDPConn, remote netip.AddrPort, b []byte) {
+	if t := l.tap.Load(); t != nil {
+		local := sock.LocalAddr().(*net.UDPAddr).AddrPort()
+		t.Put(sent, rtcp, netip.AddrPortFrom(local.Addr().Unmap(), local.Port()), netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), b)
+	}
 }
 
 // readRTP receives until the socket is closed.
@@ -262,6 +275,7 @@ func (l *leg) readRTP() {
 			continue // ICMP's news about something we sent
 		}
 		now := time.Now()
+		l.tapped(false, false, l.sock.RTP, from, buf[:n])
 		l.mu.Lock()
 		events := l.receive(buf[:n], from, now, &pkt)
 		l.mu.Unlock()

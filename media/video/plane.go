@@ -10,6 +10,7 @@ import (
 
 	"sparkle/media/layout"
 	"sparkle/media/mediapb"
+	"sparkle/media/tap"
 	"sparkle/media/video/wire"
 )
 
@@ -240,6 +241,15 @@ func (p *Plane) replace(l *leg, sock Sockets) *conference {
 	c.legs[slices.Index(c.legs, l)] = n
 	n.read()
 	return c
+}
+
+// Tap has copies of a leg's packets go to t; nil: no longer. An unknown leg has none.
+func (p *Plane) Tap(id string, t *tap.Tap) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.legs[id]; l != nil {
+		l.tap.Store(t)
+	}
 }
 
 // SetLeg gives a leg its whole wanted state; it may be repeated. Legs without a

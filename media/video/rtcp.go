@@ -44,6 +44,7 @@ func (l *leg) readRTCP() {
 			}
 			continue
 		}
+		l.tapped(false, true, l.sock.RTCP, from, buf[:n])
 		l.mu.Lock()
 		key := l.report(buf[:n], from, time.Now())
 		tier := l.tier
@@ -255,6 +256,7 @@ func (l *leg) writeRTCP(ps []rtcp.Packet) int {
 	if err != nil {
 		panic("video: our own RTCP does not marshal: " + err.Error())
 	}
+	l.tapped(true, true, l.sock.RTCP, l.stream.rtcp, b)
 	if _, err := l.sock.RTCP.WriteToUDPAddrPort(b, l.stream.rtcp); err != nil {
 		l.tx.refused++
 	}

@@ -254,6 +254,18 @@ func (c *Client) Pcap(ctx context.Context, leg string, full bool) ([]byte, error
 	return io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 }
 
+// Capture writes a capture file of a live leg's packets, which grows for so long.
+func (c *Client) Capture(ctx context.Context, leg string, d time.Duration, payload bool, w io.Writer) error {
+	path := fmt.Sprintf("/v1/legs/%s/pcap?seconds=%d&payload=%v", url.PathEscape(leg), int(d/time.Second), payload)
+	res, err := c.send(ctx, "GET", path, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(w, res.Body)
+	return err
+}
+
 // CDRs are up to 200 charging records after a sequence number.
 func (c *Client) CDRs(ctx context.Context, after uint64) ([]cdr.Record, error) {
 	var out struct{ Items []cdr.Record }

@@ -223,6 +223,9 @@ func (refuses) CloseVideo(context.Context, string) error { return errFull }
 func (refuses) CloseLeg(context.Context, string) (*mediapb.LegStats, error) {
 	return nil, errFull
 }
+func (refuses) Capture(context.Context, *mediapb.CaptureRequest, func(*mediapb.Captured)) error {
+	return errFull
+}
 func (refuses) Play(context.Context, *mediapb.PlayRequest) error { return errFull }
 func (refuses) Preview(context.Context, string, int) (*mediapb.PreviewReply, error) {
 	return nil, errFull
