@@ -65,9 +65,14 @@ func (m message) get(name string) string {
 
 func newPeer(t *testing.T, network string) *peer {
 	t.Helper()
+	return newPeerAt(t, network, "127.0.0.1:0")
+}
+
+func newPeerAt(t *testing.T, network, addr string) *peer {
+	t.Helper()
 	p := &peer{t: t, net: network, in: make(chan message, 256)}
 	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		c, err := net.ListenPacket("udp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +81,7 @@ func newPeer(t *testing.T, network string) *peer {
 		go p.serveUDP(c)
 		return p
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
