@@ -97,12 +97,12 @@ func (c *capturing) VisitCaptureLegResponse(w http.ResponseWriter) error {
 		case next = <-c.batches:
 		case <-c.done:
 			rc.SetWriteDeadline(time.Now().Add(writeLimit))
-			for err == nil && len(c.batches) > 0 {
-				err = c.write(out, <-c.batches)
+			for len(c.batches) > 0 {
+				if c.write(out, <-c.batches) != nil {
+					return nil
+				}
 			}
-			if err == nil {
-				err = c.write(out, nil)
-			}
+			_ = c.write(out, nil) // what SIP said last; the file ends here anyhow
 			return nil
 		}
 	}
