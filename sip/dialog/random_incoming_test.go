@@ -48,7 +48,8 @@ type street struct {
 	accepted            time.Time
 	impatient           bool // somebody gives up, or does not care
 
-	outstanding uint64 // RSeq whose PRACK has not reached us; 0 none
+	open        map[any]int // the phone's requests by transaction, and what they were answered
+	outstanding uint64      // RSeq whose PRACK has not reached us; 0 none
 }
 
 func (s *street) after(d time.Duration, f func()) {
@@ -77,6 +78,9 @@ func (s *street) feed(in Input) {
 		return
 	}
 	if r, ok := in.(Request); ok {
+		if r.Req.Method != sip.ACK {
+			s.open[r.Tx] = 0
+		}
 		s.note("> %s %d", r.Req.Method, r.Req.CSeq().SeqNo)
 	} else {
 		s.note("%T", in)
@@ -134,6 +138,10 @@ func (s *street) act(a Action) {
 func (s *street) respond(a Respond) {
 	status := a.Res.StatusCode
 	if a.Tx != "INV" {
+		if was := s.open[a.Tx]; was != 0 && (was != status || a.Res.CSeq().MethodName != sip.INVITE) {
+			s.fail("%v was answered %d and %d", a.Tx, was, status)
+		}
+		s.open[a.Tx] = status
 		if a.Res.CSeq().MethodName == sip.INVITE && status < 300 {
 			s.after(s.delay(), func() {
 				if !s.gone && !s.chance(4) && !s.over {
@@ -398,7 +406,7 @@ func TestRandomIncoming(t *testing.T) {
 	}
 	outcomes, patient, up := map[string]int{}, 0, 0
 	for seed := range uint64(runs) {
-		s := &street{t: t, rng: rand.New(rand.NewPCG(seed, 11)), now: time.Unix(0, 0), b: &bench{t: t}}
+		s := &street{t: t, rng: rand.New(rand.NewPCG(seed, 11)), now: time.Unix(0, 0), b: &bench{t: t}, open: map[any]int{}}
 		s.log = []string{fmt.Sprint("seed ", seed)}
 		s.play()
 		for s.queue.Len() > 0 {
@@ -417,6 +425,11 @@ func TestRandomIncoming(t *testing.T) {
 		}
 		if !s.heard2xx && !s.gone && !s.over && s.failed == 0 && s.byesHeard == 0 {
 			s.fail("the phone rings for ever")
+		}
+		for tx, status := range s.open {
+			if status == 0 {
+				s.fail("%v was never answered", tx)
+			}
 		}
 		outcome := s.told[len(s.told)-1]
 		outcomes[outcome]++
