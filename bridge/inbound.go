@@ -505,14 +505,33 @@ func (r *room) takePlace(now time.Time, l *leg) {
 	}
 	old := m.leg
 	m.leg, m.recall = l, ""
-	if old != nil {
-		v := &verdict{Cancelled, Text{Zh: "对方已自行打入会议", En: "The member called in by another call."}}
-		if old.ConnectedAt != nil {
-			v = &verdict{HungUp, Text{Zh: "已由该成员的另一个呼叫接替", En: "Another call of the member took over."}}
-		}
-		r.hang(now, old, "replaced", `SIP;cause=200;text="Call completed elsewhere"`, v)
+	switch {
+	case old == nil:
+	case old.ConnectedAt != nil && l.ConnectedAt == nil:
+		l.takesOver = old // it talks until the other one does (RFC 3891 §3)
+	default:
+		r.replace(now, old)
 	}
 	r.setState(now, l, l.State)
+}
+
+// replace ends a leg that another call of its member has taken the place of.
+func (r *room) replace(now time.Time, old *leg) {
+	v := &verdict{Cancelled, Text{Zh: "对方已自行打入会议", En: "The member called in by another call."}}
+	if old.ConnectedAt != nil {
+		v = &verdict{HungUp, Text{Zh: "已由该成员的另一个呼叫接替", En: "Another call of the member took over."}}
+	}
+	r.hang(now, old, "replaced", `SIP;cause=200;text="Call completed elsewhere"`, v)
+}
+
+// tookOver ends what l has taken over, now that l is up, or never will be.
+func (r *room) tookOver(now time.Time, l *leg) {
+	if old := l.takesOver; old != nil {
+		l.takesOver = nil
+		if !old.dead {
+			r.replace(now, old)
+		}
+	}
 }
 
 // inboundVerdict is the end of a call that came in and was never answered.

@@ -52,6 +52,7 @@ type leg struct {
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
 	errands   []*errand // who asked for this call and wants to know
+	takesOver *leg      // ends when this one is up; nil: none
 	door      *door     // connected, and not let in yet; nil: he is a member
 }
 
@@ -284,6 +285,7 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	}
 	r.setState(now, l, state)
 	r.pushLeg(l)
+	r.tookOver(now, l)
 	if l.visitor != nil && l.door == nil {
 		r.inviteList(now, l)
 	}
@@ -459,6 +461,7 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 	if l.agreed == nil {
 		l.describeVideo()
 	}
+	r.tookOver(now, l)
 	r.b.traced.note(l.ID, r.owner, l.CallID) // one that came in had it from the start
 	l.note(now, "state", string(s))
 	if m := r.member(l.Member); m != nil && m.leg == l {

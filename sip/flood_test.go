@@ -115,6 +115,7 @@ func TestSlowPeersAreLeft(t *testing.T) {
 						_, err = s.filter(sipgo.TransportReadProps{Transport: "TCP", LocalAddr: c.LocalAddr(), RemoteAddr: c.RemoteAddr()}, b[:n])
 					}
 					if err != nil {
+						c.Close() // it counts until then
 						ended <- err
 						return
 					}

@@ -106,7 +106,9 @@ func newDaemon(t *testing.T, more string) *daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &daemon{t: t, dir: dir, file: filepath.Join(dir, "sparkle.yaml")}
+	// Beside other tests under the race detector a mosaic's 0.5 s may pass without a picture:
+	// the watchdog is right, and the tests that are about it look at what it does.
+	d := &daemon{t: t, pardons: []string{"a conference's picture hangs"}, dir: dir, file: filepath.Join(dir, "sparkle.yaml")}
 	if !strings.Contains(more, "video:") {
 		more += fewPictures
 	}

@@ -61,7 +61,8 @@ func TestToolsOfAnIntegrator(t *testing.T) {
 	n := startNetwork(t)
 	answers := n.handset("+8613800138001", lab.VolteVoice, false)
 	busy := n.handset("+8613800138002", lab.Busy, false)
-	x := convene(n, bridge.AudioConference, noPictures, answers)
+	// A silent phone, for longer than a leg may be silent.
+	x := convene(n, bridge.AudioConference, noPictures+"media: {port_min: 0, port_max: 0, realtime: false, timeout: 90s}\n", answers)
 	missed := x.invite(x.conference, busy.Number(), "busy")
 	x.call(x.conference, bridge.CallRequest{Members: []string{missed}})
 	x.ended(x.conference, missed, bridge.Busy)
