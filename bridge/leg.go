@@ -427,6 +427,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 		attrs = append(attrs, "by", string(e.By), "why", e.Why)
 	}
 	r.log.Info("leg ended", attrs...)
+	r.tookOver(now, l)
 	r.report(l)
 	r.recall(now, m)
 	r.expire()
@@ -461,7 +462,6 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 	if l.agreed == nil {
 		l.describeVideo()
 	}
-	r.tookOver(now, l)
 	r.b.traced.note(l.ID, r.owner, l.CallID) // one that came in had it from the start
 	l.note(now, "state", string(s))
 	if m := r.member(l.Member); m != nil && m.leg == l {
