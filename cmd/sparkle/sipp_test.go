@@ -14,7 +14,7 @@ import (
 type flow struct {
 	name       string // "" the scenario's
 	scenario   string // without .xml
-	then       string // the scenario of a second target, which the first sends us to
+	then       string // the scenario of a second target, which the first, or the caller, sends us to
 	transports []string
 	attachment string // more keys of it, a line each
 	config     string // more of the file

@@ -18,6 +18,8 @@ const (
 	sippPIN = "246813"
 	// sippNumber is whom SIPp's callers are asserted to be.
 	sippNumber = "+8613800138001"
+	// referredNumber is whom they have called.
+	referredNumber = "+8613800138002"
 
 	sharedNumber = "+8675586000000"
 	inboundKeys  = `inbound: {dial_in: ["` + sharedNumber + `"], factory_uris: ["sip:mmtel@sipp.example"]}`
@@ -69,6 +71,9 @@ var callerFlows = []flow{
 	{scenario: "uac-glare", steps: []step{joined, afterGlare, hangUpWhoever}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "connected " + seesUs, "ended hung_up"}, timeline: []string{"INVITE", "491", "491", "BYE"}},
 	{scenario: "uac-subscribe", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn},
+	{scenario: "uac-refer", then: "uas-video", transports: []string{"tcp", "udp"}, steps: []step{referred}, outcome: bridge.Left, legs: staysIn,
+		timeline: []string{"INVITE", "REFER", "NOTIFY", "REFER", "NOTIFY", "BYE"}},
+	{scenario: "uac-refer-sos", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn},
 	{scenario: "uac-rtp-stop", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
 		legs: []string{"dialing", "connected PCMA not_offered", "ended dropped"}, timeline: []string{"audio flows", "audio stalled", "BYE"}},
 }
@@ -112,6 +117,18 @@ func joined(x *dialled) {
 	x.member = id
 }
 
+// referred waits for whom the caller had called, and then had hung up.
+func referred(x *dialled) {
+	x.t.Helper()
+	var id string
+	eventually(x.t, "who was referred to in the conference", func() error {
+		var err error
+		id, err = x.row(func(m bridge.Member) bool { return m.Number == referredNumber && m.Leg != nil && in(m) })
+		return err
+	})
+	x.ended(x.conference, id, bridge.HungUp)
+}
+
 func hangUpWhoever(x *dialled) { joined(x); hangUp(x) }
 
 // row finds the member that is as told.
@@ -126,9 +143,9 @@ func (x *dialled) row(ok func(bridge.Member) bool) (string, error) {
 	return "", errNoRow
 }
 
-// alone says that a flow cannot share a daemon: its configuration is its own, or its PIN
-// must be nobody else's.
-func (f flow) alone() bool { return f.config != "" || f.join == bridge.JoinPIN }
+// alone says that a flow cannot share a daemon: its configuration is its own, there is a
+// phone that it calls, or its PIN must be nobody else's.
+func (f flow) alone() bool { return f.config != "" || f.then != "" || f.join == bridge.JoinPIN }
 
 // TestSIPpCalls starts one daemon for all flows that can share it: each calls a conference
 // of its own.
@@ -145,10 +162,20 @@ func TestSIPpCalls(t *testing.T) {
 				t.Run(cmp.Or(f.name, f.scenario), func(t *testing.T) {
 					t.Parallel()
 					d := shared.forTest(t)
+					var phones []*sippPhone
+					if f.then != "" {
+						phones = append(phones, startSIPp(t, f.then, transport))
+					}
 					if f.alone() {
-						d = callableDaemon(t, transport, f.config)
+						d = callableDaemon(t, transport, f.config, phones...)
+					}
+					if len(phones) > 0 {
+						d.ready()
 					}
 					f.calls(t, d, transport)
+					for _, p := range phones {
+						p.finish()
+					}
 				})
 			}
 		})
@@ -187,7 +214,7 @@ func (f flow) calls(t *testing.T, d *daemon, transport string) {
 func callableDaemon(t *testing.T, transport, config string, phones ...*sippPhone) *daemon {
 	t.Helper()
 	d := startDaemon(t, trunkTo(transport, shortSession+"\noffer_g711: true", phones...)+config+"\n"+inboundKeys+"\n")
-	d.numbers = append(d.numbers, sippNumber)
+	d.numbers = append(d.numbers, sippNumber, referredNumber)
 	return d
 }
 
@@ -195,7 +222,8 @@ func callableDaemon(t *testing.T, transport, config string, phones ...*sippPhone
 func callable(d *daemon, join bridge.JoinPolicy) (x *dialled, user string) {
 	d.t.Helper()
 	x = &dialled{daemon: d, conference: d.conference(bridge.VideoConference)}
-	p := api.ConferencePatch{JoinPolicy: &join}
+	refers := bridge.ReferAny
+	p := api.ConferencePatch{JoinPolicy: &join, WhoMayRefer: &refers}
 	if join == bridge.JoinPIN {
 		pin := sippPIN
 		p.Pin = &pin

@@ -176,7 +176,7 @@ type dialled struct {
 }
 
 // sightings is what the event stream says of a conference's legs and members, repetitions
-// left out.
+// left out, and whoever was referred to.
 type sightings struct {
 	mu      sync.Mutex
 	legs    []string
@@ -197,10 +197,17 @@ func (x *dialled) watch() {
 }
 
 func (s *sightings) read(stream *client.Stream) {
+	var referred string // a member
 	for {
 		e, err := stream.Next()
 		if err != nil {
 			return
+		}
+		if strings.HasPrefix(e.Type, "member.") && bytes.Contains(e.Data, []byte(referredNumber)) {
+			referred = e.Member
+		}
+		if referred != "" && e.Member == referred {
+			continue
 		}
 		s.mu.Lock()
 		switch e.Type {
