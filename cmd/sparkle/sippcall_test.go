@@ -68,6 +68,7 @@ var callerFlows = []flow{
 	{scenario: "uac-expires", outcome: bridge.Dropped, legs: []string{"dialing", "connected " + seesUs, "ended dropped"}},
 	{scenario: "uac-glare", steps: []step{joined, afterGlare, hangUpWhoever}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "connected " + seesUs, "ended hung_up"}, timeline: []string{"INVITE", "491", "491", "BYE"}},
+	{scenario: "uac-subscribe", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn},
 	{scenario: "uac-rtp-stop", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
 		legs: []string{"dialing", "connected PCMA not_offered", "ended dropped"}, timeline: []string{"audio flows", "audio stalled", "BYE"}},
 }
