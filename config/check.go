@@ -137,6 +137,7 @@ func (l *loader) attachment(a *Attachment, key string) {
 	l.oneOf(key+".reg_event", a.RegEvent, "required", "try", "off")
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive", "active", "required")
+	l.oneOf(key+".latch", a.Latch, "off", "strict")
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
 	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)

@@ -102,6 +102,7 @@ type Attachment struct {
 	DSCP          int           `yaml:"dscp"`          // of SIP; 0: the system's
 	NumberForm    string        `yaml:"number_form"`   // tel | sip
 	Preconditions string        `yaml:"preconditions"` // off | passive | active | required
+	Latch         string        `yaml:"latch"`         // off | strict
 	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
@@ -195,6 +196,7 @@ func DefaultAttachment() Attachment {
 		InviteRate:    200,
 		NumberForm:    "tel",
 		Preconditions: "passive",
+		Latch:         "off",
 		VideoAVPF:     "capneg",
 		SessionExp:    1800 * time.Second,
 		MinSE:         90 * time.Second,

@@ -59,6 +59,7 @@ type AttachmentOptions struct {
 	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
 	Preconditions string // off | passive (default) | active: in our offers | required: of the callee too (RFC 3312)
+	Latch         string // off (default) | strict; carried for the bridge
 	VideoAVPF     string // capneg | plain_avpf | avp; carried for the bridge
 	OfferG711     bool   // carried for the bridge
 	NumberForm    string // tel (default on ue) | sip (default on trunk)
@@ -118,6 +119,7 @@ func (a AttachmentOptions) Validate() error {
 	}
 	oneOf("transport", a.Transport, "tcp", "udp", "tls")
 	oneOf("preconditions", a.Preconditions, "off", "passive", "active", "required")
+	oneOf("latch", a.Latch, "off", "strict")
 	oneOf("video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	oneOf("regstate", a.RegState, "reg", "unreg")
 	oneOf("orig_route", a.OrigRoute, "param", "user")

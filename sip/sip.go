@@ -219,7 +219,7 @@ type MediaProfile struct {
 	LocalIP   string // concrete local address for RTP, the same family as signalling
 	OfferG711 bool   // PCMU and PCMA last in the offer
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
-	AnyPort   bool   // media may come from any port of the signalled address
+	AnyPort   bool   // media may come from any port of the signalled address: latch strict
 }
 
 // Incoming is a call that comes in: an INVITE outside any dialog that passed the front

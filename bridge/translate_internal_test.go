@@ -1,0 +1,35 @@
+package bridge
+
+import (
+	"net/netip"
+	"testing"
+
+	"sparkle/sip"
+	"sparkle/sip/sdp"
+)
+
+// What the peer says of RTCP's bandwidth holds, none as well; where it says nothing, 5 % of
+// its b=AS, a quarter of that for senders.
+func TestRTCPShare(t *testing.T) {
+	for _, tt := range []struct {
+		said, as int
+		share    float64
+		want     uint32
+	}{
+		{600, 41, senders, 600}, {0, 41, receivers, 0}, {-1, 40, senders, 500}, {-1, 40, receivers, 1500}, {-1, -1, senders, 0}, {-1, 0, receivers, 0},
+	} {
+		if got := rtcpShare(tt.said, tt.as, tt.share); got != tt.want {
+			t.Errorf("b=RS or RR of %d with b=AS:%d: %d bit/s, want %d", tt.said, tt.as, got, tt.want)
+		}
+	}
+}
+
+// An attachment whose latch is strict takes media from any port of the address; others do not.
+func TestLatchReachesTheEngine(t *testing.T) {
+	r := sdp.Remote{Addr: netip.MustParseAddr("192.0.2.1"), Port: 4000, RTCPPort: 4001}
+	for _, any := range []bool{false, true} {
+		if got := remote(r, sip.MediaProfile{AnyPort: any}); got.AnyPort != any || got.Port != 4000 {
+			t.Errorf("any port %v: %v", any, got)
+		}
+	}
+}
