@@ -71,8 +71,10 @@ var callerFlows = []flow{
 	{scenario: "uac-glare", steps: []step{joined, afterGlare, hangUpWhoever}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "connected " + seesUs, "ended hung_up"}, timeline: []string{"INVITE", "491", "491", "BYE"}},
 	{scenario: "uac-subscribe", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn},
-	{scenario: "uac-refer", then: "uas-video", transports: []string{"tcp", "udp"}, steps: []step{referred}, outcome: bridge.Left, legs: staysIn,
+	{scenario: "uac-refer", then: "uas-video", transports: []string{"tcp", "udp"}, steps: []step{referred(bridge.HungUp)}, outcome: bridge.Left, legs: staysIn,
 		timeline: []string{"INVITE", "REFER", "NOTIFY", "REFER", "NOTIFY", "BYE"}},
+	{scenario: "uac-refer-busy", then: "uas-busy", steps: []step{referred(bridge.Busy)}, outcome: bridge.Left, legs: staysIn,
+		timeline: []string{"INVITE", "REFER", "NOTIFY", "BYE"}},
 	{scenario: "uac-refer-sos", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn},
 	{scenario: "uac-rtp-stop", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
 		legs: []string{"dialing", "connected PCMA not_offered", "ended dropped"}, timeline: []string{"audio flows", "audio stalled", "BYE"}},
@@ -117,16 +119,18 @@ func joined(x *dialled) {
 	x.member = id
 }
 
-// referred waits for whom the caller had called, and then had hung up.
-func referred(x *dialled) {
-	x.t.Helper()
-	var id string
-	eventually(x.t, "who was referred to in the conference", func() error {
-		var err error
-		id, err = x.row(func(m bridge.Member) bool { return m.Number == referredNumber && m.Leg != nil && in(m) })
-		return err
-	})
-	x.ended(x.conference, id, bridge.HungUp)
+// referred waits for the end of whom the caller had called.
+func referred(want bridge.Outcome) step {
+	return func(x *dialled) {
+		x.t.Helper()
+		var id string
+		eventually(x.t, "who was referred to in the conference", func() error {
+			var err error
+			id, err = x.row(func(m bridge.Member) bool { return m.Number == referredNumber })
+			return err
+		})
+		x.ended(x.conference, id, want)
+	}
 }
 
 func hangUpWhoever(x *dialled) { joined(x); hangUp(x) }
