@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sparkle/media/codec/amr"
 	"sparkle/media/mediapb"
+	"sparkle/media/mix"
 )
 
 const (
@@ -508,5 +510,25 @@ func TestOnlyTheLoudestAreMixed(t *testing.T) {
 	}
 	if n != 3 {
 		t.Errorf("%d heard, want 3", n)
+	}
+}
+
+// What a frame marked bad sounds like is guessed from the one before it, and before the
+// first there is nothing.
+func TestAFirstFrameMarkedBadIsNotLoud(t *testing.T) {
+	a := newAir(t, Options{})
+	a.set(confC())
+	for _, id := range []string{"x", "y", "z"} {
+		a.join("c", id, wb, 0)
+	}
+	l := a.e.legs["x"].leg.Load()
+	bits := make([]byte, amr.Bytes(true, 8))
+	for i := range 10 {
+		l.jb.Push(uint32(i)*320, l.since(a.now), 8, true, false, bits)
+		a.now += int64(tickTime)
+		a.e.workers[0].onDeadline(a.now)
+	}
+	if l.lastLevel != mix.Silent || l.talks || l.contributes {
+		t.Errorf("level %.0f dBov, talks %v, mixed %v: nothing was said", l.lastLevel, l.talks, l.contributes)
 	}
 }

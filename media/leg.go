@@ -187,7 +187,7 @@ func newLeg(id string, pair *port.Pair, now int64) *leg {
 	l := &leg{
 		id: id, pair: pair, born: now,
 		ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), tsBase: rand.Uint32(),
-		duck: 1, smooth: mix.Silent, cmr: payload.NoRequest,
+		duck: 1, lastLevel: mix.Silent, smooth: mix.Silent, cmr: payload.NoRequest,
 	}
 	l.level.Store(-1270)
 	l.local = [2]netip.AddrPort{netip.AddrPortFrom(pair.IP, pair.Port), netip.AddrPortFrom(pair.IP, pair.Port+1)}

@@ -208,19 +208,23 @@ func (r *room) pull(w *worker, l *leg, n uint64, now int64) {
 	}
 }
 
+// fading is the level of a frame that nothing is known about: the last one's, and less
+// with every further one.
+func (l *leg) fading() float32 { return max(l.lastLevel-3, mix.Silent) }
+
 // loudness is the level of the leg's frame, dBov.
 func (r *room) loudness(w *worker, l *leg, n uint64) float32 {
 	c := &l.cur
 	switch {
 	case c.verdict == jitter.Conceal:
-		return l.lastLevel - 3
+		return l.fading()
 	case !l.kind.amr():
 		return l.law().Level(c.bits)
 	case !l.kind.wide():
 		r.decode(w, l)
 		return mix.Level(l.pcm[:])
 	case c.bad || c.ft > 8:
-		return l.lastLevel - 3
+		return l.fading()
 	}
 	guess := l.loud.Step(c.ft, c.bits)
 	heard := l.gain > 0
