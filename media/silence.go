@@ -1,6 +1,7 @@
 package media
 
 import (
+	"errors"
 	"math/rand/v2"
 
 	"sparkle/media/codec/amr"
@@ -56,6 +57,9 @@ func newSilence(k coderKind) (*silence, error) {
 		if c.out.ft == c.sidType() {
 			s.sid.keep(k, c.out.ft, c.out.bits)
 		}
+	}
+	if s.sid.bits == nil {
+		return nil, errors.New("the encoder makes no comfort noise of silence")
 	}
 	return s, nil
 }
