@@ -1,6 +1,9 @@
 package g711
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 // Every code word decodes to a sample that encodes to it again (PCMU has two zeros), and
 // the error is below half a step of that segment.
@@ -75,5 +78,45 @@ func BenchmarkDecode20ms(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		PCMA.Decode(in, pcm)
+	}
+}
+
+// The level is that of the samples the octets stand for.
+func TestLevel(t *testing.T) {
+	for _, l := range []Law{PCMU, PCMA} {
+		for _, peak := range []float64{30000, 3000, 100} {
+			pcm, octets := make([]int16, 160), make([]byte, 160)
+			for i := range pcm {
+				pcm[i] = int16(peak * math.Sin(float64(i)/3))
+			}
+			l.Encode(pcm, octets)
+			l.Decode(octets, pcm)
+			var sum float64
+			for _, v := range pcm {
+				sum += float64(v) * float64(v)
+			}
+			want := 10 * math.Log10(sum/160/(1<<30))
+			if got := float64(l.Level(octets)); math.Abs(got-want) > 0.01 {
+				t.Errorf("law %d, peak %.0f: %.2f dBov, want %.2f", l, peak, got, want)
+			}
+		}
+	}
+	if v := PCMU.Level([]byte{0xff, 0x7f}); v != -127 {
+		t.Errorf("silence: %v dBov", v)
+	}
+	if v := PCMA.Level(nil); v != -127 {
+		t.Errorf("nothing: %v dBov", v)
+	}
+	octets := make([]byte, 160)
+	if n := testing.AllocsPerRun(100, func() { PCMA.Level(octets) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkLevel20ms(b *testing.B) {
+	octets := make([]byte, 160)
+	b.ReportAllocs()
+	for b.Loop() {
+		PCMA.Level(octets)
 	}
 }
