@@ -524,14 +524,10 @@ func (a *attachment) shut() {
 	}
 	_ = a.stack.Close()
 	a.wg.Wait()
-	// What was answered as the sockets closed opened one of its own, and sipgo does not say
-	// when the last of its goroutines has done that.
-	for range 5 {
-		_ = a.stack.TransportLayer().Close()
-		time.Sleep(strayTime)
-	}
-	_ = a.stack.TransportLayer().Close()
+	// What sipgo had read before the sockets closed it may still answer, from a socket that it
+	// opens for that, and it does not say when the last of its goroutines has done so.
+	time.AfterFunc(strayTime, func() { _ = a.stack.TransportLayer().Close() })
 }
 
 // strayTime is how long sipgo may take to answer what it had read before the sockets closed.
-const strayTime = 10 * time.Millisecond
+const strayTime = 250 * time.Millisecond
