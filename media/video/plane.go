@@ -235,6 +235,7 @@ func (p *Plane) replace(l *leg, sock Sockets) *conference {
 	n := newLeg(p, l.id, l.conf, p.lastID, sock)
 	n.name, n.present, n.muted, n.videoMuted = l.name, l.present, l.muted, l.videoMuted
 	n.live = n.present
+	n.tap.Store(l.tap.Load())
 	delete(p.sources, l.source)
 	p.legs[l.id], p.sources[n.source] = n, n
 	c := p.confs[l.conf]

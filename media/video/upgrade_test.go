@@ -10,6 +10,7 @@ import (
 	"github.com/pion/rtp"
 
 	"sparkle/media/mediapb"
+	"sparkle/media/tap"
 )
 
 // A voice leg gets video in the call, loses it and gets it again: others see it come and
@@ -31,6 +32,8 @@ func TestVideoComesAndGoesInACall(t *testing.T) {
 	if p.CloseVideo("A") != nil || p.CloseVideo("nobody") != nil {
 		t.Error("figures of video that never was")
 	}
+	capture := tap.New(false)
+	p.Tap("A", capture)
 	for round, luma := range []byte{30, 150} {
 		sock := Sockets{udp(t), udp(t)}
 		to, toC := local(sock.RTP), local(sock.RTCP)
@@ -49,10 +52,16 @@ func TestVideoComesAndGoesInACall(t *testing.T) {
 		a.start()
 		eventually(t, 10*time.Second, "A seen by B", func() bool { return seesColour(b, 2, 1, luma) })
 		eventually(t, 10*time.Second, "B seen by A", func() bool { return seesColour(a, 2, 0, 200) })
+		if len(capture.C) == 0 {
+			t.Errorf("round %d: whoever captured A from before it had video sees none of it", round)
+		}
 		if err := p.SetLeg("A", voice); err != nil {
 			t.Fatal(err)
 		}
 		s := p.CloseVideo("A")
+		for len(capture.C) > 0 {
+			<-capture.C
+		}
 		if s == nil || s.RxPackets == 0 || s.TxPackets == 0 {
 			t.Errorf("round %d: figures of the closed stream: %v", round, s)
 		}
