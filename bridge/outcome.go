@@ -18,14 +18,29 @@ func OutcomeOf(l Leg) *LastOutcome {
 // that were not (DESIGN §3).
 func (o Outcome) afterConnect() bool { return o == Left || o == HungUp || o == Dropped }
 
+// Charged ends a leg by its charging record, which a process before this one still wrote
+// while history did not learn of the end. A zero answered is of a leg that was not.
+func Charged(l *Leg, o Outcome, sip *SIPResult, answered, end time.Time) {
+	if !answered.IsZero() {
+		l.ConnectedAt = &answered
+	}
+	l.Outcome, l.SIP = o, sip
+	settle(l, end, Text{Zh: "服务器重启前通话已结束", En: "The call ended just before the server restarted."}, string(o))
+}
+
 // abandoned ends a leg that was live when the last process stopped without a goodbye.
 func abandoned(l *Leg, now time.Time) {
 	l.Outcome = NetworkError
-	l.Text = &Text{Zh: "服务器在呼叫过程中重启", En: "The server restarted while the call was being set up."}
+	text := Text{Zh: "服务器在呼叫过程中重启", En: "The server restarted while the call was being set up."}
 	if l.ConnectedAt != nil {
 		l.Outcome = Dropped
-		l.Text = &Text{Zh: "服务器重启，通话中断", En: "The server restarted; the call was lost."}
+		text = Text{Zh: "服务器重启，通话中断", En: "The server restarted; the call was lost."}
 	}
-	l.State, l.Since, l.EndedAt, l.Quality = Ended, now, &now, nil
-	l.Timeline = append(l.Timeline, TimelineEntry{At: now, What: "state", Text: "ended: the server restarted"})
+	settle(l, now, text, "the server restarted")
+}
+
+// settle ends a leg of history whose outcome is there already.
+func settle(l *Leg, at time.Time, text Text, why string) {
+	l.State, l.Since, l.EndedAt, l.Text, l.Quality = Ended, at, &at, &text, nil
+	l.Timeline = append(l.Timeline, TimelineEntry{At: at, What: "state", Text: "ended: " + why})
 }

@@ -99,7 +99,7 @@ func (w *Writer) recover() error {
 	if files, err = list(w.o.Dir); err != nil {
 		return err
 	}
-	w.known, w.after = map[string]bool{}, w.since
+	w.known, w.after = map[string]Record{}, w.since
 	newest := files[max(len(files)-2, 0):] // enough to know what the last minutes have
 	first := true
 	for _, f := range newest {
@@ -112,7 +112,7 @@ func (w *Writer) recover() error {
 				w.after = r.End.Add(10 * time.Second)
 			}
 			first = false
-			w.known[r.Leg] = true
+			w.known[r.Leg] = r
 			w.seq = max(w.seq, r.Seq)
 		}
 	}
@@ -210,24 +210,29 @@ func (w *Writer) expire() {
 // Horizon is the time after which Reconcile knows every leg that has a record.
 func (w *Writer) Horizon() time.Time { return w.after }
 
-// Reconcile writes the records that a crash kept from being written: those of legs that,
-// by the database, ended after Horizon and have none. It is to be called once, before
-// Charge.
-func (w *Writer) Reconcile(ended []bridge.LegRecord) {
+// Reconcile settles what a crash left of the legs that, by the database, ended after
+// Horizon or never ended. It writes the records that ended legs lack, and returns the legs
+// without an end that do have one, ended as charged. It is to be called once, before Charge.
+func (w *Writer) Reconcile(legs []bridge.LegRecord) (ended []bridge.LegRecord) {
 	missing := 0
-	for _, r := range ended {
-		if w.known[r.Leg.ID] || r.Leg.EndedAt == nil || !r.Leg.EndedAt.After(w.after) {
-			continue
+	for _, r := range legs {
+		c, known := w.known[r.Leg.ID]
+		switch {
+		case r.Leg.EndedAt == nil && known:
+			bridge.Charged(&r.Leg, bridge.Outcome(c.Outcome), c.sip(), c.Answer.Time, c.End.Time)
+			ended = append(ended, r)
+		case r.Leg.EndedAt != nil && !known && r.Leg.EndedAt.After(w.after):
+			c := w.o.recordOf(r)
+			c.Recovered = true
+			missing++
+			w.queue(c)
 		}
-		c := w.o.recordOf(r)
-		c.Recovered = true
-		missing++
-		w.queue(c)
 	}
 	if missing > 0 {
 		w.log.Warn("charging records were missing and are written from the database", "records", missing)
 	}
 	w.known = nil
+	return ended
 }
 
 // maxLine is more than a record can have.

@@ -129,6 +129,14 @@ func (o Options) recordOf(r bridge.LegRecord) Record {
 	return c
 }
 
+// sip is how the network ended it, nil if it said nothing.
+func (c Record) sip() *bridge.SIPResult {
+	if c.SIPStatus == 0 && c.Q850 == 0 {
+		return nil
+	}
+	return &bridge.SIPResult{Status: c.SIPStatus, Reason: c.SIPReason, Q850: c.Q850}
+}
+
 // Columns are the keys of a record in their order: the header of the CSV.
 func Columns() []string {
 	var names []string

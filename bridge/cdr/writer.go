@@ -96,8 +96,8 @@ type Writer struct {
 	seq   uint64
 	bad   bool // the last write failed, and was logged
 	since time.Time
-	known map[string]bool // legs with a record, of those that ended after horizon; until Reconcile
-	after time.Time       // horizon
+	known map[string]Record // legs with a record, of those that ended after horizon; until Reconcile
+	after time.Time         // horizon
 }
 
 // part is the file that is being written.

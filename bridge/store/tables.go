@@ -60,6 +60,15 @@ func (s *Store) DropMember(ctx context.Context, id string) error {
 	})
 }
 
+// PutLegs writes the newest states of legs.
+func (s *Store) PutLegs(ctx context.Context, legs ...bridge.LegRecord) error {
+	q := queued{legs: map[string]bridge.LegRecord{}}
+	for _, r := range legs {
+		q.legs[r.Leg.ID] = r
+	}
+	return s.do(ctx, q.write)
+}
+
 // Load returns every conference with its roster, the members' last outcomes, and the
 // legs that never ended.
 func (s *Store) Load(ctx context.Context) (bridge.Saved, error) {
@@ -166,9 +175,9 @@ func (s *Store) Legs(ctx context.Context, conference, member string, limit int, 
 	return items, "", nil
 }
 
-// EndedAfter returns the legs that ended after a time, oldest first: for charging records
-// that a crash kept from being written.
-func (s *Store) EndedAfter(ctx context.Context, after time.Time) ([]bridge.LegRecord, error) {
+// Unsettled returns the legs that ended after a time, oldest first, after those that never
+// ended: a crash may have kept their charging records, or their ends, from being written.
+func (s *Store) Unsettled(ctx context.Context, after time.Time) ([]bridge.LegRecord, error) {
 	var out []bridge.LegRecord
 	err := s.each(ctx, func(rows *sql.Rows) error {
 		var doc, number string
@@ -178,9 +187,9 @@ func (s *Store) EndedAfter(ctx context.Context, after time.Time) ([]bridge.LegRe
 		l, err := decodeLeg(doc)
 		out = append(out, bridge.LegRecord{Leg: l, Number: number})
 		return err
-	}, `SELECT doc, number FROM legs WHERE ended_at > ? ORDER BY ended_at, id`, after.UnixNano())
+	}, `SELECT doc, number FROM legs WHERE ended_at > ? OR ended_at IS NULL ORDER BY ended_at, id`, after.UnixNano())
 	if err != nil {
-		return nil, fmt.Errorf("ended legs: %w", err)
+		return nil, fmt.Errorf("unsettled legs: %w", err)
 	}
 	return out, nil
 }

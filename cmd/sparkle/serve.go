@@ -186,8 +186,8 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	return answer(ctx, cfg, b, api.NewHTTPServer(handler, log), listener, stdout, log)
 }
 
-// openCDR opens the charging records and writes those that a crash kept from being
-// written; nil if there are to be none.
+// openCDR opens the charging records and brings them and the database, one of which a crash
+// may have left behind the other, to the same legs; nil if there are to be none.
 func openCDR(ctx context.Context, cfg config.File, db *store.Store, log *slog.Logger) (*cdr.Writer, error) {
 	if !cfg.Charging.Enabled {
 		return nil, nil
@@ -198,12 +198,16 @@ func openCDR(ctx context.Context, cfg config.File, db *store.Store, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	ended, err := db.EndedAfter(ctx, w.Horizon())
+	legs, err := db.Unsettled(ctx, w.Horizon())
+	if err == nil {
+		if ended := w.Reconcile(legs); len(ended) > 0 {
+			err = db.PutLegs(ctx, ended...)
+		}
+	}
 	if err != nil {
-		_ = w.Close() // nothing waits in it
+		_ = w.Close() // the next start finds again what waits in it
 		return nil, fmt.Errorf("cdr: %w", err)
 	}
-	w.Reconcile(ended)
 	return w, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"sparkle/bridge/cdr"
 	"sparkle/bridge/lab"
 	"sparkle/bridge/ladder"
+	"sparkle/bridge/store"
+	"sparkle/config"
 )
 
 // captured takes a live leg's packets and has Wireshark's dissectors judge them.
@@ -203,6 +206,25 @@ func TestKilledDaemonStillCharges(t *testing.T) {
 		}
 		return nil
 	})
+	db, err := store.Open(store.Options{Path: filepath.Join(x.dir, "data", "sparkle.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the call in the database", func() error { // it gathers for a while what nobody waits for
+		saved, err := db.Load(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, r := range saved.Live {
+			if r.Leg.ConnectedAt != nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("live: %d", len(saved.Live))
+	})
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
 	children := x.children()
 	x.kill()
 	awaitGone(t, children)
@@ -218,5 +240,84 @@ func TestKilledDaemonStillCharges(t *testing.T) {
 	}
 	if got := strings.Join(read(), ", "); got != "1 busy, 2 dropped" {
 		t.Errorf("charged: %s", got)
+	}
+}
+
+// A record may be on the disk before history has the leg's end. Killed in between, the
+// next start charges nothing twice, and history says what was charged.
+func TestKilledBetweenRecordAndHistory(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	cfg := config.Default()
+	cfg.DataDir, cfg.Charging.Enabled = t.TempDir(), true
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	at := func(d time.Duration) *time.Time { t := now.Add(d); return &t }
+	leg := func(id string) bridge.LegRecord {
+		return bridge.LegRecord{Number: "+8613800138001", Leg: bridge.Leg{
+			ID: id, Member: "mbr_" + id, Conference: "conf_1", State: bridge.Ringing, Direction: "outbound", StartedAt: now}}
+	}
+	with := func(f func(*store.Store, *cdr.Writer)) {
+		t.Helper()
+		db, err := store.Open(store.Options{Path: filepath.Join(cfg.DataDir, "sparkle.db")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		bills, err := openCDR(t.Context(), cfg, db, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(db, bills)
+		if err := bills.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	with(func(db *store.Store, bills *cdr.Writer) {
+		c := bridge.Conference{ID: "conf_1", Name: "one", Type: bridge.AudioConference, Owner: "o", CreatedAt: now, UpdatedAt: now}
+		if err := db.PutConference(t.Context(), c, 0); err != nil {
+			t.Fatal(err)
+		}
+		for i, id := range []string{"busy", "left", "cut"} {
+			l := leg(id)
+			if err := db.PutMembers(t.Context(), bridge.Member{ID: l.Leg.Member, Conference: c.ID, Number: fmt.Sprint("+861380013800", i), Role: "speaker", CreatedAt: now}); err != nil {
+				t.Fatal(err)
+			}
+			db.QueueLeg(l)
+		}
+		busy, left := leg("busy"), leg("left")
+		busy.Leg.Outcome, busy.Leg.SIP, busy.Leg.EndedAt = bridge.Busy, &bridge.SIPResult{Status: 486, Reason: "Busy Here"}, at(2*time.Second)
+		left.Leg.Outcome, left.Leg.ConnectedAt, left.Leg.EndedAt = bridge.Left, at(time.Second), at(3*time.Second)
+		bills.Charge(busy)
+		bills.Charge(left)
+	})
+	for range 2 { // the second start finds nothing left to do
+		with(func(db *store.Store, bills *cdr.Writer) {
+			saved, err := db.Load(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(saved.Live) != 1 || saved.Live[0].Leg.ID != "cut" { // the bridge's to end
+				t.Errorf("live: %+v", saved.Live)
+			}
+			for _, m := range saved.Conferences[0].Members {
+				switch o := m.LastOutcome; m.ID {
+				case "mbr_busy":
+					if o == nil || o.Outcome != bridge.Busy || o.SIP == nil || o.SIP.Status != 486 || o.At.Sub(now) != 2*time.Second {
+						t.Errorf("the busy one: %+v", o)
+					}
+				case "mbr_left":
+					if o == nil || o.Outcome != bridge.Left || o.SIP != nil || o.At.Sub(now) != 3*time.Second {
+						t.Errorf("the one that left: %+v", o)
+					}
+				default:
+					if o != nil {
+						t.Errorf("the one that was cut off: %+v", o)
+					}
+				}
+			}
+			if page, _, err := bills.Page(cdr.Filter{}, 10); err != nil || len(page) != 2 {
+				t.Errorf("charged %+v, %v", page, err)
+			}
+		})
 	}
 }
