@@ -152,7 +152,7 @@ func (c *call) answeredByOwner() bool {
 	defer c.mu.Unlock()
 	return slices.ContainsFunc(c.inbox, func(in any) bool {
 		switch in.(type) {
-		case dialog.Accept, dialog.Reject, dialog.Hangup:
+		case dialog.Accept, dialog.Reject, leaving:
 			return true
 		}
 		return false

@@ -29,6 +29,8 @@ type Invite struct {
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
 	Routes       []string
+	Replaces     string        // the call of the peer's that this one takes over (RFC 3891), a header value; "" none
+	ReferredBy   string        // URI of who had him called (RFC 3892); "" none
 	SetupTimeout time.Duration // INVITE to first 18x or 2xx; 0: 60 s
 	RingTimeout  time.Duration // first 180 to final answer; 0: 60 s
 	// OnEvent is called in order, from the call's own goroutine. It must not block.
@@ -290,7 +292,7 @@ type Refer struct {
 	ReferredBy string   // URI of Referred-By (RFC 3892), unproven; "" none
 	Method     string   // INVITE or BYE: what Refer-To asks to be done
 	URIs       []string // to whom: one, or those of a list (RFC 5368), without method and headers
-	Replaces   string   // Call-ID of a Replaces in Refer-To, which need not be ours; "" none
+	Replaces   string   // of the call that is asked for (RFC 3891), a header value; "" none
 	Silent     bool     // no NOTIFY is wanted (RFC 4488)
 }
 
