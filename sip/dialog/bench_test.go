@@ -49,6 +49,9 @@ func options() Options {
 		Allow: "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, OPTIONS, INFO", Transport: "TCP", Host: "192.0.2.10", Port: 5060,
 		Offer: []byte("offer"), SessionExpires: 1800 * time.Second,
 		ID: func() string { n++; return strconv.Itoa(n) },
+		Redirect: func(uri string) (string, bool) {
+			return uri, strings.HasPrefix(strings.ToLower(uri), "sip:next") || strings.HasPrefix(uri, "tel:")
+		},
 		Authorize: func(req *sip.Request, res *sip.Response) error {
 			if res.Reason == "bad realm" {
 				return errors.New("not ours")
@@ -285,6 +288,9 @@ func describe(req *sip.Request) string {
 	}
 	if user := req.Recipient.User; user == "moved" || user == "again" {
 		s += " at " + user
+	}
+	if req.IsInvite() && toTag(req) == "" && req.Recipient.Host == "h" {
+		s += " for " + req.Recipient.String()
 	}
 	for _, name := range []string{"RAck", "Authorization", "Session-Expires", "Min-SE"} {
 		if v := value(req, name); v != "" && !(name[0] != 'R' && name[0] != 'A' && s == "INVITE 1") && name != "Min-SE" {

@@ -362,6 +362,13 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 			return false
 		}
 		c.tried421, c.o.Supported = true, slices.Concat(c.o.Supported, needed)
+	case 300, 301, 302:
+		if !c.redirect(res) {
+			return false
+		}
+		c.triedAuth, c.seq = false, c.seq+1 // what was proven was for another Request-URI
+		c.sendInvite(nil)
+		return true
 	default:
 		return false
 	}
@@ -371,6 +378,47 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 	c.seq++
 	c.sendInvite(withAuth)
 	return true
+}
+
+// maxRedirects is how many 3xx of one call are followed.
+const maxRedirects = 3
+
+// redirect takes the best Contact of a 3xx that may be followed and leads to where the call
+// has not been yet (RFC 3261 8.1.3.4). To, From and Call-ID stay, the call is the same.
+func (c *Call) redirect(res *sip.Response) bool {
+	if c.o.Redirect == nil || len(c.visited) >= maxRedirects {
+		return false
+	}
+	cs := Values(res, "Contact")
+	cs = cs[:min(len(cs), maxContacts)]
+	slices.SortStableFunc(cs, func(a, b string) int { return cmp.Compare(quality(b), quality(a)) })
+	been := append(slices.Clone(c.visited), bare(c.o.Target))
+	for _, v := range cs {
+		if target, ok := c.o.Redirect(AddrSpec(v)); ok && !slices.Contains(been, bare(target)) {
+			c.visited, c.o.Target = been, target
+			c.stop(timerQoS, timerQoSAgain)
+			return true
+		}
+	}
+	return false
+}
+
+// maxContacts is how many Contacts of a 3xx are looked at.
+const maxContacts = 8
+
+// quality is the q of a Contact, 1 if it has none.
+func quality(contact string) float64 {
+	_, params, _ := strings.Cut(contact, ">")
+	if q, err := strconv.ParseFloat(Params(params)["q"], 64); err == nil && q >= 0 && q <= 1 {
+		return q
+	}
+	return 1
+}
+
+// bare is a URI without parameters, in lower case: enough to tell a loop.
+func bare(uri string) string {
+	uri, _, _ = strings.Cut(uri, ";")
+	return strings.ToLower(uri)
 }
 
 // hangUp ends the call in the way its state needs.

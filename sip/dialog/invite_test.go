@@ -217,6 +217,46 @@ func TestInvite(t *testing.T) {
 		{"redirected: the target is told", `
 			start -> INVITE 1
 			< 302 a -> ended by remote 302 to sip:a@198.51.100.7:5070`},
+		{"redirected, and followed", `
+			start -> INVITE 1
+			< 302 a Contact=<sip:next@h> -> INVITE 2 for sip:next@h Session-Expires=1800
+			< 180 b -> ringing
+			< 200 b answer -> ACK 2 to b; final answer answer; connected`},
+		{"redirected: the best that may be followed", `
+			start -> INVITE 1
+			< 300 a Contact=<sip:next-c@h>;q=0.1,<sip:else@h>,<sip:next-b@h>;q=0.5 -> INVITE 2 for sip:next-b@h Session-Expires=1800
+			< 486 b -> ended by remote 486`},
+		{"redirected in circles", `
+			start -> INVITE 1
+			< 302 a Contact=<sip:next@h> -> INVITE 2 for sip:next@h Session-Expires=1800
+			< 302 a Contact=<tel:+15550123> -> ended by remote 302 to tel:+15550123`},
+		{"redirected to himself", `
+			start -> INVITE 1
+			< 302 a Contact=<sip:next@h> -> INVITE 2 for sip:next@h Session-Expires=1800
+			< 301 a Contact=<sip:NEXT@H;transport=tcp> -> ended by remote 301 to sip:NEXT@H;transport=tcp`},
+		{"redirected for ever", `
+			start -> INVITE 1
+			< 302 a Contact=<sip:next1@h> -> INVITE 2 for sip:next1@h Session-Expires=1800
+			< 302 a Contact=<sip:next2@h> -> INVITE 3 for sip:next2@h Session-Expires=1800
+			< 302 a Contact=<sip:next3@h> -> INVITE 4 for sip:next3@h Session-Expires=1800
+			< 302 a Contact=<sip:next4@h> -> ended by remote 302 to sip:next4@h`},
+		{"use proxy and alternative service are not followed", `
+			start -> INVITE 1
+			< 305 a Contact=<sip:next@h> -> ended by remote 305 to sip:next@h`},
+		{"redirected nowhere", `
+			start -> INVITE 1
+			< 302 - -> ended by remote 302`},
+		{"redirected when nobody wants the call any more", `
+			start -> INVITE 1
+			< 180 a -> ringing
+			hangup -> CANCEL 1
+			< 302 a Contact=<sip:next@h> -> ended by local hung_up 302 to sip:next@h`},
+		{"redirected, it asks for credentials", `
+			start -> INVITE 1
+			< 401 a -> INVITE 2 Authorization=Digest proof Session-Expires=1800
+			< 302 a Contact=<sip:next@h> -> INVITE 3 for sip:next@h Session-Expires=1800
+			< 401 a -> INVITE 4 for sip:next@h Authorization=Digest proof Session-Expires=1800
+			< 401 a -> ended by remote 401`},
 		{"580: the bridge decides", `
 			start -> INVITE 1
 			< 580 a -> ended by remote 580`},
