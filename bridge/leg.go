@@ -154,10 +154,14 @@ func (r *room) invite(now time.Time, l *leg) {
 	offer, err := l.makeOffer(now)
 	if err == nil {
 		l.attempt++
-		attempt := l.attempt
+		attempt, prefixes := l.attempt, []string(nil)
+		if m := r.member(l.Member); m != nil {
+			prefixes = m.prefixes
+		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
 			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
+			MayCall: func(_, number string) bool { return within(prefixes, number) },
 			OnEvent: func(e sip.Event) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
@@ -319,7 +323,8 @@ func (r *room) holdState(now time.Time, l *leg) {
 func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	v, retry := classify(e, l)
 	if e.Status != 0 || e.Q850 != 0 {
-		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText}
+		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText,
+			RedirectedTo: e.Target}
 	}
 	if l.visitor != nil && l.ConnectedAt == nil {
 		v, retry = inboundVerdict(e), false

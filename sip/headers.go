@@ -95,6 +95,9 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
 		ID: token, Authorize: a.authorize,
 	}
+	if o.FollowRedirect {
+		do.Redirect = func(uri string) (string, bool) { return a.redirect(inv, uri) }
+	}
 	if len(inv.Routes) > 0 {
 		do.Routes = inv.Routes
 	} else if o.Mode == ModeAS {

@@ -28,9 +28,14 @@ type Invite struct {
 	Passive    bool   // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
-	Routes       []string
-	Replaces     string        // the call of the peer's that this one takes over (RFC 3891), a header value; "" none
-	ReferredBy   string        // URI of who had him called (RFC 3892); "" none
+	Routes     []string
+	Replaces   string // the call of the peer's that this one takes over (RFC 3891), a header value; "" none
+	ReferredBy string // URI of who had him called (RFC 3892); "" none
+	// MayCall says whether the call may be redirected to a URI, which the network has named
+	// and the attachment would follow (AttachmentOptions.FollowRedirect): number is E.164 with
+	// +, or "" if the URI is none of a number. Emergency numbers are not asked about. nil: it
+	// may. It is called from the call's goroutine and must not block.
+	MayCall      func(uri, number string) bool
 	SetupTimeout time.Duration // INVITE to first 18x or 2xx; 0: 60 s
 	RingTimeout  time.Duration // first 180 to final answer; 0: 60 s
 	// OnEvent is called in order, from the call's own goroutine. It must not block.
@@ -122,7 +127,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
-		Target       string // of a 3xx: the URI it points to; it is not followed
+		Target       string // of a 3xx that was not followed: the URI it points to
 		// AltService is the type of a 380's alternative service (TS 24.229 7.6): "emergency"
 		// …; "" none.
 		AltService string

@@ -62,6 +62,9 @@ type Options struct {
 	ID   func() string  // fresh unguessable tokens for branches
 	Rand func() float64 // [0,1), for the wait after glare; nil: 0.5
 
+	// Redirect says whether a 3xx to uri is followed, and with which Request-URI; nil: none is.
+	Redirect func(uri string) (target string, ok bool)
+
 	// Authorize adds credentials for the challenge in res to the repeated INVITE, or
 	// says why it cannot. Only the INVITE is ever authorised: a challenge inside the
 	// dialog comes from whoever was called, and is no reason to prove anything to him.
@@ -236,7 +239,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
-		Target       string // of a 3xx: where it points to; it is not followed
+		Target       string // of a 3xx that was not followed: where it points to
 		AltService   string
 		Why          string
 	}
@@ -296,6 +299,7 @@ type Call struct {
 	winner     *fork
 
 	triedAuth, tried420, tried421, tried422 bool
+	visited                                 []string // Request-URIs before a 3xx, in the form of bare
 
 	hang       *hang // we want it over
 	cancelSent bool
