@@ -136,7 +136,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			Remote: remote(a.Remote, l.profile), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
 			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
 			Send: a.Send, Recv: a.Recv, Dtx: true, RtcpRsBps: rtcpShare(a.RS, a.AS, senders), RtcpRrBps: rtcpShare(a.RR, a.AS, receivers),
-			RtcpOff: a.RTCPOff(), Dscp: DSCPAudio,
+			RtcpOff: a.RTCPOff(), Dscp: DSCPAudio, ModeChangePeriod: uint32(a.ModeChangePeriod), ModeChangeNeighbor: a.ModeChangeNeighbor,
 		}
 		for _, mode := range a.ModeSet {
 			out.Audio.ModeSet = append(out.Audio.ModeSet, uint32(mode))
@@ -149,7 +149,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
 			CvoExtension: uint32(v.CVO), RtcpRsBps: rtcpShare(v.RS, v.AS, senders), RtcpRrBps: rtcpShare(v.RR, v.AS, receivers),
-			RtcpOff: v.RTCPOff(), Dscp: DSCPVideo,
+			RtcpOff: v.RTCPOff(), Dscp: DSCPVideo, FbNack: v.NACK, FbTmmbr: v.TMMBR, TrrIntMs: uint32(v.TrrInt),
 		}
 	}
 	return out

@@ -131,8 +131,13 @@ func (c *call) settled() {
 	}
 }
 
+// leaving is a Hangup of the owner's, which goes behind what he has notified before.
+type leaving struct{ dialog.Hangup }
+
 // Hangup implements Call.
-func (c *call) Hangup(why, reason string) { c.post(dialog.Hangup{Why: why, Reason: reason}) }
+func (c *call) Hangup(why, reason string) {
+	c.post(leaving{dialog.Hangup{Why: why, Reason: reason}})
+}
 
 // Reply implements Call.
 func (c *call) Reply(id uint64, sdp []byte, status int) {
@@ -210,6 +215,12 @@ func (c *call) drain() bool {
 			c.onTurn(in)
 		case which:
 			in.answer <- c.d.Match(in.tag)
+		case leaving:
+			if c.other != nil {
+				c.other.behind(func() { c.post(in.Hangup) })
+				continue
+			}
+			c.step(in.Hangup)
 		case asking:
 			if c.asks == nil {
 				c.asks = map[uint64]func(int){}

@@ -150,7 +150,7 @@ func (c *call) present() {
 func (c *call) answeredByOwner() bool {
 	return c.box.has(func(in any) bool {
 		switch in.(type) {
-		case dialog.Accept, dialog.Reject, dialog.Hangup:
+		case dialog.Accept, dialog.Reject, leaving:
 			return true
 		}
 		return false
