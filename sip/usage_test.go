@@ -92,7 +92,7 @@ func onSubscribe(ua *UA, decide func(Subscription)) *subscriber {
 	return s
 }
 
-func got[T any](t *testing.T, c chan T) T {
+func got[T any](t testing.TB, c chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
