@@ -71,6 +71,9 @@ type Row struct {
 
 	APICalls  uint64 `json:"api_calls,omitempty"`
 	APIFailed uint64 `json:"api_failed,omitempty"`
+	// OPTIONS that a SIP user agent beside it was sent, and its 200s.
+	OptionsSent  uint64 `json:"options_sent,omitempty"`
+	OptionsHeard uint64 `json:"options_answered,omitempty"`
 
 	// Overload: more was asked of the machine than it could do; CPU figures are then a
 	// lower bound.
@@ -202,6 +205,9 @@ func (w *Row) notes() []string {
 	}
 	if w.APIFailed > 0 {
 		note("%d of %d API calls failed", w.APIFailed, w.APICalls)
+	}
+	if w.OptionsHeard < w.OptionsSent {
+		note("%d of %d OPTIONS were not answered", w.OptionsSent-w.OptionsHeard, w.OptionsSent)
 	}
 	if w.DecodeErrors+w.VideoMissing > 0 {
 		note("%d pictures could not be decoded, %d packets of the mosaic are missing", w.DecodeErrors, w.VideoMissing)

@@ -84,15 +84,15 @@ func TestBusyCallsAndEnds(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for made := uint64(0); made < 105; made, _ = b.Calls() { // somebody has joined and left by then
+	for n := b.Count(); n.Calls < 105 || n.OptionsHeard < 1000; n = b.Count() { // somebody has joined and left by then
 		if time.Now().After(deadline) {
-			t.Fatalf("%d calls in ten seconds", made)
+			t.Fatalf("%+v in ten seconds", n)
 		}
 		<-tick.C
 	}
 	b.Close()
-	if _, failed := b.Calls(); failed != 0 {
-		t.Errorf("%d calls failed", failed)
+	if n := b.Count(); n.Failed != 0 || n.OptionsHeard > n.OptionsSent {
+		t.Errorf("%+v", n)
 	}
 	s, err := e.Snapshot(t.Context())
 	if err != nil || len(s.Conferences) != 0 || len(s.Legs) != 0 {
