@@ -206,6 +206,10 @@ func (s *Suite) idle(ctx context.Context) (row Row, err error) {
 
 func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 	row = Row{Legs: c.legs, Codec: c.codec.Name, Talkers: c.talkers}
+	price, err := pricesOf(c.codec)
+	if err != nil {
+		return row, err
+	}
 	p, err := s.Start(ctx, c.busy)
 	if err != nil {
 		return row, err
@@ -244,9 +248,9 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 	if p.PID() != o.PID {
 		return row, fmt.Errorf("load: the media process %d ended while it was measured", o.PID)
 	}
-	row.audio(r)
+	row.audio(r, price)
 	if c.busy {
-		row.CPUPerLeg, row.RSSPerLegKiB = nil, nil // it served the mosaic as well
+		row.CPUPerLeg, row.FloorPerLeg, row.RSSPerLegKiB = nil, nil, nil // it served the mosaic as well
 	}
 	return row, nil
 }
