@@ -276,12 +276,14 @@ func TestOpusGarbageInAConference(t *testing.T) {
 	x.off, x.noDTX = false, true
 	x.codecs()
 	clip := voice(t, 1)
-	x.says(clip)
-	from := len(o.heard)
-	a.run(4 * time.Second)
-	ref := floats(clip[:3*16000])
-	if got, _ := align(o.heard[from:], ref); intelligibility(got, ref) < 0.85 {
-		t.Errorf("after garbage speech is understood %.2f", intelligibility(got, ref))
+	for _, want := range []float64{0.75, 0.88} { // it takes a moment until it is believed again
+		x.says(clip)
+		from := len(o.heard)
+		a.run(4 * time.Second)
+		ref := floats(clip[:3*16000])
+		if got, _ := align(o.heard[from:], ref); intelligibility(got, ref) < want {
+			t.Errorf("after garbage speech is understood %.2f, want %.2f", intelligibility(got, ref), want)
+		}
 	}
 }
 
