@@ -51,6 +51,9 @@ type leg struct {
 	passive   bool      // no preconditions: the network refused them
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
+	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
+	replaces  string    // the phone's call that this one takes over (RFC 3891); "" none
+	referrer  string    // URI of the participant who had him called; "" nobody
 	errands   []*errand // who asked for this call and wants to know
 	takesOver *leg      // ends when this one is up; nil: none
 	door      *door     // connected, and not let in yet; nil: he is a member
@@ -151,10 +154,14 @@ func (r *room) invite(now time.Time, l *leg) {
 	offer, err := l.makeOffer(now)
 	if err == nil {
 		l.attempt++
-		attempt := l.attempt
+		attempt, prefixes := l.attempt, []string(nil)
+		if m := r.member(l.Member); m != nil {
+			prefixes = m.prefixes
+		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
+			MayCall: func(_, number string) bool { return within(prefixes, number) },
 			OnEvent: func(e sip.Event) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
@@ -316,7 +323,8 @@ func (r *room) holdState(now time.Time, l *leg) {
 func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	v, retry := classify(e, l)
 	if e.Status != 0 || e.Q850 != 0 {
-		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText}
+		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText,
+			RedirectedTo: e.Target}
 	}
 	if l.visitor != nil && l.ConnectedAt == nil {
 		v, retry = inboundVerdict(e), false

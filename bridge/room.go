@@ -90,6 +90,8 @@ type member struct {
 	recall string
 	uri    string // he was referred to by it; "" not
 	anon   int    // number of his anonymous URI; 0: none yet
+	// prefixes limit the numbers of who had him called last: a redirection keeps to them.
+	prefixes []string
 }
 
 // seqBlock sequence numbers are reserved on disk at once, so that they never go back

@@ -139,7 +139,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			Send: a.Send, Recv: a.Recv, Dtx: a.Codec != "opus" || a.Opus.DTX, ComfortNoise: a.CN,
 			Fec: a.Opus.FEC, MaxBitrateBps: uint32(a.Opus.MaxBitrate), MaxPlaybackHz: uint32(a.Opus.MaxPlayback),
 			RtcpRsBps: rtcpShare(a.RS, a.AS, senders), RtcpRrBps: rtcpShare(a.RR, a.AS, receivers),
-			RtcpOff: a.RTCPOff(), Dscp: DSCPAudio,
+			RtcpOff: a.RTCPOff(), Dscp: DSCPAudio, ModeChangePeriod: uint32(a.ModeChangePeriod), ModeChangeNeighbor: a.ModeChangeNeighbor,
 		}
 		for _, mode := range a.ModeSet {
 			out.Audio.ModeSet = append(out.Audio.ModeSet, uint32(mode))
@@ -152,7 +152,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
 			CvoExtension: uint32(v.CVO), RtcpRsBps: rtcpShare(v.RS, v.AS, senders), RtcpRrBps: rtcpShare(v.RR, v.AS, receivers),
-			RtcpOff: v.RTCPOff(), Dscp: DSCPVideo,
+			RtcpOff: v.RTCPOff(), Dscp: DSCPVideo, FbNack: v.NACK, FbTmmbr: v.TMMBR, TrrIntMs: uint32(v.TrrInt),
 		}
 	}
 	return out

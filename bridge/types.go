@@ -70,6 +70,8 @@ type SIPResult struct {
 	// Warning is the Warning header as it came, Text that of a Reason header: for admins.
 	Warning string `json:"warning,omitempty"`
 	Text    string `json:"text,omitempty"`
+	// RedirectedTo is the URI of a 3xx that was not followed.
+	RedirectedTo string `json:"redirected_to,omitempty"`
 }
 
 // LastOutcome is the outcome of the newest ended leg.

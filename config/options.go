@@ -35,7 +35,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		OfferG711: a.OfferG711, OfferOpus: a.OfferOpus, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
 		SessionExpires: a.SessionExp, MinSE: a.MinSE,
 		PeerRate: a.PeerRate, InviteRate: a.InviteRate,
-		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, DSCP: a.DSCP,
+		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, FollowRedirect: a.Redirect, DSCP: a.DSCP,
 	}
 	// 0 is "none" in the file and "as usual" in the options.
 	if o.MaxCalls == 0 {

@@ -59,7 +59,7 @@ type stream struct {
 	send, recv bool
 	rtcpOff    bool
 	silence    *silence // what it is sent while nobody is heard
-	rtcpBps    uint32   // our share
+	rs, rr     uint32   // b=RS and b=RR; both 0 without rtcpOff: not said
 }
 
 // coderKind is a codec as encoders see it: legs of one kind may share one.
@@ -149,7 +149,7 @@ func newPlan(m *mediapb.Leg, pair *port.Pair, have coderKind) (*plan, error) {
 func newStream(a *mediapb.AudioStream, pair *port.Pair) (*stream, error) {
 	s := &stream{
 		kind: coderKind{codec: a.Codec}, clock: 8000, octetAlign: a.OctetAlign,
-		send: a.Send, recv: a.Recv, rtcpOff: a.RtcpOff, rtcpBps: max(a.RtcpRsBps, a.RtcpRrBps),
+		send: a.Send, recv: a.Recv, rtcpOff: a.RtcpOff, rs: a.RtcpRsBps, rr: a.RtcpRrBps,
 	}
 	top := 0 // highest mode
 	switch a.Codec {

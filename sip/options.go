@@ -56,6 +56,7 @@ type AttachmentOptions struct {
 	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none
 	Failover        time.Duration // a peer that says nothing for so long is left; 0: 4 s on UDP, 6 s on streams
 	FailoverOn      []int         // final answers that send a call to the next peer; 503
+	FollowRedirect  bool          // a 3xx to who belongs to the same network is followed, see redirect
 	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
 	Preconditions string // off | passive (default) | active: in our offers | required: of the callee too (RFC 3312)

@@ -143,6 +143,11 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	if o.Mode == sip.ModeTrunk {
 		p.row("Failover of an INVITE", "no answer in %s, connection error, or %s; never after a 18x", wait, codes(o.FailoverOn))
 	}
+	if o.FollowRedirect {
+		p.row("300, 301, 302", "followed within your network, at most three times; 305 and 380 are final")
+	} else {
+		p.row("3xx", "final: the organiser is told where it points")
+	}
 	p.row("Your overload", "503 with Retry-After is obeyed, `oc` in Via (RFC 7339, loss) too")
 
 	p.section("Media")

@@ -76,6 +76,7 @@ type Video struct {
 	AVPF              bool   // RTCP feedback may be used at all
 	NACK, PLI         bool
 	FIR, TMMBR        bool
+	TrrInt            int // ms, the least time between regular RTCP reports; 0: not said
 	CVO               int // extmap id, 0: not negotiated
 	AS                int // kbit/s, -1: absent
 	RS, RR            int // bit/s, -1: absent
