@@ -463,6 +463,15 @@ func (c *call) start() {
 		fmt.Sscan(arg, &code)
 		final(200*time.Millisecond, code, "Refused", 0)
 		return
+	case "redirected": // to arg, unless whoever had him called may not call that
+		c.at(200*time.Millisecond, func() {
+			e := sip.Ended{By: sip.ByRemote, Status: 302, Phrase: "Moved Temporarily"}
+			if !c.inv.MayCall("tel:"+arg, arg) {
+				e.Target = "tel:" + arg
+			}
+			c.end(e)
+		})
+		return
 	case "busy":
 		final(500*time.Millisecond, 486, "Busy Here", 17)
 		return

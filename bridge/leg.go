@@ -51,6 +51,9 @@ type leg struct {
 	passive   bool      // no preconditions: the network refused them
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
+	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
+	replaces  string    // the phone's call that this one takes over (RFC 3891); "" none
+	referrer  string    // URI of the participant who had him called; "" nobody
 	errands   []*errand // who asked for this call and wants to know
 	takesOver *leg      // ends when this one is up; nil: none
 	door      *door     // connected, and not let in yet; nil: he is a member
@@ -88,13 +91,23 @@ func (l *leg) ringsOrDials() bool {
 	return l.State == Dialing || l.State == Ringing || l.State == EarlyMedia
 }
 
+// manner is how a member is called.
+type manner struct {
+	video   bool
+	rings   time.Duration
+	confirm bool // who answers must press 1
+}
+
 // startLeg begins a call with m: state dialing at once, ports next, INVITE then.
-func (r *room) startLeg(now time.Time, m *member, video bool, rings time.Duration, at sip.AttachmentState, p sip.MediaProfile) {
-	l := &leg{number: m.Number, profile: p, wantsPic: video, rings: rings, Leg: Leg{
+func (r *room) startLeg(now time.Time, m *member, how manner, at sip.AttachmentState, p sip.MediaProfile) {
+	l := &leg{number: m.Number, profile: p, wantsPic: how.video, rings: how.rings, Leg: Leg{
 		ID: newID("leg"), Member: m.ID, Conference: r.id, Direction: "outbound",
 		Attachment: at.Name, StartedAt: now.UTC(),
 	}}
-	m.leg, m.recall = l, ""
+	if how.confirm {
+		l.door = &door{confirm: true}
+	}
+	m.leg, m.recall, m.confirm = l, "", how.confirm
 	r.legs[l.ID] = l
 	r.setState(now, l, Dialing)
 	r.openLeg(l)
@@ -151,10 +164,14 @@ func (r *room) invite(now time.Time, l *leg) {
 	offer, err := l.makeOffer(now)
 	if err == nil {
 		l.attempt++
-		attempt := l.attempt
+		attempt, prefixes := l.attempt, []string(nil)
+		if m := r.member(l.Member); m != nil {
+			prefixes = m.prefixes
+		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
+			MayCall: func(_, number string) bool { return within(prefixes, number) },
 			OnEvent: func(e sip.Event) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
@@ -283,6 +300,10 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.held {
 		state = Held
 	}
+	if l.door != nil && l.door.confirm {
+		state, l.AwaitingConfirm = Ringing, true
+		l.note(now, "state", "answered, and is to press 1")
+	}
 	r.setState(now, l, state)
 	r.pushLeg(l)
 	r.tookOver(now, l)
@@ -316,7 +337,8 @@ func (r *room) holdState(now time.Time, l *leg) {
 func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	v, retry := classify(e, l)
 	if e.Status != 0 || e.Q850 != 0 {
-		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText}
+		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText,
+			RedirectedTo: e.Target}
 	}
 	if l.visitor != nil && l.ConnectedAt == nil {
 		v, retry = inboundVerdict(e), false
@@ -385,7 +407,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	}
 	l.dead = true
 	at := now.UTC()
-	l.Outcome, l.EndedAt, l.Text = v.outcome, &at, &v.text
+	l.Outcome, l.EndedAt, l.Text, l.AwaitingConfirm = v.outcome, &at, &v.text, false
 	l.State, l.Since, l.Queue = Ended, at, nil
 	l.note(now, "state", "ended: "+string(v.outcome))
 	delete(r.legs, l.ID)
@@ -458,6 +480,7 @@ func (b *Bridge) complete(record LegRecord, last *mediapb.LegStats) {
 
 // setState moves a leg, and its member with it.
 func (r *room) setState(now time.Time, l *leg, s LegState) {
+	news := l.State != s
 	l.State, l.Since = s, now.UTC()
 	if l.agreed == nil {
 		l.describeVideo()
@@ -470,7 +493,9 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 			m.State = MemberRings
 		}
 	}
-	r.report(l)
+	if news {
+		r.report(l)
+	}
 	r.emitLeg(now, l, "leg.updated")
 	r.b.store.QueueLeg(LegRecord{Leg: l.public(true), Number: l.number})
 }
@@ -560,14 +585,14 @@ func (r *room) recall(now time.Time, m *member) {
 	if m == nil || m.recall == "" || m.leg != nil || r.mediaDown || r.closing {
 		return
 	}
-	video := m.recall == "video"
+	how := manner{m.recall == "video", r.b.opt.RingTimeout, m.confirm}
 	m.recall = ""
 	at, p, bad := r.b.attachment()
 	if bad != nil {
 		r.log.Warn("a member cannot be called back", "member_id", m.ID, "err", bad)
 		return
 	}
-	r.startLeg(now, m, video, r.b.opt.RingTimeout, at, p)
+	r.startLeg(now, m, how, at, p)
 }
 
 func sortedLegs(legs map[string]*leg) []*leg {

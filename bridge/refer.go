@@ -14,6 +14,7 @@ import (
 // step; of several, how they ended together.
 type errand struct {
 	ref  sip.Referral // nil: nobody hears of it
+	what sip.Refer    // how they are to be called
 	left int          // calls that are not decided
 	many bool
 	ok   bool // one was answered
@@ -115,7 +116,7 @@ func (r *room) speaker(callID string, by sip.Identity) *member {
 	for _, m := range r.members {
 		l := m.leg
 		switch {
-		case l == nil || l.ConnectedAt == nil || l.door != nil:
+		case l == nil || l.ConnectedAt == nil && !l.answered || l.door != nil:
 		case callID != "" && l.CallID == callID:
 			return m
 		case callID == "" && by.Trusted && by.Number != "" && (by.Number == m.Number || by.Number == l.number):
@@ -177,10 +178,7 @@ func (b *Bridge) referInvite(r *room, in sip.Refer, ref sip.Referral) {
 		return
 	}
 	ref.Accept()
-	if in.Replaces != "" {
-		b.log.Info("REFER with Replaces: the call is made without it", "conference_id", r.id)
-	}
-	e := &errand{ref: ref, left: len(ids), many: len(ids) > 1}
+	e := &errand{ref: ref, what: in, left: len(ids), many: len(ids) > 1}
 	if !r.post(func(now time.Time) { r.callFor(now, ids, e) }) {
 		ref.Progress(503, "Service Unavailable")
 	}
@@ -243,7 +241,7 @@ func (r *room) byNumber(number string) *member {
 // callFor calls members and has the errand hear of it.
 func (r *room) callFor(now time.Time, ids []string, e *errand) {
 	at, profile, down := r.b.attachment()
-	video := r.conf.Type == VideoConference && !r.b.opt.NoVideo
+	how := manner{r.conf.Type == VideoConference && !r.b.opt.NoVideo, r.b.opt.RingTimeout, r.conf.AnswerConfirm}
 	for _, id := range ids {
 		m := r.member(id)
 		switch {
@@ -262,7 +260,11 @@ func (r *room) callFor(now time.Time, ids []string, e *errand) {
 				e.progress(status, "Not placed")
 				continue
 			}
-			r.startLeg(now, m, video, r.b.opt.RingTimeout, at, profile)
+			r.startLeg(now, m, how, at, profile)
+			m.leg.replaces = e.what.Replaces
+			if !e.what.By.Private {
+				m.leg.referrer = e.what.ReferredBy
+			}
 			m.leg.note(now, "state", "asked for by a participant")
 			m.leg.errands = append(m.leg.errands, e)
 		}
@@ -305,7 +307,7 @@ func finalOf(l *leg) (int, string) {
 		return 486, "Busy Here"
 	case Declined:
 		return 603, "Decline"
-	case NoAnswer, Unreachable:
+	case NoAnswer, Unreachable, Left, HungUp, Dropped: // the last three: he never pressed 1
 		return 480, "Temporarily Unavailable"
 	case NotFound:
 		return 404, "Not Found"

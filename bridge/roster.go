@@ -247,8 +247,10 @@ func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallReq
 		return nil, errClosing()
 	}
 	at, profile, down := b.attachment()
-	video = video && !b.opt.NoVideo
-	rings := cmp.Or(req.RingTimeout, b.opt.RingTimeout)
+	how := manner{video && !b.opt.NoVideo, cmp.Or(req.RingTimeout, b.opt.RingTimeout), v.Conference.AnswerConfirm}
+	if req.AnswerConfirm != nil {
+		how.confirm = *req.AnswerConfirm
+	}
 	err = r.do(func(now time.Time) {
 		ids := req.Members
 		if req.Targets != "" {
@@ -261,7 +263,8 @@ func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallReq
 			if bad := r.mayCall(a, m, down); bad != nil {
 				res.Err = bad
 			} else {
-				r.startLeg(now, m, video, rings, at, profile)
+				m.prefixes = a.DialPrefixes
+				r.startLeg(now, m, how, at, profile)
 				l := m.leg.public(false)
 				res.Leg = &l
 			}
@@ -313,6 +316,11 @@ func (r *room) targets(word string) []string {
 	return ids
 }
 
+// within says whether a number begins with one of the prefixes; without any, all do.
+func within(prefixes []string, number string) bool {
+	return len(prefixes) == 0 || slices.ContainsFunc(prefixes, func(p string) bool { return p != "" && strings.HasPrefix(number, p) })
+}
+
 // mayCall: everything that forbids a call before an INVITE.
 func (r *room) mayCall(a Actor, m *member, down *Error) *Error {
 	switch {
@@ -326,7 +334,7 @@ func (r *room) mayCall(a Actor, m *member, down *Error) *Error {
 	if _, bad := r.b.parseNumber(m.Number, ""); bad != nil {
 		return bad
 	}
-	if len(a.DialPrefixes) > 0 && !slices.ContainsFunc(a.DialPrefixes, func(p string) bool { return p != "" && strings.HasPrefix(m.Number, p) }) {
+	if !within(a.DialPrefixes, m.Number) {
 		return &Error{Kind: Forbidden, Code: "dial_not_allowed", Detail: "this key may not call the number"}
 	}
 	return down

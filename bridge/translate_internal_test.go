@@ -33,3 +33,22 @@ func TestLatchReachesTheEngine(t *testing.T) {
 		}
 	}
 }
+
+// What was negotiated of RTCP feedback and of changes of the codec's mode reaches the engine,
+// and nothing else does.
+func TestFeedbackReachesTheEngine(t *testing.T) {
+	r := sdp.Remote{Addr: netip.MustParseAddr("192.0.2.1"), Port: 4000, RTCPPort: 4001}
+	l := &leg{agreed: &sdp.Result{Audio: &sdp.Audio{Remote: r, Codec: "AMR", ModeChangePeriod: 2, ModeChangeNeighbor: true},
+		Video: &sdp.Video{Remote: r, NACK: true, TMMBR: true, TrrInt: 5000}}}
+	m := mediaLeg(l)
+	if a := m.Audio; a.ModeChangePeriod != 2 || !a.ModeChangeNeighbor {
+		t.Errorf("audio %v", a)
+	}
+	if v := m.Video; !v.FbNack || !v.FbTmmbr || v.FbPli || v.FbFir || v.TrrIntMs != 5000 {
+		t.Errorf("video %v", v)
+	}
+	l.agreed.Video = &sdp.Video{Remote: r, PLI: true}
+	if v := mediaLeg(l).Video; v.FbNack || v.FbTmmbr || !v.FbPli {
+		t.Errorf("video with PLI only %v", v)
+	}
+}

@@ -99,12 +99,14 @@ type Attachment struct {
 	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
 	Failover      time.Duration `yaml:"failover_timer"` // 0: 4 s on UDP, 6 s on streams
 	FailoverOn    []int         `yaml:"failover_on"`
-	DSCP          int           `yaml:"dscp"`          // of SIP; 0: the system's
-	NumberForm    string        `yaml:"number_form"`   // tel | sip
-	Preconditions string        `yaml:"preconditions"` // off | passive | active | required
-	Latch         string        `yaml:"latch"`         // off | strict
-	VideoAVPF     string        `yaml:"video_avpf"`    // capneg | plain_avpf | avp
+	Redirect      bool          `yaml:"follow_redirect"` // 300, 301, 302 within the same network
+	DSCP          int           `yaml:"dscp"`            // of SIP; 0: the system's
+	NumberForm    string        `yaml:"number_form"`     // tel | sip
+	Preconditions string        `yaml:"preconditions"`   // off | passive | active | required
+	Latch         string        `yaml:"latch"`           // off | strict
+	VideoAVPF     string        `yaml:"video_avpf"`      // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
+	OfferOpus     bool          `yaml:"offer_opus"`
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
 	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken

@@ -29,17 +29,14 @@ func (s *rtcpState) init(now int64) {
 	s.next = now + int64(time.Second)
 }
 
-// interval is the time to the next report: what the peer's b=RS/RR pays for, not more
-// often than 1.5 s, and at most 5 s so that the far end knows we live (IMS.md §5.4);
-// spread, so that many legs do not report in step.
+// interval is the time to the next report.
 func (l *leg) interval() int64 {
-	wait := 2500 * time.Millisecond
-	if bps := l.st.rtcpBps; bps > 0 {
-		const bits = (28 + 76) * 8 // UDP/IP and a usual report
-		wait = time.Duration(float64(bits) / float64(bps) * float64(time.Second))
+	const octets = 28 + 76 // UDP/IP and a usual report
+	bps := l.st.rs + l.st.rr
+	if bps > 0 {
+		bps = max(1, rtp.Share(l.st.rs, l.st.rr, l.present && l.st.send, l.st.recv))
 	}
-	wait = min(max(wait, 1500*time.Millisecond), 4*time.Second)
-	return int64(float64(wait) * (0.8 + 0.4*rand.Float64()))
+	return int64(rtp.Interval(bps, octets, 0, rand.Float64()))
 }
 
 // control sends the report that is due.
@@ -153,7 +150,7 @@ func (l *leg) stats(now int64) legStats {
 		dropped: l.dropped, stranger: l.stranger, concealed: l.concealed,
 		txPackets: l.txCount, txBytes: l.txBytes, refused: l.refused, lastRx: uint64(l.lastRx.Load()),
 		jitter: l.rx.Jitter(), rtt: l.rtcp.rtt, loss: float32(l.rx.Loss()), txLoss: l.rtcp.txLoss,
-		level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: l.kind.wide(),
+		level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: !l.kind.narrow(),
 	}
 	if l.jb != nil {
 		s.late, s.playout = l.jb.Late, l.jb.Depth()

@@ -82,7 +82,7 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
-	a.screen.record = ua.traces.received
+	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
 	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
 	a.invites = newLimiter(o.InviteRate)
 	a.screen.registers = o.Mode == ModeAS
@@ -398,8 +398,9 @@ func hopOf(req *sip.Request) string {
 	return hopTo(strings.ToLower(req.Transport()), req.Destination())
 }
 
-// nextHop is where a request goes: its first Route, else its Request-URI, if that is
-// one of the peers; anything else goes to fallback, a peer that knows the way.
+// nextHop is where a request goes: its first Route, or its Request-URI if there is none or
+// that is a strict router's (RFC 3261 8.1.2, 12.2.1.1), if that is one of the peers; anything
+// else goes to fallback, a peer that knows the way.
 func (a *attachment) nextHop(req *sip.Request, fallback string) string {
 	uri := req.Recipient
 	if hs := req.GetHeaders("Route"); len(hs) > 0 {
@@ -408,8 +409,10 @@ func (a *attachment) nextHop(req *sip.Request, fallback string) string {
 		if len(first) == 0 {
 			return fallback
 		}
-		if _, err := sip.ParseAddressValue(first[0], &uri, &ps); err != nil {
-			return fallback
+		if loose(first[0]) {
+			if _, err := sip.ParseAddressValue(first[0], &uri, &ps); err != nil {
+				return fallback
+			}
 		}
 	}
 	host := strings.Trim(uri.Host, "[]")

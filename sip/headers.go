@@ -95,6 +95,9 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
 		ID: token, Authorize: a.authorize,
 	}
+	if o.FollowRedirect {
+		do.Redirect = func(uri string) (string, bool) { return a.redirect(inv, uri) }
+	}
 	if len(inv.Routes) > 0 {
 		do.Routes = inv.Routes
 	} else if o.Mode == ModeAS {
@@ -131,6 +134,12 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		h("P-Access-Network-Info", o.PANI)
 	}
 	h("P-Early-Media", "supported")
+	if inv.Replaces != "" { // not required: a phone that cannot take over rings, and its owner ends the other call
+		h("Replaces", inv.Replaces)
+	}
+	if inv.ReferredBy != "" && !o.HideCaller && !o.Untrusted {
+		h("Referred-By", "<"+inv.ReferredBy+">")
+	}
 	return do
 }
 

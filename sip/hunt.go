@@ -20,6 +20,7 @@ import (
 // long as timer B says. A hunt belongs to its call's goroutine.
 type hunt struct {
 	req    *sipgo.Request  // the dialog's own; its Via names the try under way
+	uri    string          // Request-URI of req
 	tried  []*target       // where it has been
 	now    *try            // nil before the first
 	due    *time.Timer     // to when the next peer's rate allows
@@ -66,11 +67,21 @@ func (c *call) hunts(req *sipgo.Request) bool {
 // with credentials, or with an extension less, it goes to the peer that asked for that.
 func (c *call) sendHunting(req *sipgo.Request) {
 	first := c.target
-	if c.hunt == nil {
+	switch {
+	case c.hunt == nil:
 		c.hunt = &hunt{tries: map[string]*try{}}
-	} else if t := c.hunt.now; t != nil {
-		first = t.peer
+	case c.hunt.uri != req.Recipient.String(): // redirected: all peers may be asked again
+		c.hunt.tried = nil
+		if t := c.a.targetOf(req.Recipient); t != nil {
+			c.a.moveTo(c, t)
+			first = t
+		} else if t := c.hunt.now; t != nil {
+			first = t.peer
+		}
+	case c.hunt.now != nil:
+		first = c.hunt.now.peer
 	}
+	c.hunt.uri = req.Recipient.String()
 	c.hunt.req, c.hunt.now = req, nil
 	if first != nil && c.try(first) || c.next() {
 		return

@@ -32,11 +32,22 @@ type inviteTx struct {
 	*sipgo.ServerTx
 	req       *sipgo.Request
 	cancelled atomic.Bool
+	final     atomic.Bool // a final response was given
+}
+
+// lastWord answers what nobody will answer any more.
+func (tx *inviteTx) lastWord() {
+	if !tx.final.Load() {
+		_ = tx.Respond(sipgo.NewResponseFromRequest(tx.req, 500, dialog.Phrase(500), nil)) // it failed already
+	}
 }
 
 func (tx *inviteTx) Respond(res *sipgo.Response) error {
 	if tx.cancelled.Load() {
 		return sipgo.ErrTransactionCanceled
+	}
+	if res.StatusCode >= 200 {
+		tx.final.Store(true)
 	}
 	err := tx.ServerTx.Respond(res)
 	if tx.cancelled.Load() {
@@ -116,7 +127,7 @@ func inviteKey(req *sipgo.Request) string {
 func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take func(Incoming, IncomingCall) func(Event)) *call {
 	offer := dialog.SDP(req)
 	c := &call{a: a, icid: icidOf(req), tried: true, hop: hopTo(strings.ToLower(req.Transport()), req.Source()),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+		box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.options = a.dialogOptions(Invite{Video: bytes.Contains(offer, []byte("m=video"))}, c.icid)
 	c.options.Rand = rand.Float64
 	c.id, c.tag = string(*req.CallID()), c.options.FromTag
@@ -148,11 +159,9 @@ func (c *call) present() {
 
 // answeredByOwner says whether a final answer waits in the mailbox.
 func (c *call) answeredByOwner() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.inbox, func(in any) bool {
+	return c.box.has(func(in any) bool {
 		switch in.(type) {
-		case dialog.Accept, dialog.Reject, dialog.Hangup:
+		case dialog.Accept, dialog.Reject, leaving:
 			return true
 		}
 		return false

@@ -56,12 +56,14 @@ type AttachmentOptions struct {
 	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none
 	Failover        time.Duration // a peer that says nothing for so long is left; 0: 4 s on UDP, 6 s on streams
 	FailoverOn      []int         // final answers that send a call to the next peer; 503
+	FollowRedirect  bool          // a 3xx to who belongs to the same network is followed, see redirect
 	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
 	Preconditions string // off | passive (default) | active: in our offers | required: of the callee too (RFC 3312)
 	Latch         string // off (default) | strict; carried for the bridge
 	VideoAVPF     string // capneg | plain_avpf | avp; carried for the bridge
 	OfferG711     bool   // carried for the bridge
+	OfferOpus     bool   // carried for the bridge
 	NumberForm    string // tel (default on ue) | sip (default on trunk)
 	PANI          string // P-Access-Network-Info; "" leaves it out on a trunk, ue: IEEE-802.3
 	IsFocus       bool   // tell phones that they are in a conference (Contact ;isfocus)

@@ -28,7 +28,14 @@ type Invite struct {
 	Passive    bool   // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
-	Routes       []string
+	Routes     []string
+	Replaces   string // the call of the peer's that this one takes over (RFC 3891), a header value; "" none
+	ReferredBy string // URI of who had him called (RFC 3892); "" none
+	// MayCall says whether the call may be redirected to a URI, which the network has named
+	// and the attachment would follow (AttachmentOptions.FollowRedirect): number is E.164 with
+	// +, or "" if the URI is none of a number. Emergency numbers are not asked about. nil: it
+	// may. It is called from the call's goroutine and must not block.
+	MayCall      func(uri, number string) bool
 	SetupTimeout time.Duration // INVITE to first 18x or 2xx; 0: 60 s
 	RingTimeout  time.Duration // first 180 to final answer; 0: 60 s
 	// OnEvent is called in order, from the call's own goroutine. It must not block.
@@ -120,7 +127,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
-		Target       string // of a 3xx: the URI it points to; it is not followed
+		Target       string // of a 3xx that was not followed: the URI it points to
 		// AltService is the type of a 380's alternative service (TS 24.229 7.6): "emergency"
 		// …; "" none.
 		AltService string
@@ -217,7 +224,8 @@ type RegistrationState struct {
 // carries it: it is configured with the attachment and used by the bridge.
 type MediaProfile struct {
 	LocalIP   string // concrete local address for RTP, the same family as signalling
-	OfferG711 bool   // PCMU and PCMA last in the offer
+	OfferG711 bool   // G.722, PCMA and PCMU last in the offer
+	OfferOpus bool   // Opus after AMR-WB
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
 	AnyPort   bool   // media may come from any port of the signalled address: latch strict
 }
@@ -290,7 +298,7 @@ type Refer struct {
 	ReferredBy string   // URI of Referred-By (RFC 3892), unproven; "" none
 	Method     string   // INVITE or BYE: what Refer-To asks to be done
 	URIs       []string // to whom: one, or those of a list (RFC 5368), without method and headers
-	Replaces   string   // Call-ID of a Replaces in Refer-To, which need not be ours; "" none
+	Replaces   string   // of the call that is asked for (RFC 3891), a header value; "" none
 	Silent     bool     // no NOTIFY is wanted (RFC 4488)
 }
 

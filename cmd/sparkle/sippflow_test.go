@@ -176,7 +176,7 @@ type dialled struct {
 }
 
 // sightings is what the event stream says of a conference's legs and members, repetitions
-// left out, and whoever was referred to.
+// left out, and not of whoever was referred to.
 type sightings struct {
 	mu      sync.Mutex
 	legs    []string
@@ -197,16 +197,18 @@ func (x *dialled) watch() {
 }
 
 func (s *sightings) read(stream *client.Stream) {
-	var referred string // a member
+	referred := map[string]bool{} // members
 	for {
 		e, err := stream.Next()
 		if err != nil {
 			return
 		}
-		if strings.HasPrefix(e.Type, "member.") && bytes.Contains(e.Data, []byte(referredNumber)) {
-			referred = e.Member
+		for _, n := range referredNumbers {
+			if strings.HasPrefix(e.Type, "member.") && bytes.Contains(e.Data, []byte(n)) {
+				referred[e.Member] = true
+			}
 		}
-		if referred != "" && e.Member == referred {
+		if referred[e.Member] {
 			continue
 		}
 		s.mu.Lock()
@@ -238,6 +240,9 @@ func legWords(e bridge.Event) string {
 		return "ended " + string(l.Outcome)
 	case bridge.Connected, bridge.Held:
 		return string(l.State) + " " + mediaOf(l.Media)
+	}
+	if l.AwaitingConfirm {
+		return string(l.State) + " answered"
 	}
 	return string(l.State)
 }
@@ -360,7 +365,7 @@ func (x *dialled) charged(f flow, o bridge.LastOutcome) {
 	if r.Calling == "" || r.Called == "" || r.CallID == "" || r.ICID == "" {
 		t.Errorf("the charging record does not say who called whom: %+v", r)
 	}
-	rang, connected := slices.Contains(f.legs, "ringing"), want.Audio != ""
+	rang, connected := slices.Contains(f.legs, "ringing"), want.Audio != "" || slices.Contains(f.legs, "ringing answered")
 	if r.Start.IsZero() || r.End.Before(r.Start.Time) || r.Ring.IsZero() == rang || r.Answer.IsZero() == connected {
 		t.Errorf("the charging record's times are %v, %v, %v, %v; rang %v, connected %v", r.Start, r.Ring, r.Answer, r.End, rang, connected)
 	}

@@ -55,7 +55,7 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	}
 	port := cfg.Media.PortMin
 	offer := sdp.Offer(sdp.OfferOptions{Origin: sdp.Origin{Username: "-", SessionID: 1, Version: 1}, Addr: addr, AudioPort: cmp.Or(port, 40000),
-		Video: cfg.Video.Enabled, VideoPort: cmp.Or(port, 40000) + 2, AVPF: sdp.AVPF(o.VideoAVPF), G711: o.OfferG711,
+		Video: cfg.Video.Enabled, VideoPort: cmp.Or(port, 40000) + 2, AVPF: sdp.AVPF(o.VideoAVPF), Opus: o.OfferOpus, G711: o.OfferG711,
 		QoS: o.Preconditions == "active" || o.Preconditions == "required"})
 	invite, o, err := sip.Specimen(o, userAgent, called, offer)
 	if err != nil {
@@ -142,6 +142,11 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	}
 	if o.Mode == sip.ModeTrunk {
 		p.row("Failover of an INVITE", "no answer in %s, connection error, or %s; never after a 18x", wait, codes(o.FailoverOn))
+	}
+	if o.FollowRedirect {
+		p.row("300, 301, 302", "followed within your network, at most three times; 305 and 380 are final")
+	} else {
+		p.row("3xx", "final: the organiser is told where it points")
 	}
 	p.row("Your overload", "503 with Retry-After is obeyed, `oc` in Via (RFC 7339, loss) too")
 

@@ -265,6 +265,16 @@ func (b *Buffer) Pop(now time.Duration) (v Verdict, kind uint8, bad bool, data [
 	return Conceal, 0, false, nil
 }
 
+// Next is the frame that will be due at the next Pop, nil if it is not here yet: after a
+// Conceal, what is known of the lost frame may be in it (forward error correction). It is
+// valid until the next Push.
+func (b *Buffer) Next() (kind uint8, data []byte) {
+	if s := b.due(); b.playing && s != nil && !s.silent {
+		return s.kind, s.data[:s.n]
+	}
+	return 0, nil
+}
+
 // behind says whether playout is later than the wanted depth, so that the index runs on
 // through a pause.
 func (b *Buffer) behind(now time.Duration) bool {

@@ -82,6 +82,8 @@ const (
 	AudioStream_AMR_WB            AudioStream_Codec = 2
 	AudioStream_PCMU              AudioStream_Codec = 3
 	AudioStream_PCMA              AudioStream_Codec = 4
+	AudioStream_OPUS              AudioStream_Codec = 5
+	AudioStream_G722              AudioStream_Codec = 6
 )
 
 // Enum value maps for AudioStream_Codec.
@@ -92,6 +94,8 @@ var (
 		2: "AMR_WB",
 		3: "PCMU",
 		4: "PCMA",
+		5: "OPUS",
+		6: "G722",
 	}
 	AudioStream_Codec_value = map[string]int32{
 		"CODEC_UNSPECIFIED": 0,
@@ -99,6 +103,8 @@ var (
 		"AMR_WB":            2,
 		"PCMU":              3,
 		"PCMA":              4,
+		"OPUS":              5,
+		"G722":              6,
 	}
 )
 
@@ -617,11 +623,15 @@ func (x *Leg) GetHeld() bool {
 }
 
 type Remote struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
-	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`                         // RTP
-	RtcpPort      uint32                 `protobuf:"varint,3,opt,name=rtcp_port,json=rtcpPort,proto3" json:"rtcp_port,omitempty"` // 0: RTP + 1
-	AnyPort       bool                   `protobuf:"varint,4,opt,name=any_port,json=anyPort,proto3" json:"any_port,omitempty"`    // accept any source port of this ip (IMS.md §5.5 "strict": phones behind an SBC)
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Ip       string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	Port     uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`                         // RTP
+	RtcpPort uint32                 `protobuf:"varint,3,opt,name=rtcp_port,json=rtcpPort,proto3" json:"rtcp_port,omitempty"` // 0: RTP + 1
+	AnyPort  bool                   `protobuf:"varint,4,opt,name=any_port,json=anyPort,proto3" json:"any_port,omitempty"`    // accept any source port of this ip (IMS.md §5.5 "strict": phones behind an SBC)
+	// Media may come from these prefixes too ("nat"), and is sent back there: see package latch.
+	NatPrefixes []string `protobuf:"bytes,5,rep,name=nat_prefixes,json=natPrefixes,proto3" json:"nat_prefixes,omitempty"`
+	// Rises with every description of the peer; only then may another source be taken.
+	Version       uint64 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -684,24 +694,44 @@ func (x *Remote) GetAnyPort() bool {
 	return false
 }
 
+func (x *Remote) GetNatPrefixes() []string {
+	if x != nil {
+		return x.NatPrefixes
+	}
+	return nil
+}
+
+func (x *Remote) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type AudioStream struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Remote          *Remote                `protobuf:"bytes,1,opt,name=remote,proto3" json:"remote,omitempty"`
-	Codec           AudioStream_Codec      `protobuf:"varint,2,opt,name=codec,proto3,enum=sparkle.media.v1.AudioStream_Codec" json:"codec,omitempty"`
-	PayloadType     uint32                 `protobuf:"varint,3,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`               // both ways
-	OctetAlign      bool                   `protobuf:"varint,4,opt,name=octet_align,json=octetAlign,proto3" json:"octet_align,omitempty"`                  // AMR, AMR-WB
-	ModeSet         []uint32               `protobuf:"varint,5,rep,packed,name=mode_set,json=modeSet,proto3" json:"mode_set,omitempty"`                    // empty: all
-	DtmfPayloadType uint32                 `protobuf:"varint,6,opt,name=dtmf_payload_type,json=dtmfPayloadType,proto3" json:"dtmf_payload_type,omitempty"` // 0: none
-	DtmfRateHz      uint32                 `protobuf:"varint,7,opt,name=dtmf_rate_hz,json=dtmfRateHz,proto3" json:"dtmf_rate_hz,omitempty"`
-	Send            bool                   `protobuf:"varint,8,opt,name=send,proto3" json:"send,omitempty"`                               // we may send (their direction has recv)
-	Recv            bool                   `protobuf:"varint,9,opt,name=recv,proto3" json:"recv,omitempty"`                               // they may send
-	Dtx             bool                   `protobuf:"varint,10,opt,name=dtx,proto3" json:"dtx,omitempty"`                                // we may send SID frames
-	RtcpRsBps       uint32                 `protobuf:"varint,11,opt,name=rtcp_rs_bps,json=rtcpRsBps,proto3" json:"rtcp_rs_bps,omitempty"` // b=RS of the peer
-	RtcpRrBps       uint32                 `protobuf:"varint,12,opt,name=rtcp_rr_bps,json=rtcpRrBps,proto3" json:"rtcp_rr_bps,omitempty"` // b=RR of the peer; both 0 with rtcp_off: none
-	RtcpOff         bool                   `protobuf:"varint,13,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"`
-	Dscp            uint32                 `protobuf:"varint,14,opt,name=dscp,proto3" json:"dscp,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Remote             *Remote                `protobuf:"bytes,1,opt,name=remote,proto3" json:"remote,omitempty"`
+	Codec              AudioStream_Codec      `protobuf:"varint,2,opt,name=codec,proto3,enum=sparkle.media.v1.AudioStream_Codec" json:"codec,omitempty"`
+	PayloadType        uint32                 `protobuf:"varint,3,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`               // both ways
+	OctetAlign         bool                   `protobuf:"varint,4,opt,name=octet_align,json=octetAlign,proto3" json:"octet_align,omitempty"`                  // AMR, AMR-WB
+	ModeSet            []uint32               `protobuf:"varint,5,rep,packed,name=mode_set,json=modeSet,proto3" json:"mode_set,omitempty"`                    // empty: all
+	DtmfPayloadType    uint32                 `protobuf:"varint,6,opt,name=dtmf_payload_type,json=dtmfPayloadType,proto3" json:"dtmf_payload_type,omitempty"` // 0: none
+	DtmfRateHz         uint32                 `protobuf:"varint,7,opt,name=dtmf_rate_hz,json=dtmfRateHz,proto3" json:"dtmf_rate_hz,omitempty"`
+	Send               bool                   `protobuf:"varint,8,opt,name=send,proto3" json:"send,omitempty"`                               // we may send (their direction has recv)
+	Recv               bool                   `protobuf:"varint,9,opt,name=recv,proto3" json:"recv,omitempty"`                               // they may send
+	Dtx                bool                   `protobuf:"varint,10,opt,name=dtx,proto3" json:"dtx,omitempty"`                                // AMR, AMR-WB, Opus: we may fall silent
+	RtcpRsBps          uint32                 `protobuf:"varint,11,opt,name=rtcp_rs_bps,json=rtcpRsBps,proto3" json:"rtcp_rs_bps,omitempty"` // b=RS of the peer
+	RtcpRrBps          uint32                 `protobuf:"varint,12,opt,name=rtcp_rr_bps,json=rtcpRrBps,proto3" json:"rtcp_rr_bps,omitempty"` // b=RR of the peer; both 0 with rtcp_off: none
+	RtcpOff            bool                   `protobuf:"varint,13,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"`
+	Dscp               uint32                 `protobuf:"varint,14,opt,name=dscp,proto3" json:"dscp,omitempty"`
+	ModeChangePeriod   uint32                 `protobuf:"varint,15,opt,name=mode_change_period,json=modeChangePeriod,proto3" json:"mode_change_period,omitempty"`       // AMR: 2: of frames we send, only every second may change the mode
+	ModeChangeNeighbor bool                   `protobuf:"varint,16,opt,name=mode_change_neighbor,json=modeChangeNeighbor,proto3" json:"mode_change_neighbor,omitempty"` // AMR: only to the next mode of the set
+	ComfortNoise       bool                   `protobuf:"varint,17,opt,name=comfort_noise,json=comfortNoise,proto3" json:"comfort_noise,omitempty"`                     // PCMU, PCMA: the peer takes RFC 3389 (payload type 13)
+	Fec                bool                   `protobuf:"varint,18,opt,name=fec,proto3" json:"fec,omitempty"`                                                           // Opus: the peer makes use of in-band FEC
+	MaxBitrateBps      uint32                 `protobuf:"varint,19,opt,name=max_bitrate_bps,json=maxBitrateBps,proto3" json:"max_bitrate_bps,omitempty"`                // Opus: of what we send; 0: no limit of the peer's
+	MaxPlaybackHz      uint32                 `protobuf:"varint,20,opt,name=max_playback_hz,json=maxPlaybackHz,proto3" json:"max_playback_hz,omitempty"`                // Opus: what the peer can play, as its sample rate; 0: all
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *AudioStream) Reset() {
@@ -832,6 +862,48 @@ func (x *AudioStream) GetDscp() uint32 {
 	return 0
 }
 
+func (x *AudioStream) GetModeChangePeriod() uint32 {
+	if x != nil {
+		return x.ModeChangePeriod
+	}
+	return 0
+}
+
+func (x *AudioStream) GetModeChangeNeighbor() bool {
+	if x != nil {
+		return x.ModeChangeNeighbor
+	}
+	return false
+}
+
+func (x *AudioStream) GetComfortNoise() bool {
+	if x != nil {
+		return x.ComfortNoise
+	}
+	return false
+}
+
+func (x *AudioStream) GetFec() bool {
+	if x != nil {
+		return x.Fec
+	}
+	return false
+}
+
+func (x *AudioStream) GetMaxBitrateBps() uint32 {
+	if x != nil {
+		return x.MaxBitrateBps
+	}
+	return 0
+}
+
+func (x *AudioStream) GetMaxPlaybackHz() uint32 {
+	if x != nil {
+		return x.MaxPlaybackHz
+	}
+	return 0
+}
+
 type VideoStream struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Remote            *Remote                `protobuf:"bytes,1,opt,name=remote,proto3" json:"remote,omitempty"`
@@ -851,7 +923,10 @@ type VideoStream struct {
 	RtcpRsBps         uint32                 `protobuf:"varint,15,opt,name=rtcp_rs_bps,json=rtcpRsBps,proto3" json:"rtcp_rs_bps,omitempty"`
 	RtcpRrBps         uint32                 `protobuf:"varint,16,opt,name=rtcp_rr_bps,json=rtcpRrBps,proto3" json:"rtcp_rr_bps,omitempty"`
 	Dscp              uint32                 `protobuf:"varint,17,opt,name=dscp,proto3" json:"dscp,omitempty"`
-	RtcpOff           bool                   `protobuf:"varint,18,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"` // b=RS and b=RR of the peer are 0: no RTCP
+	RtcpOff           bool                   `protobuf:"varint,18,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"`      // b=RS and b=RR of the peer are 0: no RTCP
+	FbNack            bool                   `protobuf:"varint,19,opt,name=fb_nack,json=fbNack,proto3" json:"fb_nack,omitempty"`         // generic NACK negotiated (RFC 4585 §6.2.1)
+	FbTmmbr           bool                   `protobuf:"varint,20,opt,name=fb_tmmbr,json=fbTmmbr,proto3" json:"fb_tmmbr,omitempty"`      // TMMBR and TMMBN negotiated (RFC 5104 §4.2)
+	TrrIntMs          uint32                 `protobuf:"varint,21,opt,name=trr_int_ms,json=trrIntMs,proto3" json:"trr_int_ms,omitempty"` // the peer's trr-int: the least time between regular reports
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1010,6 +1085,27 @@ func (x *VideoStream) GetRtcpOff() bool {
 		return x.RtcpOff
 	}
 	return false
+}
+
+func (x *VideoStream) GetFbNack() bool {
+	if x != nil {
+		return x.FbNack
+	}
+	return false
+}
+
+func (x *VideoStream) GetFbTmmbr() bool {
+	if x != nil {
+		return x.FbTmmbr
+	}
+	return false
+}
+
+func (x *VideoStream) GetTrrIntMs() uint32 {
+	if x != nil {
+		return x.TrrIntMs
+	}
+	return 0
 }
 
 type PlayRequest struct {
@@ -1707,7 +1803,14 @@ type StreamStats struct {
 	KeyframeRequestsTx uint64                 `protobuf:"varint,19,opt,name=keyframe_requests_tx,json=keyframeRequestsTx,proto3" json:"keyframe_requests_tx,omitempty"`
 	Width              uint32                 `protobuf:"varint,20,opt,name=width,proto3" json:"width,omitempty"` // of what we receive
 	Height             uint32                 `protobuf:"varint,21,opt,name=height,proto3" json:"height,omitempty"`
-	LastRx             int64                  `protobuf:"varint,22,opt,name=last_rx,json=lastRx,proto3" json:"last_rx,omitempty"` // RTP or valid RTCP
+	LastRx             int64                  `protobuf:"varint,22,opt,name=last_rx,json=lastRx,proto3" json:"last_rx,omitempty"`               // RTP or valid RTCP
+	NacksRx            uint64                 `protobuf:"varint,23,opt,name=nacks_rx,json=nacksRx,proto3" json:"nacks_rx,omitempty"`            // packets the peer asked for again
+	Resent             uint64                 `protobuf:"varint,24,opt,name=resent,proto3" json:"resent,omitempty"`                             // of these
+	NacksTx            uint64                 `protobuf:"varint,25,opt,name=nacks_tx,json=nacksTx,proto3" json:"nacks_tx,omitempty"`            // packets the peer was asked for again
+	Recovered          uint64                 `protobuf:"varint,26,opt,name=recovered,proto3" json:"recovered,omitempty"`                       // of these
+	TxLimitBps         uint32                 `protobuf:"varint,27,opt,name=tx_limit_bps,json=txLimitBps,proto3" json:"tx_limit_bps,omitempty"` // by the peer's TMMBR, 0: none
+	RxLimitBps         uint32                 `protobuf:"varint,28,opt,name=rx_limit_bps,json=rxLimitBps,proto3" json:"rx_limit_bps,omitempty"` // by ours, 0: none
+	Cmr                uint32                 `protobuf:"varint,29,opt,name=cmr,proto3" json:"cmr,omitempty"`                                   // AMR mode the peer is asked for, 15: any; audio only
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1892,6 +1995,55 @@ func (x *StreamStats) GetHeight() uint32 {
 func (x *StreamStats) GetLastRx() int64 {
 	if x != nil {
 		return x.LastRx
+	}
+	return 0
+}
+
+func (x *StreamStats) GetNacksRx() uint64 {
+	if x != nil {
+		return x.NacksRx
+	}
+	return 0
+}
+
+func (x *StreamStats) GetResent() uint64 {
+	if x != nil {
+		return x.Resent
+	}
+	return 0
+}
+
+func (x *StreamStats) GetNacksTx() uint64 {
+	if x != nil {
+		return x.NacksTx
+	}
+	return 0
+}
+
+func (x *StreamStats) GetRecovered() uint64 {
+	if x != nil {
+		return x.Recovered
+	}
+	return 0
+}
+
+func (x *StreamStats) GetTxLimitBps() uint32 {
+	if x != nil {
+		return x.TxLimitBps
+	}
+	return 0
+}
+
+func (x *StreamStats) GetRxLimitBps() uint32 {
+	if x != nil {
+		return x.RxLimitBps
+	}
+	return 0
+}
+
+func (x *StreamStats) GetCmr() uint32 {
+	if x != nil {
+		return x.Cmr
 	}
 	return 0
 }
@@ -2767,12 +2919,14 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\vvideo_muted\x18\a \x01(\bR\n" +
 	"videoMuted\x12\x12\n" +
 	"\x04deaf\x18\b \x01(\bR\x04deaf\x12\x12\n" +
-	"\x04held\x18\t \x01(\bR\x04held\"d\n" +
+	"\x04held\x18\t \x01(\bR\x04held\"\xa1\x01\n" +
 	"\x06Remote\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1b\n" +
 	"\trtcp_port\x18\x03 \x01(\rR\brtcpPort\x12\x19\n" +
-	"\bany_port\x18\x04 \x01(\bR\aanyPort\"\x99\x04\n" +
+	"\bany_port\x18\x04 \x01(\bR\aanyPort\x12!\n" +
+	"\fnat_prefixes\x18\x05 \x03(\tR\vnatPrefixes\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\"\x94\x06\n" +
 	"\vAudioStream\x120\n" +
 	"\x06remote\x18\x01 \x01(\v2\x18.sparkle.media.v1.RemoteR\x06remote\x129\n" +
 	"\x05codec\x18\x02 \x01(\x0e2#.sparkle.media.v1.AudioStream.CodecR\x05codec\x12!\n" +
@@ -2790,14 +2944,22 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\vrtcp_rs_bps\x18\v \x01(\rR\trtcpRsBps\x12\x1e\n" +
 	"\vrtcp_rr_bps\x18\f \x01(\rR\trtcpRrBps\x12\x19\n" +
 	"\brtcp_off\x18\r \x01(\bR\artcpOff\x12\x12\n" +
-	"\x04dscp\x18\x0e \x01(\rR\x04dscp\"G\n" +
+	"\x04dscp\x18\x0e \x01(\rR\x04dscp\x12,\n" +
+	"\x12mode_change_period\x18\x0f \x01(\rR\x10modeChangePeriod\x120\n" +
+	"\x14mode_change_neighbor\x18\x10 \x01(\bR\x12modeChangeNeighbor\x12#\n" +
+	"\rcomfort_noise\x18\x11 \x01(\bR\fcomfortNoise\x12\x10\n" +
+	"\x03fec\x18\x12 \x01(\bR\x03fec\x12&\n" +
+	"\x0fmax_bitrate_bps\x18\x13 \x01(\rR\rmaxBitrateBps\x12&\n" +
+	"\x0fmax_playback_hz\x18\x14 \x01(\rR\rmaxPlaybackHz\"[\n" +
 	"\x05Codec\x12\x15\n" +
 	"\x11CODEC_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03AMR\x10\x01\x12\n" +
 	"\n" +
 	"\x06AMR_WB\x10\x02\x12\b\n" +
 	"\x04PCMU\x10\x03\x12\b\n" +
-	"\x04PCMA\x10\x04\"\xa1\x04\n" +
+	"\x04PCMA\x10\x04\x12\b\n" +
+	"\x04OPUS\x10\x05\x12\b\n" +
+	"\x04G722\x10\x06\"\xf3\x04\n" +
 	"\vVideoStream\x120\n" +
 	"\x06remote\x18\x01 \x01(\v2\x18.sparkle.media.v1.RemoteR\x06remote\x12!\n" +
 	"\fpayload_type\x18\x02 \x01(\rR\vpayloadType\x12-\n" +
@@ -2818,7 +2980,11 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\vrtcp_rs_bps\x18\x0f \x01(\rR\trtcpRsBps\x12\x1e\n" +
 	"\vrtcp_rr_bps\x18\x10 \x01(\rR\trtcpRrBps\x12\x12\n" +
 	"\x04dscp\x18\x11 \x01(\rR\x04dscp\x12\x19\n" +
-	"\brtcp_off\x18\x12 \x01(\bR\artcpOff\"U\n" +
+	"\brtcp_off\x18\x12 \x01(\bR\artcpOff\x12\x17\n" +
+	"\afb_nack\x18\x13 \x01(\bR\x06fbNack\x12\x19\n" +
+	"\bfb_tmmbr\x18\x14 \x01(\bR\afbTmmbr\x12\x1c\n" +
+	"\n" +
+	"trr_int_ms\x18\x15 \x01(\rR\btrrIntMs\"U\n" +
 	"\vPlayRequest\x12\x10\n" +
 	"\x03leg\x18\x01 \x01(\tR\x03leg\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
@@ -2872,7 +3038,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x05video\x18\x04 \x01(\v2\x1d.sparkle.media.v1.StreamStatsR\x05video\x12\x18\n" +
 	"\atalking\x18\x05 \x01(\bR\atalking\x12\x1d\n" +
 	"\n" +
-	"level_dbov\x18\x06 \x01(\x02R\tlevelDbov\"\x9e\x05\n" +
+	"level_dbov\x18\x06 \x01(\x02R\tlevelDbov\"\xe0\x06\n" +
 	"\vStreamStats\x12\x1d\n" +
 	"\n" +
 	"rx_packets\x18\x01 \x01(\x04R\trxPackets\x12\x19\n" +
@@ -2903,7 +3069,16 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x14keyframe_requests_tx\x18\x13 \x01(\x04R\x12keyframeRequestsTx\x12\x14\n" +
 	"\x05width\x18\x14 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x15 \x01(\rR\x06height\x12\x17\n" +
-	"\alast_rx\x18\x16 \x01(\x03R\x06lastRx\"\xba\x03\n" +
+	"\alast_rx\x18\x16 \x01(\x03R\x06lastRx\x12\x19\n" +
+	"\bnacks_rx\x18\x17 \x01(\x04R\anacksRx\x12\x16\n" +
+	"\x06resent\x18\x18 \x01(\x04R\x06resent\x12\x19\n" +
+	"\bnacks_tx\x18\x19 \x01(\x04R\anacksTx\x12\x1c\n" +
+	"\trecovered\x18\x1a \x01(\x04R\trecovered\x12 \n" +
+	"\ftx_limit_bps\x18\x1b \x01(\rR\n" +
+	"txLimitBps\x12 \n" +
+	"\frx_limit_bps\x18\x1c \x01(\rR\n" +
+	"rxLimitBps\x12\x10\n" +
+	"\x03cmr\x18\x1d \x01(\rR\x03cmr\"\xba\x03\n" +
 	"\vEngineStats\x12\x14\n" +
 	"\x05ticks\x18\x01 \x01(\x04R\x05ticks\x12\x1d\n" +
 	"\n" +

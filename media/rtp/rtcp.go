@@ -22,6 +22,41 @@ func NTP(t time.Time) uint64 {
 	return uint64(t.Unix()+since1900)<<32 | uint64(t.Nanosecond())<<32/1e9
 }
 
+// Share is the part of RTCP's bandwidth, in bit/s, that one of the two ends of a call may
+// use: rs and rr are b=RS and b=RR (RFC 3556). A sender has RS and a receiver RR for
+// himself, unless senders are more of the members than RS is of the sum: then all share
+// the sum (RFC 3556 §2, RFC 3550 §6.3.1).
+func Share(rs, rr uint32, sends, peerSends bool) uint32 {
+	senders := uint32(0)
+	for _, s := range []bool{sends, peerSends} {
+		if s {
+			senders++
+		}
+	}
+	switch sum := uint64(rs) + uint64(rr); {
+	case uint64(senders)*sum > 2*uint64(rs):
+		return uint32(sum / 2)
+	case sends:
+		return rs / senders
+	default:
+		return rr / (2 - senders)
+	}
+}
+
+// Interval is the time to the next regular report: what bps bit/s pay for reports of so
+// many octets with headers, 0 if that is not known; not more often than every 1.5 s, or
+// than least (trr-int, RFC 4585 §3.4), and at least every 5 s whatever was said, so that
+// the far end knows that we live (IMS.md §5.4). spread is random in 0..1: many legs must
+// not report in step.
+func Interval(bps uint32, octets int, least time.Duration, spread float64) time.Duration {
+	wait := 2500 * time.Millisecond
+	if bps > 0 {
+		wait = time.Duration(float64(octets*8) / float64(bps) * float64(time.Second))
+	}
+	wait = min(max(wait, 1500*time.Millisecond, least), 5*time.Second)
+	return time.Duration(float64(wait) * (0.8 + 0.2*spread))
+}
+
 // Sender is what a sender report says of our own stream.
 type Sender struct {
 	SSRC      uint32

@@ -268,3 +268,50 @@ func TestEventsAreNoLossAndNoJitter(t *testing.T) {
 		t.Errorf("lost %d, jitter %v", s.Lost(), s.Jitter())
 	}
 }
+
+// RFC 3556 §2 with RFC 3550 §6.3.1, for two.
+func TestShareOfRTCP(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		rs, rr     uint32
+		sends, too bool
+		want       uint32
+	}{
+		{"audio, both talk: all share the sum", 600, 2000, true, true, 1300},
+		{"audio, we listen: senders are more than RS's part", 600, 2000, false, true, 1300},
+		{"audio on hold: receivers only", 600, 2000, false, false, 1000},
+		{"video, both send", 8000, 6000, true, true, 7000},
+		{"video, we alone send", 8000, 6000, true, false, 8000},
+		{"video, the phone alone sends", 8000, 6000, false, true, 6000},
+		{"nothing for receivers", 4000, 0, true, true, 2000},
+		{"nothing for receivers, and we are one", 4000, 0, false, true, 0},
+		{"nothing at all", 0, 0, true, true, 0},
+		{"a great deal", 1 << 31, 1 << 31, true, true, 1 << 31},
+	} {
+		if got := Share(tt.rs, tt.rr, tt.sends, tt.too); got != tt.want {
+			t.Errorf("%s: %d bit/s, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Whatever is said of bandwidth, a report goes out every 5 s, and no flood of them.
+func TestIntervalOfReports(t *testing.T) {
+	for _, tt := range []struct {
+		bps      uint32
+		octets   int
+		least    time.Duration
+		from, to time.Duration
+	}{
+		{0, 104, 0, 2 * time.Second, 2500 * time.Millisecond},
+		{1, 104, 0, 4 * time.Second, 5 * time.Second},
+		{1 << 31, 104, 0, 1200 * time.Millisecond, 1500 * time.Millisecond},
+		{416, 104, 0, 1600 * time.Millisecond, 2 * time.Second},
+		{1 << 31, 104, 5 * time.Second, 4 * time.Second, 5 * time.Second},
+		{1 << 31, 104, time.Hour, 4 * time.Second, 5 * time.Second},
+	} {
+		lo, hi := Interval(tt.bps, tt.octets, tt.least, 0), Interval(tt.bps, tt.octets, tt.least, 1)
+		if lo != tt.from || hi != tt.to {
+			t.Errorf("%d bit/s, %d octets, at least %v: %v to %v, want %v to %v", tt.bps, tt.octets, tt.least, lo, hi, tt.from, tt.to)
+		}
+	}
+}

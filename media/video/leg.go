@@ -71,6 +71,10 @@ type sender struct {
 	keys    uint64
 	askedBy uint64 // key-frame requests of the phone
 	lastFIR int    // its sequence number, -1: none yet
+	limit   sendLimit
+	cache   *cache // nil: no NACK was negotiated
+	nacked  uint64 // packets that the phone asked for again
+	resent  uint64 // of these
 }
 
 // receiver is the phone's stream to us.
@@ -103,6 +107,11 @@ type receiver struct {
 	needSets  []byte // the peer's sprop, to go before the first key frame
 	asked     uint64
 	lastAsk   time.Time
+	asks      [chased]ask // of missing packets, by sequence number
+	missing   [chased]uint16
+	nacked    uint64 // packets that were asked for again
+	recovered uint64 // of these
+	mended    uint64 // since the stream began
 }
 
 func newLeg(p *Plane, id, conf string, source uint32, sock Sockets) *leg {
@@ -127,7 +136,11 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
 		r.needSets, _ = rtp264.ParseSprop(s.pb.SpropIn) // checked by newStream
 		l.away = false
+		l.tx.limit, l.ctl.recv = sendLimit{}, receiveRate{}
 		l.setDSCP(s)
+	}
+	if s != nil && s.pb.FbNack && l.tx.cache == nil {
+		l.tx.cache = &cache{}
 	}
 	if s != nil && live && !l.live {
 		l.rx.last, l.rx.lastAny, l.rx.since = now, now, now
@@ -173,7 +186,9 @@ func (l *leg) wantsTier() (tierKey, bool) {
 	if l.stream == nil || !l.live || l.away || !l.stream.pb.Send {
 		return tierKey{}, false
 	}
-	return l.stream.key, true
+	key := l.stream.key
+	key.bps = within(key.bps, l.tx.limit.rate(key.bps))
+	return key, key.bps > 0
 }
 
 func (l *leg) leaveTier() {
@@ -209,9 +224,9 @@ func (l *leg) send(u *wire.Unit) {
 	if u.Key {
 		t.keys++
 	}
-	ts := t.timestamp(time.Unix(0, u.At))
+	ts, now := t.timestamp(time.Unix(0, u.At)), time.Now()
 	err := t.pack.Packetize(u.Data, func(payload []byte, last bool) error {
-		l.sendPacket(payload, ts, last, u.Key)
+		l.sendPacket(payload, ts, last, u.Key, now)
 		return nil
 	})
 	if err != nil { // the encoder made a slice that mode 0 cannot carry: only a new picture helps
@@ -227,7 +242,7 @@ func (t *sender) timestamp(at time.Time) uint32 {
 
 // sendPacket writes one RTP packet. l.mu is held; UDP sockets do not make us wait
 // beyond the kernel's own time, and a refusal is counted.
-func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool) {
+func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool, now time.Time) {
 	t := &l.tx
 	b := append(t.buf[:0], 0x80, byte(l.stream.pb.PayloadType))
 	if marker {
@@ -243,15 +258,26 @@ func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool) {
 		b = append(b, 0xbe, 0xde, 0, 1, byte(id<<4), 0, 0, 0)
 	}
 	b = append(b, payload...)
+	if t.cache != nil && l.stream.pb.FbNack {
+		t.cache.put(t.seq, b, now)
+	}
 	t.seq++
+	if l.write(b) {
+		t.octets += uint64(len(payload))
+	}
+}
+
+// write sends an RTP packet; l.mu is held.
+func (l *leg) write(b []byte) bool {
+	t := &l.tx
 	l.tapped(true, false, l.sock.RTP, l.stream.remote, b)
 	if _, err := l.sock.RTP.WriteToUDPAddrPort(b, l.stream.remote); err != nil {
 		t.refused++
-		return
+		return false
 	}
 	t.packets++
-	t.octets += uint64(len(payload))
 	t.bytes += uint64(len(b))
+	return true
 }
 
 // tapped copies a datagram for whoever captures the leg.
@@ -334,9 +360,12 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 	if len(pkt.Payload) == 0 {
 		return events
 	}
+	r.answered(pkt.SequenceNumber)
+	r.reorder.Patient = l.chases()
 	r.reorder.Push(pkt.Payload, pkt.SequenceNumber, pkt.Timestamp, pkt.Marker, func(pl []byte, seq uint16, ts uint32, marker bool) {
 		r.depay.Push(pl, seq, ts, marker, func(au rtp264.AccessUnit) { l.unit(au, now) })
 	})
+	l.chase(now)
 	return events
 }
 
@@ -367,6 +396,7 @@ func (r *receiver) takeSSRC(ssrc uint32) bool {
 	r.reorder.Reset()
 	r.depay.Reset()
 	r.meter.reset()
+	r.asks, r.mended = [chased]ask{}, 0
 	r.rotate, r.mirror = 0, false
 	return true
 }

@@ -125,6 +125,7 @@ type phone struct {
 	lastAt   time.Time
 	maxGap   time.Duration
 	types    map[byte]int
+	sent     map[uint16][]byte // to be sent again, where NACK was negotiated
 }
 
 // join opens a leg with sockets for a new phone and tells the plane about it.
@@ -208,6 +209,12 @@ func (ph *phone) send() {
 				_ = p.SetExtension(4, []byte{ph.cvo})
 			}
 			b, _ := p.Marshal()
+			if ph.sent != nil {
+				ph.mu.Lock()
+				ph.sent[seq] = b
+				delete(ph.sent, seq-100)
+				ph.mu.Unlock()
+			}
 			seq++
 			n++
 			if ph.lose == nil || !ph.lose(n) {
@@ -287,7 +294,17 @@ func (ph *phone) receiveRTCP() {
 			continue
 		}
 		for _, p := range ps {
-			switch p.(type) {
+			switch p := p.(type) {
+			case *rtcp.TransportLayerNack:
+				ph.mu.Lock()
+				for i := range p.Nacks {
+					for _, seq := range p.Nacks[i].PacketList() {
+						if b := ph.sent[seq]; b != nil {
+							_, _ = ph.rtp.WriteToUDPAddrPort(b, ph.to)
+						}
+					}
+				}
+				ph.mu.Unlock()
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
 				select {
 				case ph.forceKey <- struct{}{}:

@@ -11,6 +11,7 @@ import (
 	"github.com/pion/rtcp"
 
 	"sparkle/media/mediapb"
+	"sparkle/media/rtp"
 )
 
 // control is a leg's RTCP side. Guarded by the leg's mu.
@@ -18,6 +19,13 @@ type control struct {
 	cname    string
 	due      time.Time
 	firSeq   uint8
+	firFor   time.Time // needSince of the request that has that number
+	retier   bool      // the phone set another limit to what it is sent
+	tmmbn    bool      // which is still to be confirmed
+	tmmbnAt  time.Time
+	recv     receiveRate
+	credit   float64 // octets of feedback that may be sent now
+	creditAt time.Time
 	lastSR   uint32 // middle bits of the phone's last NTP time
 	lastSRAt time.Time
 	txLoss   float32
@@ -47,9 +55,12 @@ func (l *leg) readRTCP() {
 		l.tapped(false, true, l.sock.RTCP, from, buf[:n])
 		l.mu.Lock()
 		key := l.report(buf[:n], from, time.Now())
-		tier := l.tier
+		tier, retier := l.tier, l.ctl.retier
+		l.ctl.retier = false
 		l.mu.Unlock()
-		if key && tier != 0 {
+		if retier {
+			l.p.retier(l)
+		} else if key && tier != 0 {
 			l.p.box.keyFrame(tier) // the worker merges and limits
 		}
 	}
@@ -96,6 +107,12 @@ func (l *leg) report(b []byte, from netip.AddrPort, now time.Time) (key bool) {
 					key = true
 				}
 			}
+		case *rtcp.TransportLayerNack:
+			if p.MediaSSRC == l.tx.ssrc {
+				l.resend(p.Nacks, now)
+			}
+		case *rtcp.RawPacket:
+			l.rates(*p, now)
 		}
 	}
 	return key
@@ -130,11 +147,13 @@ func (l *leg) beat(now time.Time) {
 	turned := false
 	if l.stream != nil && !l.closed {
 		l.askForKey(now)
+		l.chase(now)
+		turned = l.askForRate(now)
 		if now.After(l.ctl.due) {
 			l.sendReport(now)
 		}
 		events = l.stalls(now)
-		turned = l.gone(now) != l.away
+		turned = turned || l.gone(now) != l.away
 		l.away = l.gone(now)
 	}
 	l.mu.Unlock()
@@ -204,7 +223,8 @@ func (l *leg) askForKey(now time.Time) {
 	// §3.5.1); each where the other was not negotiated.
 	var p rtcp.Packet = &rtcp.PictureLossIndication{SenderSSRC: l.tx.ssrc, MediaSSRC: r.ssrc}
 	if l.stream.pb.FbFir && (!r.flowing || !l.stream.pb.FbPli) {
-		if r.needTries == 1 {
+		if l.ctl.firFor != r.needSince { // the same request keeps its number (RFC 5104 §4.3.1.2)
+			l.ctl.firFor = r.needSince
 			l.ctl.firSeq++
 		}
 		p = &rtcp.FullIntraRequest{SenderSSRC: l.tx.ssrc, MediaSSRC: r.ssrc, FIR: []rtcp.FIREntry{{SSRC: r.ssrc, SequenceNumber: l.ctl.firSeq}}}
@@ -212,15 +232,20 @@ func (l *leg) askForKey(now time.Time) {
 	l.writeRTCP(append(l.compound(now), p))
 }
 
-// sendReport sends a compound report and sets when the next is due: 2.5 to 5 s, and
-// later only if the peer's b=RS and b=RR allow less.
+// sendReport sends a compound report and sets when the next is due.
 func (l *leg) sendReport(now time.Time) {
 	n := l.writeRTCP(l.compound(now))
-	wait := rtcpInterval/2 + rand.N(rtcpInterval/2)
-	if bps := l.stream.pb.RtcpRsBps + l.stream.pb.RtcpRrBps; bps > 0 {
-		wait = min(max(wait, time.Duration(n*8)*time.Second/time.Duration(bps)), time.Minute)
+	trr := time.Duration(l.stream.pb.TrrIntMs) * time.Millisecond
+	l.ctl.due = now.Add(rtp.Interval(l.rtcpBps(now), n+28, trr, rand.Float64()))
+}
+
+// rtcpBps is how much RTCP we may send, in bit/s.
+func (l *leg) rtcpBps(now time.Time) uint32 {
+	v := l.stream.pb
+	if v.RtcpRsBps == 0 && v.RtcpRrBps == 0 { // nothing was said: 5 % of the stream, half of them ours
+		return uint32(l.stream.key.bps / 40)
 	}
-	l.ctl.due = now.Add(wait)
+	return max(1, rtp.Share(v.RtcpRsBps, v.RtcpRrBps, l.tier != 0, now.Sub(l.rx.last) < 2*rtcpInterval))
 }
 
 // compound is SR or RR with SDES (RFC 3550 §6.1).
@@ -239,8 +264,12 @@ func (l *leg) compound(now time.Time) []rtcp.Packet {
 		head = &rtcp.SenderReport{SSRC: l.tx.ssrc, NTPTime: ntp(now), RTPTime: l.tx.timestamp(now),
 			PacketCount: uint32(l.tx.packets), OctetCount: uint32(l.tx.octets), Reports: reports}
 	}
-	return []rtcp.Packet{head, &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{Source: l.tx.ssrc,
-		Items: []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: l.ctl.cname}}}}}}
+	return []rtcp.Packet{head, l.sdes()}
+}
+
+func (l *leg) sdes() rtcp.Packet {
+	return &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{Source: l.tx.ssrc,
+		Items: []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: l.ctl.cname}}}}}
 }
 
 func (l *leg) goodbye() {
@@ -273,8 +302,12 @@ func (l *leg) statistics(now time.Time) *mediapb.StreamStats {
 		RxDropped: r.dropped + r.depay.Stats.Refused, RxStranger: r.stranger,
 		RxJitterMs: float32(r.meter.jitter / (videoClock / 1000)), RxLoss: r.meter.recent(now),
 		TxPackets: t.packets, TxBytes: t.bytes, TxLoss: l.ctl.txLoss, RttMs: float32(l.ctl.rtt.Seconds() * 1000), TxRefused: t.refused,
+		NacksRx: t.nacked, Resent: t.resent, NacksTx: r.nacked, Recovered: r.recovered, RxLimitBps: uint32(l.ctl.recv.limit),
 		KeyframesSent: t.keys, KeyframeRequestsRx: t.askedBy, KeyframeRequestsTx: r.asked,
 		Width: uint32(r.width), Height: uint32(r.height),
+	}
+	if t.limit.set {
+		s.TxLimitBps = uint32(t.limit.allowed)
 	}
 	if r.started {
 		s.LastRx = r.lastAny.UnixNano()

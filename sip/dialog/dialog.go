@@ -62,6 +62,9 @@ type Options struct {
 	ID   func() string  // fresh unguessable tokens for branches
 	Rand func() float64 // [0,1), for the wait after glare; nil: 0.5
 
+	// Redirect says whether a 3xx to uri is followed, and with which Request-URI; nil: none is.
+	Redirect func(uri string) (target string, ok bool)
+
 	// Authorize adds credentials for the challenge in res to the repeated INVITE, or
 	// says why it cannot. Only the INVITE is ever authorised: a challenge inside the
 	// dialog comes from whoever was called, and is no reason to prove anything to him.
@@ -236,7 +239,7 @@ type (
 		ReasonText   string
 		Warning      string
 		RetryAfter   time.Duration
-		Target       string // of a 3xx: where it points to; it is not followed
+		Target       string // of a 3xx that was not followed: where it points to
 		AltService   string
 		Why          string
 	}
@@ -296,11 +299,12 @@ type Call struct {
 	winner     *fork
 
 	triedAuth, tried420, tried421, tried422 bool
+	visited                                 []string // Request-URIs before a 3xx, in the form of bare
 
 	hang       *hang // we want it over
 	cancelSent bool
 	ended      bool
-	byes       int // BYE transactions that are still open
+	byes       []string // branches of our BYEs that have no final answer yet
 
 	said        []byte // last description that left, without its version: see version
 	saidVersion uint64
@@ -406,7 +410,7 @@ func (c *Call) Next() time.Time {
 // Done says that the call can be forgotten: it has ended and nothing of it is left
 // in the network that we would have to answer.
 func (c *Call) Done() bool {
-	return c.ended && c.byes == 0 && c.peer == nil && c.at[timerLinger].IsZero() &&
+	return c.ended && len(c.byes) == 0 && c.peer == nil && c.at[timerLinger].IsZero() &&
 		c.usages == 0 && len(c.asks) == 0 && len(c.others) == 0
 }
 
@@ -514,7 +518,7 @@ func (c *Call) GivenUp() bool { return c.ended || c.hang != nil }
 
 // Settled says that Ended was told and no BYE of ours waits for its answer; what is
 // left is the watch for late answers.
-func (c *Call) Settled() bool { return c.ended && c.byes == 0 && c.peer == nil }
+func (c *Call) Settled() bool { return c.ended && len(c.byes) == 0 && c.peer == nil }
 
 // Stray makes the ACK and BYE for a 2xx that belongs to no call we still know.
 func Stray(o Options, res *sip.Response) (ack, bye *sip.Request) {

@@ -265,12 +265,19 @@ func (c *Call) awaitQoS() {
 	}
 }
 
-// settleQoS looks whether an offer within the early dialog says that they are there.
-func (c *Call) settleQoS(offer []byte) {
-	if i := c.in; i != nil && !i.final && i.waits {
-		if i.waits = unmet(offer); !i.waits {
-			c.stop(timerQoS)
+// settleQoS looks whether an offer of the peer within an early dialog says that its
+// resources are there.
+func (c *Call) settleQoS(req *sip.Request) {
+	if i := c.in; i != nil {
+		if !i.final && i.waits {
+			if i.waits = unmet(SDP(req)); !i.waits {
+				c.stop(timerQoS)
+			}
 		}
+		return
+	}
+	if f := c.forks[fromTag(req)]; f != nil {
+		c.bearers(f, SDP(req))
 	}
 }
 

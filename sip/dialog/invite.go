@@ -23,11 +23,14 @@ type fork struct {
 	remoteSeq uint32 // 0: none seen yet
 	rseq      uint32 // last reliable 18x acknowledged
 	answer    []byte // binding since it came in a reliable 18x
+	waits     bool   // its resources are not there yet
 	owes      bool   // it waits to hear that our side is ready
 	qosSeq    uint32 // CSeq of the UPDATE that says so
+	again     int    // 500 with Retry-After to it so far
 	preview   []byte // last description told as early media
 	updates   bool   // the peer allows UPDATE
 	ack       *sip.Request
+	over      bool // an early dialog that ended without BYE; a 2xx revives it
 	gone      bool // the peer said BYE, or we ended it
 }
 
@@ -82,10 +85,12 @@ func (c *Call) onResponse(res *sip.Response) {
 			c.onReofferResponse(res)
 		} // an INVITE we have repeated with credentials: its answer has been dealt with
 	case sip.PRACK:
-		// 481 may mean no more than "this response needs no PRACK any more" (RFC 3262 3).
-		// The fork and the answer it gave stay: its 2xx has none and may still come.
 		f := c.forks[toTag(res)]
-		if f != nil && f != c.winner && c.hang == nil && !c.ended && res.StatusCode >= 200 && f.owes {
+		switch {
+		case f == nil || f == c.winner || c.hang != nil || c.ended || res.StatusCode < 200:
+		case res.StatusCode == 481:
+			c.forkOver(f)
+		case f.owes:
 			c.sendQoS(f)
 		}
 	case sip.UPDATE:
@@ -96,7 +101,7 @@ func (c *Call) onResponse(res *sip.Response) {
 		c.onRefreshResponse(seq.SeqNo, res.StatusCode, res)
 	case sip.BYE:
 		if res.StatusCode >= 200 {
-			c.byeDone()
+			c.byeDone(res)
 		}
 	case sip.CANCEL: // 200 or 481: the INVITE's own answer decides
 	default:
@@ -131,12 +136,18 @@ func (c *Call) onProvisional(res *sip.Response) {
 	if res.StatusCode == 100 || c.ended {
 		return
 	}
-	f := c.fork(res)
 	if res.StatusCode == 199 { // RFC 6228: this fork is over
-		if f != nil {
-			delete(c.forks, f.tag)
+		if f := c.forks[toTag(res)]; f != nil && !f.over {
+			if lists(res, "Require", "100rel") {
+				c.prack(f, res)
+			}
+			c.forkOver(f)
 		}
 		return
+	}
+	f := c.fork(res)
+	if f != nil && f.over {
+		return // overtaken by what ended it
 	}
 	reliable := false
 	if f != nil && lists(res, "Require", "100rel") {
@@ -152,7 +163,7 @@ func (c *Call) onProvisional(res *sip.Response) {
 		if reliable {
 			f.answer = sdp // binding: a description in the 2xx is then ignored
 			f.owes = c.owesQoS(sdp)
-			if c.does("precondition") && unmet(sdp) && !c.rang {
+			if f.waits = c.does("precondition") && unmet(sdp); f.waits && !c.rang {
 				c.arm(timerQoS, preconditionLimit)
 			}
 		}
@@ -169,18 +180,26 @@ func (c *Call) onProvisional(res *sip.Response) {
 	}
 }
 
+// maxForks bounds the dialogs that are kept of one INVITE.
+const maxForks = 32
+
 // fork finds or makes the dialog of a response. A 1xx without tag makes none. The
-// number of forks is bounded: a peer that invents tags gets no memory for them.
+// number of forks is bounded: a peer that invents tags gets no memory for them. A 2xx
+// takes the place of one that only rings; where all have answered it is not kept, and
+// each copy of it is acknowledged and ended anew.
 func (c *Call) fork(res *sip.Response) *fork {
-	const maxForks = 32
+
 	tag := toTag(res)
 	f := c.forks[tag]
 	if f == nil {
-		if res.StatusCode < 200 && (tag == "" || len(c.forks) >= maxForks) {
+		full := len(c.forks) >= maxForks
+		if res.StatusCode < 200 && (tag == "" || full) {
 			return nil
 		}
 		f = &fork{tag: tag, localSeq: c.seq, target: c.o.Target, remote: value(res, "To")}
-		c.forks[tag] = f
+		if !full || c.evict() {
+			c.forks[tag] = f
+		}
 		c.setRoute(f, res)
 	}
 	if t := AddrSpec(value(res, "Contact")); t != "" {
@@ -190,6 +209,25 @@ func (c *Call) fork(res *sip.Response) *fork {
 		f.updates = lists(res, "Allow", "UPDATE")
 	}
 	return f
+}
+
+// evict forgets a dialog that has not answered.
+func (c *Call) evict() bool {
+	for tag, f := range c.forks {
+		if f.ack == nil {
+			delete(c.forks, tag)
+			return true
+		}
+	}
+	return false
+}
+
+// forkOver ends an early dialog: the peer said 199, or knows nothing of it any more. The
+// call goes on with the others, or waits for another or a final answer. What the dialog
+// has agreed is kept: should somebody have answered there after all, he is heard.
+func (c *Call) forkOver(f *fork) {
+	f.over, f.owes, f.qosSeq = true, false, 0
+	c.bearers(f, nil)
 }
 
 // setRoute takes the route set from Record-Route in reverse (RFC 3261 12.1.2).
@@ -220,6 +258,7 @@ func (c *Call) prack(f *fork, res *sip.Response) bool {
 func (c *Call) onSuccess(res *sip.Response) {
 	c.proceeding = true
 	f := c.fork(res)
+	f.over = false
 	if f.ack != nil {
 		c.do(Ack{f.ack})
 		return
@@ -323,6 +362,13 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 			return false
 		}
 		c.tried421, c.o.Supported = true, slices.Concat(c.o.Supported, needed)
+	case 300, 301, 302:
+		if !c.redirect(res) {
+			return false
+		}
+		c.triedAuth, c.seq = false, c.seq+1 // what was proven was for another Request-URI
+		c.sendInvite(nil)
+		return true
 	default:
 		return false
 	}
@@ -332,6 +378,47 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 	c.seq++
 	c.sendInvite(withAuth)
 	return true
+}
+
+// maxRedirects is how many 3xx of one call are followed.
+const maxRedirects = 3
+
+// redirect takes the best Contact of a 3xx that may be followed and leads to where the call
+// has not been yet (RFC 3261 8.1.3.4). To, From and Call-ID stay, the call is the same.
+func (c *Call) redirect(res *sip.Response) bool {
+	if c.o.Redirect == nil || len(c.visited) >= maxRedirects {
+		return false
+	}
+	cs := Values(res, "Contact")
+	cs = cs[:min(len(cs), maxContacts)]
+	slices.SortStableFunc(cs, func(a, b string) int { return cmp.Compare(quality(b), quality(a)) })
+	been := append(slices.Clone(c.visited), bare(c.o.Target))
+	for _, v := range cs {
+		if target, ok := c.o.Redirect(AddrSpec(v)); ok && !slices.Contains(been, bare(target)) {
+			c.visited, c.o.Target = been, target
+			c.stop(timerQoS, timerQoSAgain)
+			return true
+		}
+	}
+	return false
+}
+
+// maxContacts is how many Contacts of a 3xx are looked at.
+const maxContacts = 8
+
+// quality is the q of a Contact, 1 if it has none.
+func quality(contact string) float64 {
+	_, params, _ := strings.Cut(contact, ">")
+	if q, err := strconv.ParseFloat(Params(params)["q"], 64); err == nil && q >= 0 && q <= 1 {
+		return q
+	}
+	return 1
+}
+
+// bare is a URI without parameters, in lower case: enough to tell a loop.
+func bare(uri string) string {
+	uri, _, _ = strings.Cut(uri, ";")
+	return strings.ToLower(uri)
 }
 
 // hangUp ends the call in the way its state needs.
@@ -385,17 +472,17 @@ func Cancel(inv *sip.Request, reason, userAgent string) *sip.Request {
 func (c *Call) bye(f *fork, reason string) {
 	f.gone = true
 	f.localSeq++
-	c.byes++
 	req := c.inDialog(f, sip.BYE, f.localSeq)
+	c.byes = append(c.byes, branch(req))
 	add(req, "Reason", reason)
 	req.SetBody(nil)
 	c.do(Send{req})
 }
 
-func (c *Call) byeDone() {
-	if c.byes > 0 {
-		c.byes--
-	}
+// byeDone: m is the BYE that got no answer, or the answer, which may come twice.
+func (c *Call) byeDone(m sip.Message) {
+	b := branch(m)
+	c.byes = slices.DeleteFunc(c.byes, func(open string) bool { return open == b })
 }
 
 // byeAndEnd ends the dialog that was answered.
@@ -424,8 +511,12 @@ func (c *Call) onFailed(in Failed) {
 	switch {
 	case seq == nil:
 	case seq.MethodName == sip.BYE:
-		c.byeDone()
+		c.byeDone(in.Req)
 	case seq.MethodName == sip.UPDATE:
+		if f := c.forks[toTag(in.Req)]; f != nil && f.qosSeq == seq.SeqNo {
+			f.qosSeq = 0 // a refusal blocks nothing, nor does silence
+			return
+		}
 		if in.Timeout {
 			c.onRefreshResponse(seq.SeqNo, 408, nil)
 		} else {

@@ -51,6 +51,15 @@ func fromTag(m sip.Message) string {
 	return ""
 }
 
+// branch names the transaction of a request or response.
+func branch(m sip.Message) string {
+	if v := m.Via(); v != nil {
+		b, _ := v.Params.Get("branch")
+		return b
+	}
+	return ""
+}
+
 // Values returns the elements of a comma-separated header, wherever the sender put
 // its commas and line breaks. Commas inside quotes and angle brackets do not separate.
 func Values(m sip.Message, name string) []string {
@@ -315,12 +324,22 @@ func setSDP(m sip.Message, sdp []byte) {
 func (c *Call) inDialog(f *fork, m sip.RequestMethod, seq uint32) *sip.Request {
 	uri, routes := f.target, f.route
 	if len(routes) > 0 && !isLoose(routes[0]) {
-		// A strict router of RFC 2543 wants its own address in the Request-URI.
-		uri, routes = AddrSpec(routes[0]), append(slices.Clone(routes[1:]), "<"+f.target+">")
+		// A strict router of RFC 2543 wants its own address in the Request-URI, without what
+		// has no place there (RFC 3261 12.2.1.1, 19.1.1).
+		uri, routes = requestURI(AddrSpec(routes[0])), append(slices.Clone(routes[1:]), "<"+f.target+">")
 	}
 	req := c.newRequest(m, uri, routes, f.remote, seq)
 	add(req, "User-Agent", c.o.UserAgent)
 	return req
+}
+
+// requestURI is a URI without headers and method.
+func requestURI(uri string) string {
+	uri, _, _ = strings.Cut(uri, "?")
+	parts := strings.Split(uri, ";")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool {
+		return len(p) >= 7 && strings.EqualFold(p[:7], "method=")
+	}), ";")
 }
 
 func isLoose(route string) bool {

@@ -60,7 +60,7 @@ func (c *Call) onRequest(in Request) {
 		c.onOther(in) // whether or not the call is over
 		return
 	}
-	if c.ended || f.gone {
+	if c.ended || f.gone || f.over {
 		c.respond(in.Tx, req, 481)
 		return
 	}
@@ -289,7 +289,7 @@ func (c *Call) onReply(in Reply) {
 	setSDP(res, c.localSDP)
 	c.do(Respond{p.tx, res})
 	if p.req.Method != sip.INVITE {
-		c.settleQoS(offer)
+		c.settleQoS(p.req)
 		c.peerDone()
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 )
@@ -175,18 +176,47 @@ func (c *Call) version(sdp []byte) []byte {
 	return slices.Concat(sdp[:start], []byte(strings.Join(w, " ")), sdp[end:])
 }
 
+// bearers takes what the far end of f says of its resources. Where nobody's are missing
+// any more, nothing is waited for.
+func (c *Call) bearers(f *fork, sdp []byte) {
+	f.waits = f.waits && unmet(sdp)
+	for _, other := range c.forks {
+		if other.waits {
+			return
+		}
+	}
+	c.stop(timerQoS)
+}
+
 // onQoSResponse takes the phone's answer to it; a refusal blocks nothing.
 func (c *Call) onQoSResponse(f *fork, res *sip.Response) {
 	if res.StatusCode < 200 {
 		return
 	}
 	f.qosSeq = 0
-	if res.StatusCode == 491 && f != c.winner && !c.ended && c.hang == nil {
-		f.owes = true
-		c.arm(timerQoSAgain, c.afterGlare())
+	if res.StatusCode < 300 {
+		if t := AddrSpec(value(res, "Contact")); t != "" {
+			f.target = t // target refresh (RFC 3311 5.1)
+		}
+		if sdp := SDP(res); sdp != nil && f != c.winner {
+			f.answer = sdp
+			c.bearers(f, sdp)
+		}
 		return
 	}
-	if sdp := SDP(res); sdp != nil && res.StatusCode < 300 && f != c.winner {
-		f.answer = sdp
+	if f == c.winner || c.ended || c.hang != nil {
+		return
+	}
+	wait, ok := seconds(value(res, "Retry-After"))
+	switch {
+	case res.StatusCode == 491:
+		f.owes = true
+		c.arm(timerQoSAgain, c.afterGlare())
+	case res.StatusCode == 500 && ok && f.again < maxAgain: // it has an offer of its own in hand (RFC 3311 5.2)
+		f.owes = true
+		f.again++
+		c.arm(timerQoSAgain, min(max(wait, c.o.T1), 10*time.Second))
+	case res.StatusCode == 481:
+		c.forkOver(f)
 	}
 }

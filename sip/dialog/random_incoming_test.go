@@ -302,7 +302,7 @@ func (s *street) send(req *sip.Request) {
 			status = []int{491, 488, 500}[s.rng.IntN(3)]
 		}
 		res := sip.NewResponse(status, "phrase")
-		for _, name := range []string{"From", "To", "CSeq"} {
+		for _, name := range []string{"Via", "From", "To", "CSeq"} {
 			res.AppendHeader(sip.HeaderClone(req.GetHeader(name)))
 		}
 		if method == sip.INVITE {
@@ -400,12 +400,9 @@ func (s *street) hangUpIfUp() {
 // last, the machine is done, nobody hears two outcomes, and no phone that heard our 2xx
 // is left off the hook.
 func TestRandomIncoming(t *testing.T) {
-	runs := 20000
-	if testing.Short() {
-		runs = 2000
-	}
+	runs := seeds(t)
 	outcomes, patient, up := map[string]int{}, 0, 0
-	for seed := range uint64(runs) {
+	for seed := range runs {
 		s := &street{t: t, rng: rand.New(rand.NewPCG(seed, 11)), now: time.Unix(0, 0), b: &bench{t: t}, open: map[any]int{}}
 		s.log = []string{fmt.Sprint("seed ", seed)}
 		s.play()
@@ -448,7 +445,7 @@ func TestRandomIncoming(t *testing.T) {
 	for _, want := range []string{"ended by local hung_up connected", "ended by remote connected", "ended by remote cancelled 487",
 		"ended by local rejected 486", "ended by timeout ring_timeout 480", "ended by timeout precondition_timeout 580",
 		"ended by network no_prack 504", "ended by timeout no_ack", "ended by remote no_sdp", "ended by remote no_sdp 400"} {
-		if outcomes[want] < runs/2000 {
+		if outcomes[want] < int(runs/2000) {
 			t.Errorf("%q came %d times in %d runs: %v", want, outcomes[want], runs, outcomes)
 		}
 	}

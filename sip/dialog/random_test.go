@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +83,7 @@ func (w *world) lost() bool { return w.rng.IntN(4) == 0 }
 
 func (w *world) response(status int, req *sip.Request, tag string, words ...string) *sip.Response {
 	res := sip.NewResponse(status, "phrase")
+	res.AppendHeader(sip.HeaderClone(req.Via()))
 	res.AppendHeader(sip.HeaderClone(req.From()))
 	to := sip.HeaderClone(req.To()).(*sip.ToHeader)
 	if tag != "" {
@@ -248,6 +251,14 @@ func (w *world) send(req *sip.Request) {
 		if _, err := fmt.Sscanf(value(req, "RAck"), "%d 1 INVITE", &n); err != nil || n > p.rseq || n != p.pracked+1 && p.pracked != 0 {
 			w.fail("PRACK %q of what was not sent, or out of order: %d sent, %d acknowledged", value(req, "RAck"), p.rseq, p.pracked)
 		}
+		if w.rng.IntN(30) == 0 { // it has forgotten the dialog
+			w.after(w.delay(), func() {
+				p.refused = true
+				w.feed(Response{w.response(481, req, p.tag)})
+				w.final(480)
+			})
+			return
+		}
 		w.after(w.delay(), func() {
 			p.pracked = n
 			w.feed(Response{w.response(200, req, p.tag)})
@@ -319,6 +330,9 @@ func (w *world) ring(p *phone) {
 		w.after(w.within(20), func() {
 			if !p.answered {
 				p.refused = true
+				if w.rng.IntN(2) == 0 { // the proxy says which fork is over (RFC 6228)
+					w.after(w.delay(), func() { w.feed(Response{w.response(199, w.inv, p.tag)}) })
+				}
 				w.final(486)
 			}
 		})
@@ -432,14 +446,26 @@ func (w *world) peerBye(p *phone) {
 	w.say(p, "BYE")
 }
 
+// seeds is how many random calls a model plays: 8000, or what SPARKLE_SEEDS says.
+func seeds(t *testing.T) uint64 {
+	if v := os.Getenv("SPARKLE_SEEDS"); v != "" {
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil {
+			t.Fatalf("SPARKLE_SEEDS: %v", err)
+		}
+		return n
+	}
+	if testing.Short() {
+		return 2000
+	}
+	return 8000
+}
+
 // Forks, loss, a CANCEL at any moment: whatever the order, Ended comes once and last,
 // and no phone that answered stays connected to a call that is over.
 func TestRandomInterleavings(t *testing.T) {
-	runs := 20000
-	if testing.Short() {
-		runs = 2000
-	}
-	for seed := range uint64(runs) {
+	runs := seeds(t)
+	for seed := range runs {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(0, 0), phone: map[string]*phone{},
 			b: &bench{t: t}, open: map[any]int{}}
 		w.log = []string{fmt.Sprint("seed ", seed)}

@@ -54,7 +54,9 @@ func TestOfferVariants(t *testing.T) {
 		{"IPv6", func(o *OfferOptions) { o.Addr = v6 }, []string{"c=IN IP6 2001:db8::1", "b=AS:49", "b=AS:1009"}, []string{"IP4"}},
 		{"plain AVPF", func(o *OfferOptions) { o.AVPF = PlainAVPF }, []string{"m=video 49154 RTP/AVPF", "a=rtcp-fb:* nack pli"}, []string{"tcap", "pcfg"}},
 		{"AVP", func(o *OfferOptions) { o.AVPF = PlainAVP }, []string{"m=video 49154 RTP/AVP 114"}, []string{"tcap", "rtcp-fb"}},
-		{"G.711 last", func(o *OfferOptions) { o.G711 = true }, []string{"101 102 8 0\r\nb=AS:80", "a=rtpmap:8 PCMA/8000"}, nil},
+		{"G.711 last", func(o *OfferOptions) { o.G711 = true }, []string{"101 102 9 8 0 13\r\nb=AS:80", "a=rtpmap:8 PCMA/8000", "a=rtpmap:9 G722/8000", "a=rtpmap:13 CN/8000"}, []string{"opus"}},
+		{"Opus after AMR-WB", func(o *OfferOptions) { o.Opus = true }, []string{"RTP/AVP 97 98 103 99 100 101 102 104\r\nb=AS:41",
+			"a=rtpmap:103 opus/48000/2\r\na=fmtp:103 maxplaybackrate=16000;", "a=rtpmap:104 telephone-event/48000"}, []string{"PCMA"}},
 		{"no sprop", func(o *OfferOptions) { o.Sprop = "" }, []string{"packetization-mode=1\r\na=imageattr:114"}, []string{"sprop"}},
 		{"hold", func(o *OfferOptions) { o.AudioDirection, o.VideoDirection = SendOnly, Inactive }, []string{"a=sendonly", "a=inactive"}, []string{"a=sendrecv"}},
 		{"preconditions", func(o *OfferOptions) { o.QoS = true }, []string{"a=curr:qos local sendrecv"}, nil},
@@ -137,7 +139,7 @@ func TestAnswerDirection(t *testing.T) {
 
 const (
 	goodAudio = "m=audio 40000 RTP/AVP 97 101|b=AS:41|b=RS:0|b=RR:0|a=rtpmap:97 AMR-WB/16000/1|a=fmtp:97 mode-set=0,1,2;mode-change-period=2|a=rtpmap:101 telephone-event/16000|a=ptime:20"
-	goodVideo = "m=video 40002 RTP/AVPF 115|b=AS:512|a=acfg:1 t=1|a=rtpmap:115 H264/90000|a=fmtp:115 profile-level-id=42C00C;packetization-mode=1;sprop-parameter-sets=Z0LADA==|a=imageattr:115 send [x=240,y=320] recv [x=240,y=320]|a=rtcp-fb:* nack pli|a=rtcp-fb:* ccm fir|a=extmap:4 urn:3gpp:video-orientation"
+	goodVideo = "m=video 40002 RTP/AVPF 115|b=AS:512|a=acfg:1 t=1|a=rtpmap:115 H264/90000|a=fmtp:115 profile-level-id=42C00C;packetization-mode=1;sprop-parameter-sets=Z0LADA==|a=imageattr:115 send [x=240,y=320] recv [x=240,y=320]|a=rtcp-fb:* trr-int 5000|a=rtcp-fb:* nack pli|a=rtcp-fb:* ccm fir|a=extmap:4 urn:3gpp:video-orientation"
 )
 
 func TestNegotiate(t *testing.T) {
@@ -152,7 +154,7 @@ func TestNegotiate(t *testing.T) {
 		t.Errorf("audio %+v", a)
 	}
 	if v == nil || v.PT != 115 || v.PacketizationMode != 1 || v.Profile.String() != "42c00c" || v.Width != 240 || v.Height != 320 ||
-		v.FPS != 15 || v.BitrateBps != 384000 || !v.AVPF || !v.PLI || !v.FIR || v.NACK || v.TMMBR || v.CVO != 4 ||
+		v.FPS != 15 || v.BitrateBps != 384000 || !v.AVPF || !v.PLI || !v.FIR || v.NACK || v.TMMBR || v.TrrInt != 5000 || v.CVO != 4 ||
 		v.Sprop != "Z0LADA==" || !v.Send || !v.Recv || v.RTCPOff() || v.RS != -1 {
 		t.Errorf("video %+v", v)
 	}

@@ -2,6 +2,7 @@ package sdp
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -107,6 +108,7 @@ func (r *Result) agreeVideo(ours, theirs *Media, p *pair, avpf bool) {
 	if avpf {
 		has := func(what string) bool { return ours.wants(g.PT, what) && theirs.wants(f.PT, what) }
 		v.NACK, v.PLI, v.FIR, v.TMMBR = has("nack"), has("nack pli"), has("ccm fir"), has("ccm tmmbr")
+		v.TrrInt = theirs.trrInt(f.PT)
 	}
 	v.Send, v.Recv = flows(ours, theirs)
 	r.Video = v
@@ -120,6 +122,18 @@ func (m *Media) wants(pt int, what string) bool {
 	return slices.ContainsFunc(m.Feedback, func(fb Feedback) bool {
 		return (fb.PT == -1 || fb.PT == pt) && (fb.Value == what || strings.HasPrefix(fb.Value, what+" smaxpr"))
 	})
+}
+
+// trrInt is the trr-int of a payload type in ms (RFC 4585 §4.2), 0 if there is none.
+func (m *Media) trrInt(pt int) int {
+	for _, fb := range m.Feedback {
+		if v, ok := strings.CutPrefix(fb.Value, "trr-int "); ok && (fb.PT == -1 || fb.PT == pt) {
+			if ms, err := strconv.ParseUint(v, 10, 31); err == nil {
+				return int(ms)
+			}
+		}
+	}
+	return 0
 }
 
 func macroblocks(s Size) int { return ((s.Width + 15) / 16) * ((s.Height + 15) / 16) }

@@ -1,0 +1,120 @@
+package dialog
+
+import "testing"
+
+// Offers of ours.
+func TestOffers(t *testing.T) {
+	play(t, []script{
+		{"our re-INVITE", up + `
+			propose more -> INVITE 2 to a
+			< 180 a re ->
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
+			< 200 a re yes -> ACK 2 to a`},
+		{"our re-INVITE refused: the call goes on", up + `
+			propose more -> INVITE 2 to a
+			< 603 a re -> reoffered 603
+			hangup -> BYE 3 to a; ended by local hung_up connected`},
+		{"glare: both offer", up + `
+			propose more -> INVITE 2 to a
+			> INVITE a 5 hold -> INVITE5=491
+			< 491 a re ->
+			wait 2s ->
+			wait 2s -> INVITE 3 to a
+			< 200 a re yes -> ACK 3 to a; reoffered 200 yes`},
+		{"the peer's offer wins the wait after glare", up + `
+			propose more -> INVITE 2 to a
+			< 491 a re ->
+			> INVITE a 5 hold -> offer 1 hold
+			reply 1 held -> reoffered 491; INVITE5=200
+			> ACK a 5 ->
+			wait 4s ->
+			propose again -> INVITE 3 to a`},
+		{"an offer of the peer that is refused leaves ours standing", up + `
+			propose more -> INVITE 2 to a
+			< 491 a re ->
+			> INVITE a 5 nonsense -> offer 1 nonsense
+			reply 1 488 -> INVITE5=488
+			wait 4s -> INVITE 3 to a`},
+		{"our offers queue, the newest wins", up + `
+			propose one -> INVITE 2 to a
+			propose two ->
+			propose three ->
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes; INVITE 3 to a
+			< 200 a re aye -> ACK 3 to a; reoffered 200 aye`},
+		{"500 with Retry-After: again, three times", up + `
+			propose more -> INVITE 2 to a
+			< 500 a re Retry-After=2 ->
+			wait 2s -> INVITE 3 to a
+			< 500 a re Retry-After=0 ->
+			wait 500ms -> INVITE 4 to a
+			< 500 a re Retry-After=99 ->
+			wait 10s -> INVITE 5 to a
+			< 500 a re Retry-After=1 -> reoffered 500`},
+		{"500 without: refused", up + `
+			propose more -> INVITE 2 to a
+			< 500 a re -> reoffered 500`},
+		{"a 200 crosses the CANCEL of our re-INVITE", up + `
+			propose more -> INVITE 2 to a
+			wait 71s -> CANCEL 2 to a
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
+			< 200 a cancel ->`},
+		{"the target moves with re-INVITE and UPDATE", up + `
+			> INVITE a 5 hold Contact=<sip:moved@h> -> offer 1 hold
+			reply 1 held -> INVITE5=200
+			> ACK a 5 ->
+			propose more -> INVITE 2 to a at moved
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
+			> UPDATE a 6 Contact=<sip:again@h> -> UPDATE6=200
+			hangup -> BYE 3 to a at again; ended by local hung_up connected`},
+		{"481 to our re-INVITE: the dialog is gone", up + `
+			propose more -> INVITE 2 to a
+			< 481 a re -> BYE 3 to a; ended by network dialog_lost connected`},
+		{"408 to our re-INVITE: the same", up + `
+			propose more -> INVITE 2 to a
+			< 408 a re -> BYE 3 to a; ended by network dialog_lost connected`},
+		{"422 to our re-INVITE: again with more", timed + `
+			propose more -> INVITE 2 to a Session-Expires=600;refresher=uac
+			< 422 a re Min-SE=900 -> INVITE 3 to a Session-Expires=900;refresher=uac
+			< 200 a re yes Session-Expires=900;refresher=uac -> ACK 3 to a; reoffered 200 yes
+			wait 450s -> UPDATE 4 to a Session-Expires=900;refresher=uac`},
+		{"422 to our re-INVITE that asks for no more than it has", timed + `
+			propose more -> INVITE 2 to a Session-Expires=600;refresher=uac
+			< 422 a re Min-SE=600 -> reoffered 422
+			propose less -> INVITE 3 to a Session-Expires=600;refresher=uac
+			< 422 a re -> reoffered 422`},
+		{"the target moves with the 2xx to our re-INVITE", up + `
+			propose more -> INVITE 2 to a
+			< 200 a re yes Contact=<sip:moved@h> -> ACK 2 to a at moved; reoffered 200 yes
+			propose again -> INVITE 3 to a at moved
+			< 488 a re Contact=<sip:again@h> -> reoffered 488
+			hangup -> BYE 4 to a at moved; ended by local hung_up connected`},
+		{"nobody answers our re-INVITE", up + `
+			propose more -> INVITE 2 to a
+			timeout re -> BYE 3 to a; ended by network dialog_lost connected`},
+		{"no transport for our re-INVITE: the call goes on", up + `
+			propose more -> INVITE 2 to a
+			fail re -> reoffered 503`},
+		{"our re-INVITE rings for ever", up + `
+			propose more -> INVITE 2 to a
+			< 180 a re ->
+			wait 71s -> CANCEL 2 to a
+			< 487 a re -> reoffered 487`},
+	})
+}
+
+// The version of a description rises by one with each that differs, whoever changed it.
+func TestVersion(t *testing.T) {
+	c := New(options())
+	for _, step := range []struct{ in, want string }{
+		{"o=- 7 8 IN IP4 h\r\na\r\n", "o=- 7 8 IN IP4 h\r\na\r\n"},
+		{"o=- 7 8 IN IP4 h\r\nb\r\n", "o=- 7 9 IN IP4 h\r\nb\r\n"},
+		{"o=- 7 9 IN IP4 h\r\nb\r\n", "o=- 7 9 IN IP4 h\r\nb\r\n"},
+		{"o=- 7 9 IN IP4 h\r\nc", "o=- 7 10 IN IP4 h\r\nc"},
+		{"o=- x y", "o=- x y"},
+		{"nothing", "nothing"},
+	} {
+		if got := string(c.version([]byte(step.in))); got != step.want {
+			t.Errorf("%q became %q, want %q", step.in, got, step.want)
+		}
+	}
+}

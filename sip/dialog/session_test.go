@@ -1,0 +1,81 @@
+package dialog
+
+import "testing"
+
+// timed is a connected call with a session timer that we refresh.
+const timed = `
+start -> INVITE 1
+< 200 a answer Allow=INVITE,UPDATE Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+`
+
+// Session timers, RFC 4028.
+func TestSessionTimer(t *testing.T) {
+	play(t, []script{
+		{"we refresh with UPDATE", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE,UPDATE Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 200 a upd Session-Expires=600;refresher=uac ->
+			wait 300s -> UPDATE 3 to a Session-Expires=600;refresher=uac
+			timeout UPDATE -> BYE 4 to a; ended by network dialog_lost connected`},
+		{"we refresh with re-INVITE where UPDATE is not allowed", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE,BYE Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+			wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac
+			< 200 a re answer Session-Expires=600;refresher=uac -> ACK 2 to a
+			wait 299s ->`},
+		{"481 to our UPDATE: the dialog is gone", timed + `
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 481 a upd -> BYE 3 to a; ended by network dialog_lost connected`},
+		{"408 to our UPDATE: the same", timed + `
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 408 a upd -> BYE 3 to a; ended by network dialog_lost connected`},
+		{"500 with Retry-After to our UPDATE: again", timed + `
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 500 a upd Retry-After=3 ->
+			wait 9s ->
+			wait 1s -> UPDATE 3 to a Session-Expires=600;refresher=uac
+			< 200 a upd ->`},
+		{"the target moves with the 2xx to our UPDATE", timed + `
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 200 a upd Contact=<sip:moved@h> ->
+			hangup -> BYE 3 to a at moved; ended by local hung_up connected`},
+		{"UPDATE refused with 405: re-INVITE", `
+			start -> INVITE 1
+			< 200 a answer Allow=UPDATE Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 405 a upd -> INVITE 3 to a Session-Expires=600;refresher=uac`},
+		{"UPDATE refused with 422: again with more", `
+			start -> INVITE 1
+			< 200 a answer Allow=UPDATE Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 422 a upd Min-SE=900 -> UPDATE 3 to a Session-Expires=900;refresher=uac`},
+		{"no connection for the refresh: again, until the end", `
+			start -> INVITE 1
+			< 200 a answer Allow=UPDATE Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			fail UPDATE ->
+			wait 10s -> UPDATE 3 to a Session-Expires=600;refresher=uac
+			< 200 a upd ->`},
+		{"the peer was to refresh and did not", `
+			start -> INVITE 1
+			< 200 a answer Session-Expires=600;refresher=uas -> ACK 1 to a; final answer answer; connected
+			wait 567s ->
+			wait 1s -> BYE 2 to a; ended by timeout session_expired connected`},
+		{"the peer refreshes", `
+			start -> INVITE 1
+			< 200 a answer Session-Expires=600;refresher=uas -> ACK 1 to a; final answer answer; connected
+			wait 300s ->
+			> UPDATE a 1 Session-Expires=600;refresher=uac Supported=timer -> UPDATE1=200 Session-Expires=600;refresher=uac
+			wait 500s ->
+			> INVITE a 2 same Session-Expires=600;refresher=uas -> offer 1 same
+			reply 1 same -> INVITE2=200 Session-Expires=600;refresher=uas
+			> ACK a 2 ->
+			wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac`},
+		{"the peer wants too short a session", up + `
+			> UPDATE a 1 Session-Expires=30 Supported=timer -> UPDATE1=422 Min-SE=90
+			> UPDATE a 2 Session-Expires=30 -> UPDATE2=200`},
+		{"the peer knows no session timer: none runs", up + `
+			wait 100h ->`},
+	})
+}
