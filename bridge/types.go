@@ -170,7 +170,7 @@ type Member struct {
 
 // AudioMedia, VideoMedia, Media and Quality describe a live leg.
 type AudioMedia struct {
-	Codec   string `json:"codec"`          // AMR-WB, AMR, PCMU, PCMA
+	Codec   string `json:"codec"`          // AMR-WB, AMR, opus, G722, PCMU, PCMA
 	Mode    string `json:"mode,omitempty"` // e.g. "23.85" or "octet-align"
 	Payload int    `json:"payload"`
 }

@@ -150,7 +150,7 @@ func (l *leg) stats(now int64) legStats {
 		dropped: l.dropped, stranger: l.stranger, concealed: l.concealed,
 		txPackets: l.txCount, txBytes: l.txBytes, refused: l.refused, lastRx: uint64(l.lastRx.Load()),
 		jitter: l.rx.Jitter(), rtt: l.rtcp.rtt, loss: float32(l.rx.Loss()), txLoss: l.rtcp.txLoss,
-		level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: l.kind.wide(),
+		level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: !l.kind.narrow(),
 	}
 	if l.jb != nil {
 		s.late, s.playout = l.jb.Late, l.jb.Depth()
