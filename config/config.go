@@ -110,6 +110,8 @@ type Attachment struct {
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
 	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
+	MaxDuration   time.Duration `yaml:"max_duration"`    // of an answered call; 0: no limit
+	IsFocus       bool          `yaml:"isfocus"`
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
 	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
@@ -202,6 +204,7 @@ func DefaultAttachment() Attachment {
 		VideoAVPF:     "capneg",
 		SessionExp:    1800 * time.Second,
 		MinSE:         90 * time.Second,
+		MaxDuration:   24 * time.Hour,
 		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

@@ -125,6 +125,7 @@ func TestClassify(t *testing.T) {
 		{"dead leg", Final{Connected: true, By: "local", Why: "leg_dead"}, Dropped, "media_timeout", false},
 		{"media lost", Final{Connected: true, By: "local", Why: "media_lost"}, Dropped, "connection_lost", false},
 		{"media gone", Final{Connected: true, By: "local", Why: "media_down"}, Dropped, "connection_lost", false},
+		{"longest call", Final{Connected: true, By: "timeout", Why: "max_duration"}, HungUp, "max_duration", false},
 		{"session expired", Final{Connected: true, By: "timeout"}, Dropped, "session_expired", false},
 		{"dialog lost", Final{Connected: true, By: "network"}, Dropped, "connection_lost", false},
 		{"we hang up", Final{Connected: true, By: "local", Why: "hung_up"}, HungUp, "hung_up", false},
