@@ -114,8 +114,8 @@ func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool,
 		index = 0
 	}
 	b.observe(index, at)
-	// The first words after a pause set the schedule anew.
-	if b.playing && b.quiet && !silent && index > b.newest && index >= b.next {
+	// The first words after a pause set the schedule anew. Running dry is no pause.
+	if b.quiet && b.missing == 0 && !silent && index > b.newest && index >= b.next {
 		b.settle(index, at)
 	}
 	b.newest = max(b.newest, index)
@@ -210,11 +210,11 @@ func (b *Buffer) observe(index int64, at time.Duration) {
 	b.depth = min(max(time.Duration(hi)*time.Microsecond+Frame/2, MinDepth), MaxDepth)
 }
 
-// settle moves the schedule so that the frame index plays depth after an ideal arrival.
+// settle makes playout begin anew with the frame index, as late as the jitter asks, whenever
+// the mix ticks; not while there is something older that is not overdue.
 func (b *Buffer) settle(index int64, at time.Duration) {
-	wait := int64((b.depth - (at - time.Duration(index)*Frame - b.anchor)) / Frame)
-	if want := index - max(wait, 0); want > b.newest { // nothing that is still here may be skipped
-		b.next = min(max(want, b.next-slots/2), index)
+	if b.newest < b.next || at > b.anchor+time.Duration(b.newest)*Frame+b.depth+Frame {
+		b.next, b.playing = index, false
 	}
 }
 
