@@ -95,7 +95,7 @@ type leg struct {
 	mode    int
 	limit   int // highest mode the peer asked for
 	raise   int // ticks without loss
-	cmr     uint8
+	wish    wish
 	spurt   bool // the last frame sent was speech
 	tx      [12 + frameMax + 4]byte
 	msg     message // tx, queued
@@ -187,7 +187,7 @@ func newLeg(id string, pair *port.Pair, now int64) *leg {
 	l := &leg{
 		id: id, pair: pair, born: now,
 		ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), tsBase: rand.Uint32(),
-		duck: 1, lastLevel: mix.Silent, smooth: mix.Silent, cmr: payload.NoRequest,
+		duck: 1, lastLevel: mix.Silent, smooth: mix.Silent, wish: newWish,
 	}
 	l.level.Store(-1270)
 	l.local = [2]netip.AddrPort{netip.AddrPortFrom(pair.IP, pair.Port), netip.AddrPortFrom(pair.IP, pair.Port+1)}
@@ -217,10 +217,12 @@ func (l *leg) apply(p *plan, now int64) {
 			l.ssrc = rand.Uint32() // another clock is another source (RFC 7160 §4.1)
 			l.txCount, l.txBytes = 0, 0
 		}
-		l.mode, l.limit, l.spurt = l.st.initialMode(), l.st.topMode(), false
+		l.mode, l.limit, l.raise, l.spurt = l.st.initialMode(), l.st.topMode(), 0, false
+		l.wish = newWish
 		l.rx.Clock = l.st.clock
 	case old.modes != l.st.modes:
-		l.mode, l.limit = l.st.initialMode(), l.st.topMode()
+		l.mode, l.limit, l.raise = l.st.initialMode(), l.st.topMode(), 0
+		l.wish = newWish
 	}
 }
 
@@ -299,6 +301,9 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		case f.Type == amr.NoData:
 			// A hole in an aggregate: nothing to store; speech around it makes it a loss.
 		default:
+			if int(f.Type) <= s.topMode() {
+				l.wish.heard = f.Type
+			}
 			l.jb.Push(ts, l.since(now), f.Type, f.Bad, !l.isSpeech(f.Type), f.Bits)
 		}
 	}
@@ -416,23 +421,24 @@ func (l *leg) fade() bool {
 }
 
 // stepMode moves the encoder's mode towards what the peer takes: every second frame
-// and to a neighbour only, as the most timid peer wants it (IMS.md §5.1). Up without
-// being asked goes slowly, and not into loss.
+// and to a neighbour only, as the most timid peer wants it (IMS.md §5.1). Up it goes when
+// half a second got through without much loss.
 func (l *leg) stepMode(n uint64) {
 	if !l.kind.amr() || l.mode == l.limit || n&1 == 1 {
 		return
 	}
 	if l.mode < l.limit {
-		if l.rtcp.txLoss > 0.03 {
+		if l.rtcp.txLoss > lossHigh {
 			l.raise = 0
 			return
 		}
 		if l.raise += 2; l.raise < 25 {
 			return
 		}
+	}
+	if l.mode = l.st.stepMode(l.mode, l.limit); l.mode == l.limit {
 		l.raise = 0
 	}
-	l.mode = l.st.stepMode(l.mode, l.limit)
 }
 
 // send sends a frame. NO_DATA is not sent, but who was in the middle of speech hears of
@@ -454,7 +460,7 @@ func (l *leg) send(e *encoded, n uint64) {
 			l.sidAt = n + sidEvery
 		}
 		size = copy(b[12:], e.payload(l.kind.wide(), l.st.octetAlign))
-		b[12] |= l.cmr << 4
+		b[12] |= l.wish.cmr << 4
 	} else {
 		size = copy(b[12:], e.bits)
 	}

@@ -39,8 +39,12 @@ func (l *leg) interval() int64 {
 	return int64(rtp.Interval(bps, octets, 0, rand.Float64()))
 }
 
-// control sends the report that is due.
+// control asks the phone for another mode where it is time, and sends the report that is due.
 func (l *leg) control(now int64) {
+	if l.st != nil && l.kind.amr() && now >= l.wish.next {
+		l.wish.next = now + int64(time.Second)
+		l.wish.step(l.st, &l.rx, now)
+	}
 	if l.st == nil || l.st.rtcpOff || now < l.rtcp.next || !l.st.rtcpTo.IsValid() {
 		return
 	}
@@ -141,6 +145,7 @@ type legStats struct {
 	concealed, txPackets, txBytes, refused, lastRx uint64
 	jitter, playout, rtt                           time.Duration
 	loss, txLoss, level                            float32
+	cmr                                            uint8
 	talking, wide                                  bool
 }
 
@@ -150,7 +155,7 @@ func (l *leg) stats(now int64) legStats {
 		dropped: l.dropped, stranger: l.stranger, concealed: l.concealed,
 		txPackets: l.txCount, txBytes: l.txBytes, refused: l.refused, lastRx: uint64(l.lastRx.Load()),
 		jitter: l.rx.Jitter(), rtt: l.rtcp.rtt, loss: float32(l.rx.Loss()), txLoss: l.rtcp.txLoss,
-		level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: l.kind.wide(),
+		cmr: l.wish.cmr, level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: l.kind.wide(),
 	}
 	if l.jb != nil {
 		s.late, s.playout = l.jb.Late, l.jb.Depth()
@@ -164,7 +169,7 @@ func (e *Engine) legStats(le *legEntry, s legStats, _ int64) *mediapb.LegStats {
 		RxPackets: s.packets, RxBytes: s.bytes, RxLost: s.lost, RxLate: s.late, RxDropped: s.dropped,
 		RxStranger: s.stranger, RxJitterMs: ms(s.jitter), RxLoss: s.loss, Concealed: s.concealed,
 		TxPackets: s.txPackets, TxBytes: s.txBytes, TxLoss: s.txLoss, RttMs: ms(s.rtt),
-		PlayoutMs: ms(s.playout), TxRefused: s.refused,
+		PlayoutMs: ms(s.playout), TxRefused: s.refused, Cmr: uint32(s.cmr),
 	}
 	if s.lastRx != 0 {
 		a.LastRx = e.wall(int64(s.lastRx))
