@@ -480,6 +480,7 @@ func (r *room) answerCall(now time.Time, l *leg) {
 	}
 	r.pushLeg(l)
 	l.visitor.call.Accept(a)
+	l.answered = true
 	l.note(now, "state", "answered")
 	r.takePlace(now, l)
 }
@@ -598,7 +599,8 @@ func (b *Bridge) adHoc(v *visitor, alias string) {
 	m := Member{ID: newID("mbr"), Conference: c.ID, Name: callerName(who), Role: roleHost, State: Idle, CreatedAt: now}
 	var rows []Member
 	if _, bad := b.parseNumber(who.Number, ""); bad == nil && who.Trusted && !who.Private {
-		m.Number, rows = who.Number, []Member{m}
+		m.Number = who.Number
+		rows = []Member{m}
 	}
 	r, _, err := b.makeConference(b.ctx, c, rows...)
 	b.audit(Actor{Account: factoryOwner, Name: factoryOwner, Via: "system"}, "conference.create", c.ID, err)

@@ -51,6 +51,9 @@ type leg struct {
 	passive   bool      // no preconditions: the network refused them
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
+	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
+	replaces  string    // the phone's call that this one takes over (RFC 3891); "" none
+	referrer  string    // URI of the participant who had him called; "" nobody
 	errands   []*errand // who asked for this call and wants to know
 	takesOver *leg      // ends when this one is up; nil: none
 	door      *door     // connected, and not let in yet; nil: he is a member
@@ -156,7 +159,7 @@ func (r *room) invite(now time.Time, l *leg) {
 			prefixes = m.prefixes
 		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
 			MayCall: func(_, number string) bool { return within(prefixes, number) },
 			OnEvent: func(e sip.Event) {

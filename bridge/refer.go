@@ -14,6 +14,7 @@ import (
 // step; of several, how they ended together.
 type errand struct {
 	ref  sip.Referral // nil: nobody hears of it
+	what sip.Refer    // how they are to be called
 	left int          // calls that are not decided
 	many bool
 	ok   bool // one was answered
@@ -115,7 +116,7 @@ func (r *room) speaker(callID string, by sip.Identity) *member {
 	for _, m := range r.members {
 		l := m.leg
 		switch {
-		case l == nil || l.ConnectedAt == nil || l.door != nil:
+		case l == nil || l.ConnectedAt == nil && !l.answered || l.door != nil:
 		case callID != "" && l.CallID == callID:
 			return m
 		case callID == "" && by.Trusted && by.Number != "" && (by.Number == m.Number || by.Number == l.number):
@@ -177,10 +178,7 @@ func (b *Bridge) referInvite(r *room, in sip.Refer, ref sip.Referral) {
 		return
 	}
 	ref.Accept()
-	if in.Replaces != "" {
-		b.log.Info("REFER with Replaces: the call is made without it", "conference_id", r.id)
-	}
-	e := &errand{ref: ref, left: len(ids), many: len(ids) > 1}
+	e := &errand{ref: ref, what: in, left: len(ids), many: len(ids) > 1}
 	if !r.post(func(now time.Time) { r.callFor(now, ids, e) }) {
 		ref.Progress(503, "Service Unavailable")
 	}
@@ -263,6 +261,10 @@ func (r *room) callFor(now time.Time, ids []string, e *errand) {
 				continue
 			}
 			r.startLeg(now, m, video, r.b.opt.RingTimeout, at, profile)
+			m.leg.replaces = e.what.Replaces
+			if !e.what.By.Private {
+				m.leg.referrer = e.what.ReferredBy
+			}
 			m.leg.note(now, "state", "asked for by a participant")
 			m.leg.errands = append(m.leg.errands, e)
 		}

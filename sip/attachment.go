@@ -82,7 +82,7 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
-	a.screen.record = ua.traces.received
+	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
 	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
 	a.invites = newLimiter(o.InviteRate)
 	a.screen.registers = o.Mode == ModeAS

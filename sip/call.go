@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
@@ -13,9 +12,7 @@ import (
 )
 
 // call runs one dialog.Call: its goroutine feeds the machine from a mailbox and does
-// what it says. The mailbox is a list beside a wake-up channel, for nothing in it may
-// be lost and nobody who posts may wait; its length is bounded by what the peer's
-// transactions and one bridge can have outstanding.
+// what it says.
 type call struct {
 	a    *attachment
 	in   *inbound // of a call that comes in
@@ -43,10 +40,8 @@ type call struct {
 
 	charging Charging // as told
 
-	mu    sync.Mutex
-	inbox []any // dialog.Input, or kill
-	dead  bool  // run has returned: nobody reads inbox
-	wake  chan struct{}
+	box   *mailbox
+	held  time.Time     // when to look at what is held in it; zero: nothing is
 	done  chan struct{} // closed when run has returned
 	ended chan struct{} // closed once Ended was told and no BYE is out
 }
@@ -59,7 +54,7 @@ type resend struct{ req *sipgo.Request }
 
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+		box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.inv = inv
 	c.options = a.dialogOptions(inv, c.icid)
 	c.options.Rand = rand.Float64
@@ -97,32 +92,17 @@ func (c *call) key() string { return callKey(c.id, c.tag) }
 
 func callKey(callID, ourTag string) string { return callID + "\x00" + ourTag }
 
-func (c *call) post(in any) { c.postIfLive(in) }
+func (c *call) post(in any) { c.box.put(in) }
 
 // postIfLive posts unless the call is over, for what somebody else must answer then.
-func (c *call) postIfLive(in any) bool {
-	c.mu.Lock()
-	live := !c.dead
-	if live {
-		c.inbox = append(c.inbox, in)
-	}
-	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-	return live
-}
+func (c *call) postIfLive(in any) bool { return c.box.put(in) }
 
 // bury marks the call as over and answers the requests that came too late.
 func (c *call) bury() {
-	c.mu.Lock()
-	c.dead = true
-	rest := c.inbox
-	c.inbox = nil
-	c.mu.Unlock()
-	for _, in := range rest {
-		switch in := in.(type) {
+	for _, l := range c.box.close() {
+		switch in := l.in.(type) {
+		case dialog.Response:
+			c.a.onStray(in.Res)
 		case dialog.Request:
 			if in.Tx != nil {
 				c.a.answer(in.Req, in.Tx.(responder), verdict{status: 481})
@@ -151,8 +131,13 @@ func (c *call) settled() {
 	}
 }
 
+// leaving is a Hangup of the owner's, which goes behind what he has notified before.
+type leaving struct{ dialog.Hangup }
+
 // Hangup implements Call.
-func (c *call) Hangup(why, reason string) { c.post(dialog.Hangup{Why: why, Reason: reason}) }
+func (c *call) Hangup(why, reason string) {
+	c.post(leaving{dialog.Hangup{Why: why, Reason: reason}})
+}
 
 // Reply implements Call.
 func (c *call) Reply(id uint64, sdp []byte, status int) {
@@ -190,6 +175,9 @@ func (c *call) run() {
 	defer timer.Stop()
 	for {
 		next := c.d.Next()
+		if !c.held.IsZero() && (next.IsZero() || c.held.Before(next)) {
+			next = c.held
+		}
 		if next.IsZero() {
 			timer.Stop()
 		} else {
@@ -198,7 +186,7 @@ func (c *call) run() {
 		select {
 		case <-timer.C:
 			c.step(dialog.Tick{})
-		case <-c.wake:
+		case <-c.box.wake:
 		}
 		if c.drain() || c.d.Done() || c.told && !c.left {
 			return
@@ -208,12 +196,10 @@ func (c *call) run() {
 
 // drain takes everything from the mailbox; it reports whether the call was killed.
 func (c *call) drain() bool {
-	c.mu.Lock()
-	inputs := c.inbox
-	c.inbox = nil
-	c.mu.Unlock()
-	for _, in := range inputs {
-		switch in := in.(type) {
+	var letters []letter
+	letters, c.held = c.box.take(time.Now())
+	for _, l := range letters {
+		switch in := l.in.(type) {
 		case kill:
 			if !c.d.HasEnded() {
 				c.tellEnded(dialog.Ended{By: "local", Why: "shutdown"})
@@ -229,6 +215,12 @@ func (c *call) drain() bool {
 			c.onTurn(in)
 		case which:
 			in.answer <- c.d.Match(in.tag)
+		case leaving:
+			if c.other != nil {
+				c.other.behind(func() { c.post(in.Hangup) })
+				continue
+			}
+			c.step(in.Hangup)
 		case asking:
 			if c.asks == nil {
 				c.asks = map[uint64]func(int){}
@@ -384,18 +376,12 @@ func (c *call) send(req *sipgo.Request, again bool) {
 	c.listen(req, tx, again)
 }
 
-// listen brings everything of a transaction to the mailbox.
+// listen watches a transaction. Its responses, every further 2xx of the INVITE and those of
+// other forks too (RFC 6026), have come by way of the screen; what comes when the call has
+// been forgotten is a stray.
 func (c *call) listen(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
-	// Every further 2xx of the INVITE comes here (RFC 6026), those of other forks too.
-	tx.OnRetransmission(c.postResponse)
+	tx.OnRetransmission(c.a.onStray)
 	c.a.wg.Go(c.a.safely(func() { c.follow(req, tx, again) }))
-}
-
-// postResponse posts a response; one that nobody here waits for any more is a stray.
-func (c *call) postResponse(res *sipgo.Response) {
-	if !c.postIfLive(dialog.Response{Res: res}) {
-		c.a.onStray(res)
-	}
 }
 
 // follow reads a transaction to its end: not reading it would stop its timers.
@@ -406,7 +392,9 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 		case res := <-tx.Responses():
 			heard = true
 			final = final || res.StatusCode >= 200
-			c.postResponse(res)
+			if res.IsSuccess() {
+				c.a.onStray(res)
+			}
 		case <-tx.Done():
 			if final {
 				return

@@ -134,6 +134,12 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		h("P-Access-Network-Info", o.PANI)
 	}
 	h("P-Early-Media", "supported")
+	if inv.Replaces != "" { // not required: a phone that cannot take over rings, and its owner ends the other call
+		h("Replaces", inv.Replaces)
+	}
+	if inv.ReferredBy != "" && !o.HideCaller && !o.Untrusted {
+		h("Referred-By", "<"+inv.ReferredBy+">")
+	}
 	return do
 }
 

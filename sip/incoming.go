@@ -116,7 +116,7 @@ func inviteKey(req *sipgo.Request) string {
 func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take func(Incoming, IncomingCall) func(Event)) *call {
 	offer := dialog.SDP(req)
 	c := &call{a: a, icid: icidOf(req), tried: true, hop: hopTo(strings.ToLower(req.Transport()), req.Source()),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+		box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.options = a.dialogOptions(Invite{Video: bytes.Contains(offer, []byte("m=video"))}, c.icid)
 	c.options.Rand = rand.Float64
 	c.id, c.tag = string(*req.CallID()), c.options.FromTag
@@ -148,11 +148,9 @@ func (c *call) present() {
 
 // answeredByOwner says whether a final answer waits in the mailbox.
 func (c *call) answeredByOwner() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.inbox, func(in any) bool {
+	return c.box.has(func(in any) bool {
 		switch in.(type) {
-		case dialog.Accept, dialog.Reject, dialog.Hangup:
+		case dialog.Accept, dialog.Reject, leaving:
 			return true
 		}
 		return false

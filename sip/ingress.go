@@ -86,11 +86,15 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	if a.o.Untrusted {
 		distrust(req)
 	}
+	c := a.callOf(req)
 	if v.status != 0 {
+		if c != nil {
+			c.box.skip(req)
+		}
 		a.answer(req, tx, v)
 		return
 	}
-	if c := a.callOf(req); c != nil {
+	if c != nil {
 		a.deliver(c, req, tx)
 		return
 	}
@@ -203,6 +207,24 @@ func (a *attachment) answer(req *sipgo.Request, tx responder, v verdict) {
 	}
 }
 
+// arrive sees every message that passed the screen, in the order they came, before sipgo
+// does. What belongs to a call's dialog is posted to it, or announced: see mailbox.
+func (a *attachment) arrive(info sipgo.TransportReadProps, m sipgo.Message) {
+	switch m := m.(type) {
+	case *sipgo.Request:
+		if c := a.callOf(m); c != nil {
+			c.box.expect(time.Now(), m)
+		}
+	case *sipgo.Response:
+		tag, _ := m.From().Params.Get("tag")
+		if c := a.find(string(*m.CallID()), tag); c != nil {
+			m.SetTransport(info.Transport)
+			m.SetSource(info.RemoteAddr.String())
+			c.post(dialog.Response{Res: m})
+		}
+	}
+}
+
 // onStray takes responses that no transaction claims. sipgo's INVITE transaction ends
 // with its connection, and forgets after 32 s; whatever 2xx comes then must not leave
 // a phone connected to nobody.
@@ -217,8 +239,8 @@ func (a *attachment) onStray(res *sipgo.Response) {
 		return
 	}
 	tag, _ := res.From().Params.Get("tag")
-	if c := a.find(string(*id), tag); c != nil && c.postIfLive(dialog.Response{Res: res}) {
-		return
+	if a.find(string(*id), tag) != nil {
+		return // it has had it: see arrive
 	}
 	if res.IsSuccess() {
 		a.dropAnswer(res, a.target())

@@ -37,7 +37,7 @@ const patience = 10 * time.Second // for what must come; far above what it takes
 // peer is a scripted far end on raw sockets: it shares no code with the UA. It answers
 // OPTIONS by itself; everything else waits for the test.
 type peer struct {
-	t    *testing.T
+	t    testing.TB
 	net  string
 	addr string
 	in   chan message
@@ -63,12 +63,12 @@ func (m message) get(name string) string {
 	return m.head.Get(name)
 }
 
-func newPeer(t *testing.T, network string) *peer {
+func newPeer(t testing.TB, network string) *peer {
 	t.Helper()
 	return newPeerAt(t, network, "127.0.0.1:0")
 }
 
-func newPeerAt(t *testing.T, network, addr string) *peer {
+func newPeerAt(t testing.TB, network, addr string) *peer {
 	t.Helper()
 	p := &peer{t: t, net: network, in: make(chan message, 256)}
 	if network == "udp" {
@@ -252,7 +252,7 @@ func (p *peer) expect(want string) message {
 }
 
 // caller is a UA with one trunk attachment to p, which is up.
-func newTrunk(t *testing.T, p *peer, edit ...func(*AttachmentOptions)) *UA {
+func newTrunk(t testing.TB, p *peer, edit ...func(*AttachmentOptions)) *UA {
 	t.Helper()
 	o := AttachmentOptions{Name: "t", Mode: ModeTrunk, Transport: p.net, LocalAddr: "127.0.0.1",
 		Domain: "carrier.example", IMPU: "sip:+15550100@carrier.example", Targets: []string{p.addr}}
@@ -262,7 +262,7 @@ func newTrunk(t *testing.T, p *peer, edit ...func(*AttachmentOptions)) *UA {
 	return newUA(t, Options{Attachments: []AttachmentOptions{o}, T1: 50 * time.Millisecond, T2: 400 * time.Millisecond})
 }
 
-func newUA(t *testing.T, o Options) *UA {
+func newUA(t testing.TB, o Options) *UA {
 	t.Helper()
 	ua, err := New(o, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -294,11 +294,11 @@ func newUA(t *testing.T, o Options) *UA {
 
 // events collects what a call tells.
 type events struct {
-	t  *testing.T
+	t  testing.TB
 	ch chan Event
 }
 
-func place(t *testing.T, ua *UA, edit ...func(*Invite)) (Call, *events) {
+func place(t testing.TB, ua *UA, edit ...func(*Invite)) (Call, *events) {
 	t.Helper()
 	ev := &events{t, make(chan Event, 1024)}
 	inv := Invite{Number: "+15550123", Offer: []byte(offerSDP), Video: true, OnEvent: func(e Event) { ev.ch <- e }}

@@ -40,7 +40,7 @@ func readRefer(req *sipgo.Request) (r Refer, status int) {
 		if err != nil {
 			return r, 400
 		}
-		r.Replaces = rep.CallID
+		r.Replaces = rep.String()
 	}
 	r.ReferredBy, _ = ims.AddrSpec(first(req, "Referred-By"))
 	sub, _, _ := strings.Cut(first(req, "Refer-Sub"), ";")

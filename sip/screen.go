@@ -57,6 +57,8 @@ type screen struct {
 	record    func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
 	// ours says whether a sent-by is what our requests have in Via; nil: whatever it is.
 	ours func(host string, port int) bool
+	// arrive is told of what passes, in the order it came; nil: nobody wants to know.
+	arrive func(sipgo.TransportReadProps, sipgo.Message)
 	// admit says whether a new INVITE can be taken; nil: all are.
 	admit func(raw) bool
 
@@ -149,7 +151,8 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		return false
 	}
 	// A CSeq of another method would find another request's transaction.
-	if err := s.parse(data); err != nil || r.request() && r.seqMethod() != r.method {
+	m, err := s.parse(data)
+	if err != nil || r.request() && r.seqMethod() != r.method {
 		s.malformed.Add(1)
 		if r.strange() { // what follows its scheme is nothing that we could judge
 			s.refuse(info, r, 416, "Unsupported URI Scheme")
@@ -188,6 +191,9 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	if s.record != nil {
 		s.record(info, data)
 	}
+	if s.arrive != nil {
+		s.arrive(info, m)
+	}
 	return true
 }
 
@@ -198,20 +204,20 @@ func cutOff(r raw, data []byte) bool {
 	return err == nil && end >= 0 && uint64(len(data)-end-4) < n
 }
 
-func (s *screen) parse(data []byte) (err error) {
+func (s *screen) parse(data []byte) (m sipgo.Message, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("parser: %v", p)
 		}
 	}()
-	m, err := s.parser.ParseSIP(data)
+	m, err = s.parser.ParseSIP(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if m.Via() == nil || m.From() == nil || m.To() == nil || m.CallID() == nil || m.CSeq() == nil {
-		return errors.New("a mandatory header is missing")
+		return nil, errors.New("a mandatory header is missing")
 	}
-	return nil
+	return m, nil
 }
 
 // refuse answers a request without a transaction (RFC 3261 8.2.7). It is sent to the

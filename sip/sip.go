@@ -28,7 +28,9 @@ type Invite struct {
 	Passive    bool   // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
-	Routes []string
+	Routes     []string
+	Replaces   string // the call of the peer's that this one takes over (RFC 3891), a header value; "" none
+	ReferredBy string // URI of who had him called (RFC 3892); "" none
 	// MayCall says whether the call may be redirected to a URI, which the network has named
 	// and the attachment would follow (AttachmentOptions.FollowRedirect): number is E.164 with
 	// +, or "" if the URI is none of a number. Emergency numbers are not asked about. nil: it
@@ -295,7 +297,7 @@ type Refer struct {
 	ReferredBy string   // URI of Referred-By (RFC 3892), unproven; "" none
 	Method     string   // INVITE or BYE: what Refer-To asks to be done
 	URIs       []string // to whom: one, or those of a list (RFC 5368), without method and headers
-	Replaces   string   // Call-ID of a Replaces in Refer-To, which need not be ours; "" none
+	Replaces   string   // of the call that is asked for (RFC 3891), a header value; "" none
 	Silent     bool     // no NOTIFY is wanted (RFC 4488)
 }
 

@@ -89,6 +89,7 @@ type (
 		why    string
 		polite bool
 	}
+	behind struct{ f func() }
 )
 
 func newUsages(a *attachment, w way, use func(n int)) *usages {
@@ -112,6 +113,19 @@ func (us *usages) stop(why string) {
 	us.ended = true
 }
 
+// behind runs f when all that was posted before has been done: what was notified is sent.
+func (us *usages) behind(f func()) {
+	us.mu.Lock()
+	busy := us.running
+	if busy {
+		us.queue(behind{f})
+	}
+	us.mu.Unlock()
+	if !busy {
+		f()
+	}
+}
+
 func (us *usages) post(in any) bool {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -126,12 +140,28 @@ func (us *usages) post(in any) bool {
 		us.use(1)
 		us.a.wg.Go(us.run)
 	}
+	us.queue(in)
+	return true
+}
+
+// queue is called with mu held.
+func (us *usages) queue(in any) {
 	us.inbox = append(us.inbox, in)
 	select {
 	case us.wake <- struct{}{}:
 	default:
 	}
-	return true
+}
+
+// next takes the oldest of what waits; false: nothing does.
+func (us *usages) next() (in any, ok bool) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if len(us.inbox) == 0 {
+		return nil, false
+	}
+	in, us.inbox = us.inbox[0], us.inbox[1:]
+	return in, true
 }
 
 func (us *usages) run() {
@@ -147,11 +177,7 @@ func (us *usages) run() {
 	for {
 		select {
 		case <-us.wake:
-			us.mu.Lock()
-			inputs := us.inbox
-			us.inbox = nil
-			us.mu.Unlock()
-			for _, in := range inputs {
+			for in, ok := us.next(); ok; in, ok = us.next() {
 				us.handle(in)
 			}
 		case <-timer.C:
@@ -201,8 +227,11 @@ func (us *usages) abandon() {
 		}
 	}
 	for _, in := range rest {
-		if in, ok := in.(arrived); ok {
+		switch in := in.(type) {
+		case arrived:
 			us.way.tell(in.tx, in.req, 500, nil)
+		case behind:
+			in.f()
 		}
 	}
 }
@@ -220,6 +249,8 @@ func (us *usages) handle(in any) {
 			delete(us.out, in.id)
 			us.step(who.u, notifier.Answered{ID: who.id, Status: in.status, RetryAfter: in.retryAfter})
 		}
+	case behind:
+		in.f()
 	case stopped:
 		for _, u := range slices.Clone(us.list) {
 			if in.polite {

@@ -92,7 +92,7 @@ func onSubscribe(ua *UA, decide func(Subscription)) *subscriber {
 	return s
 }
 
-func got[T any](t *testing.T, c chan T) T {
+func got[T any](t testing.TB, c chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -258,7 +258,7 @@ func TestRefer(t *testing.T) {
 		}
 		r := got(t, refers)
 		want := Refer{Attachment: "t", At: r.At, Target: "sip:conf-1@carrier.example", By: Identity{URI: "sip:ann@home.example", Name: "Ann"},
-			ReferredBy: "sip:ann@home.example", Method: "INVITE", URIs: []string{"sip:+15550123@home.example;user=phone"}, Replaces: "abc@h"}
+			ReferredBy: "sip:ann@home.example", Method: "INVITE", URIs: []string{"sip:+15550123@home.example;user=phone"}, Replaces: "abc@h;to-tag=1;from-tag=2"}
 		if !reflect.DeepEqual(r, want) {
 			t.Errorf("%+v", r)
 		}

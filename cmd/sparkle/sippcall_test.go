@@ -2,14 +2,18 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sparkle/bridge"
 	"sparkle/bridge/api"
+	"sparkle/bridge/api/client"
 	"sparkle/bridge/cdr"
+	"sparkle/sip/confinfo"
 )
 
 const (
@@ -18,16 +22,21 @@ const (
 	sippPIN = "246813"
 	// sippNumber is whom SIPp's callers are asserted to be.
 	sippNumber = "+8613800138001"
-	// referredNumber is whom they have called.
-	referredNumber = "+8613800138002"
+	// factoryUser is that of the conference factory.
+	factoryUser = "mmtel"
 
 	sharedNumber = "+8675586000000"
-	inboundKeys  = `inbound: {dial_in: ["` + sharedNumber + `"], factory_uris: ["sip:mmtel@sipp.example"]}`
+	inboundKeys  = `inbound: {dial_in: ["` + sharedNumber + `"], factory_uris: ["sip:` + factoryUser + `@sipp.example"]}`
 )
+
+// referredNumbers are whom they have called: the first by REFER, all by a list.
+var referredNumbers = []string{"+8613800138002", "+8613800138003"}
 
 var (
 	staysIn  = []string{"dialing", "connected AMR-WB H264", "ended left"}
 	staysOut = []string{""}
+
+	hungUpHere = []string{"dialing", "connected AMR-WB H264", "ended hung_up"}
 )
 
 // callerFlows are those in which SIPp calls.
@@ -75,6 +84,15 @@ var callerFlows = []flow{
 		timeline: []string{"INVITE", "REFER", "NOTIFY", "REFER", "NOTIFY", "BYE"}},
 	{scenario: "uac-refer-busy", then: "uas-busy", steps: []step{referred(bridge.Busy)}, outcome: bridge.Left, legs: staysIn,
 		timeline: []string{"INVITE", "REFER", "NOTIFY", "BYE"}},
+	{scenario: "uac-refer-silent", then: "uas-video", transports: []string{"tcp", "udp"}, outcome: bridge.HungUp,
+		steps: []step{hangUpReferred(referredNumbers[0]), hangUpCaller}, legs: hungUpHere, timeline: []string{"INVITE", "REFER", "200", "BYE"}},
+	{scenario: "uac-refer-list", then: "uas-video", transports: []string{"tcp", "udp"}, steps: []step{referred(bridge.HungUp, referredNumbers...)},
+		outcome: bridge.Left, legs: staysIn, timeline: []string{"INVITE", "REFER", "NOTIFY", "REFER", "NOTIFY", "BYE"}},
+	{scenario: "uac-refer-replaces", then: "uas-replaces", outcome: bridge.HungUp,
+		steps: []step{hangUpReferred(referredNumbers[0]), hangUpCaller}, legs: hungUpHere, timeline: []string{"INVITE", "REFER", "NOTIFY", "BYE"}},
+	{scenario: "uac-watch-481", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn,
+		timeline: []string{"SUBSCRIBE", "NOTIFY", "481", "SUBSCRIBE", "NOTIFY", "BYE"}},
+	{scenario: "uac-recipients-420", dials: factoryUser, members: staysOut},
 	{scenario: "uac-refer-sos", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn},
 	{scenario: "uac-rtp-stop", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
 		legs: []string{"dialing", "connected PCMA not_offered", "ended dropped"}, timeline: []string{"audio flows", "audio stalled", "BYE"}},
@@ -120,20 +138,63 @@ func joined(x *dialled) {
 }
 
 // referred waits for the end of whom the caller had called.
-func referred(want bridge.Outcome) step {
+func referred(want bridge.Outcome, numbers ...string) step {
 	return func(x *dialled) {
 		x.t.Helper()
-		var id string
-		eventually(x.t, "who was referred to in the conference", func() error {
-			var err error
-			id, err = x.row(func(m bridge.Member) bool { return m.Number == referredNumber })
-			return err
-		})
-		x.ended(x.conference, id, want)
+		if len(numbers) == 0 {
+			numbers = referredNumbers[:1]
+		}
+		for _, n := range numbers {
+			x.ended(x.conference, x.numbered(n), want)
+		}
 	}
 }
 
+// hangUpReferred waits until whom the caller had called is in, and hangs up.
+func hangUpReferred(numbers ...string) step {
+	return func(x *dialled) {
+		x.t.Helper()
+		for _, n := range numbers {
+			other := *x
+			other.member = x.numbered(n)
+			hangUp(&other)
+			x.ended(x.conference, other.member, bridge.HungUp)
+		}
+	}
+}
+
+// numbered waits for the row of a number.
+func (x *dialled) numbered(number string) (id string) {
+	x.t.Helper()
+	eventually(x.t, "who was referred to in the conference", func() error {
+		var err error
+		id, err = x.row(func(m bridge.Member) bool { return m.Number == number })
+		return err
+	})
+	return id
+}
+
+// made waits for the conference that a phone makes, to which the watched events belong.
+func made(x *dialled) {
+	x.t.Helper()
+	eventually(x.t, "a conference of the factory", func() error {
+		all, err := x.api.Conferences(x.t.Context())
+		if i := slices.IndexFunc(all, func(c bridge.Conference) bool { return c.AdHoc && c.InRoom > 0 }); i >= 0 {
+			x.conference = all[i].ID
+			return nil
+		}
+		return errors.Join(errNoRow, err)
+	})
+}
+
 func hangUpWhoever(x *dialled) { joined(x); hangUp(x) }
+
+// hangUpCaller is for a caller who is not alone.
+func hangUpCaller(x *dialled) {
+	x.t.Helper()
+	x.member = x.numbered(sippNumber)
+	hangUp(x)
+}
 
 // row finds the member that is as told.
 func (x *dialled) row(ok func(bridge.Member) bool) (string, error) {
@@ -186,6 +247,157 @@ func TestSIPpCalls(t *testing.T) {
 	}
 }
 
+// TestSIPpFactory: a phone makes a conference and brings others along, in each order that
+// handsets do it in. The conference ends with its last call.
+func TestSIPpFactory(t *testing.T) {
+	needSIPp(t)
+	for _, f := range []flow{
+		{scenario: "uac-factory", steps: []step{said("INVITE", "REFER", "NOTIFY", "SUBSCRIBE", "NOTIFY", "a key by INFO")}},
+		{scenario: "uac-factory-watch", steps: []step{said("INVITE", "SUBSCRIBE", "NOTIFY", "REFER", "NOTIFY", "a key by INFO")}},
+		{scenario: "uac-recipients"},
+	} {
+		for _, transport := range []string{"tcp", "udp"} {
+			t.Run(f.scenario+" "+transport, func(t *testing.T) {
+				t.Parallel()
+				f.makesConference(t, transport)
+			})
+		}
+	}
+}
+
+func (f flow) makesConference(t *testing.T, transport string) {
+	phone := startSIPp(t, "uas-video", transport)
+	d := callableDaemon(t, transport, f.config, phone)
+	d.ready()
+	x := &dialled{daemon: d}
+	x.watch()
+	caller := callWithSIPp(t, f.scenario, transport, x.sipAddr(), factoryUser, 1)
+	made(x)
+	x.member = x.numbered(sippNumber)
+	for _, s := range f.steps {
+		s(x)
+	}
+	others := referredNumbers[:1]
+	if f.scenario == "uac-recipients" {
+		others = referredNumbers
+	}
+	for _, n := range others {
+		x.await(x.conference, x.numbered(n), "the conference", in)
+	}
+	x.hangNow()
+	f.outcome, f.legs, f.timeline = bridge.HungUp, hungUpHere, []string{"INVITE", "200", "BYE"}
+	x.holds(f, x.ended(x.conference, x.member, f.outcome))
+	if err := caller.Wait(patience); err != nil {
+		t.Error(err)
+	}
+	if err := x.api.HangupAll(t.Context(), x.conference); err != nil {
+		t.Error(err)
+	}
+	x.isGone()
+	phone.finish()
+}
+
+// isGone waits until the conference is no more.
+func (x *dialled) isGone() {
+	x.t.Helper()
+	eventually(x.t, "the conference's end", func() error {
+		_, err := x.api.Conference(x.t.Context(), x.conference)
+		if client.Code(err) == "conference_not_found" {
+			return nil
+		}
+		return fmt.Errorf("the conference is still there: %w", err)
+	})
+}
+
+// TestSIPpWatchesToTheEnd: whoever watches a conference hears of every change, not too
+// often, and of its end, within his call and in a dialog of its own.
+func TestSIPpWatchesToTheEnd(t *testing.T) {
+	needSIPp(t)
+	t.Run("within the call", func(t *testing.T) {
+		for _, transport := range []string{"tcp", "udp"} {
+			t.Run(transport, func(t *testing.T) {
+				t.Parallel()
+				x, user := callable(callableDaemon(t, transport, patientMedia), bridge.JoinOpen)
+				x.watch()
+				caller := callWithSIPp(t, "uac-watch", transport, x.sipAddr(), user, 1)
+				joined(x)
+				told := x.notified(1)
+				for n := 2; n <= 11; n++ {
+					muted := n%2 == 0
+					if _, err := x.api.UpdateMember(t.Context(), x.conference, x.member, api.MemberPatch{Muted: &muted}); err != nil {
+						t.Fatal(err)
+					}
+					at := x.notified(n)
+					// From when it is due to the wire is a moment, longer for the one before maybe.
+					if gap := at.Sub(told); gap < confinfo.MinInterval-time.Second/2 {
+						t.Errorf("document %d came %v after the one before", n, gap)
+					}
+					told = at
+				}
+				x.endsWith(caller)
+			})
+		}
+	})
+	t.Run("outside", func(t *testing.T) {
+		t.Parallel()
+		phone := startSIPp(t, "uas-video", "udp")
+		d := callableDaemon(t, "udp", "", phone)
+		d.ready()
+		x, user := callable(d, bridge.JoinOpen)
+		x.watch()
+		caller := callWithSIPp(t, "uac-outside", "udp", x.sipAddr(), user, 1)
+		x.member = x.numbered(sippNumber)
+		x.await(x.conference, x.numbered(referredNumbers[0]), "the conference", in)
+		x.said("a key by INFO") // it has seen the document
+		x.endsWith(caller)
+		phone.finish()
+	})
+}
+
+// patientMedia keeps a phone in that sends nothing for a minute.
+const patientMedia = "media: {port_min: 0, port_max: 0, realtime: false, timeout: 2m}"
+
+// notified waits for the nth NOTIFY within the call to be answered, and says when it was
+// sent.
+func (x *dialled) notified(n int) (at time.Time) {
+	x.t.Helper()
+	eventually(x.t, fmt.Sprintf("NOTIFY %d", n), func() error {
+		legs, err := x.api.Legs(x.t.Context(), x.conference, x.member)
+		if err != nil || len(legs) == 0 {
+			return errors.Join(errNoRow, err)
+		}
+		sent := 0
+		for _, e := range legs[0].Timeline {
+			if e.What == "sip_sent" && strings.Contains(e.Text, "NOTIFY") {
+				sent++
+				at = e.At
+			}
+		}
+		if sent < n {
+			return fmt.Errorf("%d of them", sent)
+		}
+		return nil
+	})
+	return at
+}
+
+// endsWith deletes the conference, and wants the caller's SIPp to be content with how
+// that was told.
+func (x *dialled) endsWith(caller *sippPhone) {
+	x.t.Helper()
+	if err := x.api.DeleteConference(x.t.Context(), x.conference); err != nil {
+		x.t.Fatal(err)
+	}
+	if err := caller.Wait(patience); err != nil {
+		x.t.Error(err)
+	}
+	x.isGone()
+	id := fmt.Sprintf("1-%d@127.0.0.1", caller.PID())
+	if r := x.record(func(r cdr.Record) bool { return r.CallID == id }); r.Outcome != string(bridge.HungUp) || r.Conference != x.conference {
+		x.t.Errorf("the record is %+v", r)
+	}
+}
+
 func (f flow) calls(t *testing.T, d *daemon, transport string) {
 	if f.raw {
 		needRawSocket(t)
@@ -218,7 +430,7 @@ func (f flow) calls(t *testing.T, d *daemon, transport string) {
 func callableDaemon(t *testing.T, transport, config string, phones ...*sippPhone) *daemon {
 	t.Helper()
 	d := startDaemon(t, trunkTo(transport, shortSession+"\noffer_g711: true", phones...)+config+"\n"+inboundKeys+"\n")
-	d.numbers = append(d.numbers, sippNumber, referredNumber)
+	d.numbers = append(append(d.numbers, sippNumber), referredNumbers...)
 	return d
 }
 

@@ -176,7 +176,7 @@ type dialled struct {
 }
 
 // sightings is what the event stream says of a conference's legs and members, repetitions
-// left out, and whoever was referred to.
+// left out, and not of whoever was referred to.
 type sightings struct {
 	mu      sync.Mutex
 	legs    []string
@@ -197,16 +197,18 @@ func (x *dialled) watch() {
 }
 
 func (s *sightings) read(stream *client.Stream) {
-	var referred string // a member
+	referred := map[string]bool{} // members
 	for {
 		e, err := stream.Next()
 		if err != nil {
 			return
 		}
-		if strings.HasPrefix(e.Type, "member.") && bytes.Contains(e.Data, []byte(referredNumber)) {
-			referred = e.Member
+		for _, n := range referredNumbers {
+			if strings.HasPrefix(e.Type, "member.") && bytes.Contains(e.Data, []byte(n)) {
+				referred[e.Member] = true
+			}
 		}
-		if referred != "" && e.Member == referred {
+		if referred[e.Member] {
 			continue
 		}
 		s.mu.Lock()

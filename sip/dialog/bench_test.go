@@ -174,6 +174,7 @@ func (b *bench) response(w []string) *sip.Response {
 		b.t.Fatalf("no %s was sent", method)
 	}
 	res := sip.NewResponse(status, "phrase")
+	res.AppendHeader(sip.HeaderClone(req.Via()))
 	res.AppendHeader(sip.HeaderClone(req.From()))
 	to := sip.HeaderClone(req.To()).(*sip.ToHeader)
 	if w[1] != "-" {

@@ -304,7 +304,7 @@ type Call struct {
 	hang       *hang // we want it over
 	cancelSent bool
 	ended      bool
-	byes       int // BYE transactions that are still open
+	byes       []string // branches of our BYEs that have no final answer yet
 
 	said        []byte // last description that left, without its version: see version
 	saidVersion uint64
@@ -410,7 +410,7 @@ func (c *Call) Next() time.Time {
 // Done says that the call can be forgotten: it has ended and nothing of it is left
 // in the network that we would have to answer.
 func (c *Call) Done() bool {
-	return c.ended && c.byes == 0 && c.peer == nil && c.at[timerLinger].IsZero() &&
+	return c.ended && len(c.byes) == 0 && c.peer == nil && c.at[timerLinger].IsZero() &&
 		c.usages == 0 && len(c.asks) == 0 && len(c.others) == 0
 }
 
@@ -518,7 +518,7 @@ func (c *Call) GivenUp() bool { return c.ended || c.hang != nil }
 
 // Settled says that Ended was told and no BYE of ours waits for its answer; what is
 // left is the watch for late answers.
-func (c *Call) Settled() bool { return c.ended && c.byes == 0 && c.peer == nil }
+func (c *Call) Settled() bool { return c.ended && len(c.byes) == 0 && c.peer == nil }
 
 // Stray makes the ACK and BYE for a 2xx that belongs to no call we still know.
 func Stray(o Options, res *sip.Response) (ack, bye *sip.Request) {

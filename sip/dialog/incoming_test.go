@@ -301,7 +301,7 @@ func (b *bench) settle() {
 		}
 	}
 	if !b.c.Done() || !b.c.Next().IsZero() {
-		b.t.Errorf("not done: ended %v, byes %d, next %v", b.c.ended, b.c.byes, b.c.Next())
+		b.t.Errorf("not done: ended %v, byes %d, next %v", b.c.ended, len(b.c.byes), b.c.Next())
 	}
 }
 

@@ -101,7 +101,7 @@ func (c *Call) onResponse(res *sip.Response) {
 		c.onRefreshResponse(seq.SeqNo, res.StatusCode, res)
 	case sip.BYE:
 		if res.StatusCode >= 200 {
-			c.byeDone()
+			c.byeDone(res)
 		}
 	case sip.CANCEL: // 200 or 481: the INVITE's own answer decides
 	default:
@@ -472,17 +472,17 @@ func Cancel(inv *sip.Request, reason, userAgent string) *sip.Request {
 func (c *Call) bye(f *fork, reason string) {
 	f.gone = true
 	f.localSeq++
-	c.byes++
 	req := c.inDialog(f, sip.BYE, f.localSeq)
+	c.byes = append(c.byes, branch(req))
 	add(req, "Reason", reason)
 	req.SetBody(nil)
 	c.do(Send{req})
 }
 
-func (c *Call) byeDone() {
-	if c.byes > 0 {
-		c.byes--
-	}
+// byeDone: m is the BYE that got no answer, or the answer, which may come twice.
+func (c *Call) byeDone(m sip.Message) {
+	b := branch(m)
+	c.byes = slices.DeleteFunc(c.byes, func(open string) bool { return open == b })
 }
 
 // byeAndEnd ends the dialog that was answered.
@@ -511,7 +511,7 @@ func (c *Call) onFailed(in Failed) {
 	switch {
 	case seq == nil:
 	case seq.MethodName == sip.BYE:
-		c.byeDone()
+		c.byeDone(in.Req)
 	case seq.MethodName == sip.UPDATE:
 		if f := c.forks[toTag(in.Req)]; f != nil && f.qosSeq == seq.SeqNo {
 			f.qosSeq = 0 // a refusal blocks nothing, nor does silence

@@ -51,6 +51,15 @@ func fromTag(m sip.Message) string {
 	return ""
 }
 
+// branch names the transaction of a request or response.
+func branch(m sip.Message) string {
+	if v := m.Via(); v != nil {
+		b, _ := v.Params.Get("branch")
+		return b
+	}
+	return ""
+}
+
 // Values returns the elements of a comma-separated header, wherever the sender put
 // its commas and line breaks. Commas inside quotes and angle brackets do not separate.
 func Values(m sip.Message, name string) []string {

@@ -302,7 +302,7 @@ func (s *street) send(req *sip.Request) {
 			status = []int{491, 488, 500}[s.rng.IntN(3)]
 		}
 		res := sip.NewResponse(status, "phrase")
-		for _, name := range []string{"From", "To", "CSeq"} {
+		for _, name := range []string{"Via", "From", "To", "CSeq"} {
 			res.AppendHeader(sip.HeaderClone(req.GetHeader(name)))
 		}
 		if method == sip.INVITE {

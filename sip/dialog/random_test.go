@@ -83,6 +83,7 @@ func (w *world) lost() bool { return w.rng.IntN(4) == 0 }
 
 func (w *world) response(status int, req *sip.Request, tag string, words ...string) *sip.Response {
 	res := sip.NewResponse(status, "phrase")
+	res.AppendHeader(sip.HeaderClone(req.Via()))
 	res.AppendHeader(sip.HeaderClone(req.From()))
 	to := sip.HeaderClone(req.To()).(*sip.ToHeader)
 	if tag != "" {

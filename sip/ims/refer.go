@@ -93,8 +93,21 @@ func ParseReplaces(v string) (Replaces, error) {
 	p := params(parts[1:])
 	_, early := p["early-only"]
 	r := Replaces{parts[0], p["to-tag"], p["from-tag"], early}
-	if r.CallID == "" || r.ToTag == "" || r.FromTag == "" {
-		return r, bad("Replaces")
+	if r.CallID == "" || r.ToTag == "" || r.FromTag == "" || strings.IndexFunc(r.String(), notWord) >= 0 {
+		return Replaces{}, bad("Replaces")
 	}
 	return r, nil
+}
+
+// notWord is what neither a Call-ID nor a tag has: it would end the header or begin
+// another parameter.
+func notWord(c rune) bool { return c <= ' ' || c >= 0x7f || c == ',' }
+
+// String is the header's value.
+func (r Replaces) String() string {
+	s := r.CallID + ";to-tag=" + r.ToTag + ";from-tag=" + r.FromTag
+	if r.EarlyOnly {
+		s += ";early-only"
+	}
+	return s
 }

@@ -46,6 +46,8 @@ func TestParseReplaces(t *testing.T) {
 		{"425928@bobster.example.org;to-tag=7743;from-tag=6472", Replaces{"425928@bobster.example.org", "7743", "6472", false}, true},
 		{"a ; FROM-TAG=2;early-only ;to-tag=1;x=y", Replaces{"a", "1", "2", true}, true},
 		{"a;to-tag=1", Replaces{}, false},
+		{"a\r\nX: y;to-tag=1;from-tag=2", Replaces{}, false}, // it goes into a header of ours
+		{"a;to-tag=1;from-tag=2\r\nX: y", Replaces{}, false},
 		{"to-tag=1;from-tag=2", Replaces{}, false},
 		{"", Replaces{}, false},
 	} {
