@@ -10,6 +10,7 @@ import (
 	"sparkle/media/codec/g711"
 	"sparkle/media/dtmf"
 	"sparkle/media/jitter"
+	"sparkle/media/latch"
 	"sparkle/media/mediapb"
 	"sparkle/media/mix"
 	"sparkle/media/payload"
@@ -17,10 +18,6 @@ import (
 	"sparkle/media/rtp"
 	"sparkle/media/tap"
 )
-
-// latchTime is how long any source port of the right address is taken, where
-// signalling said so (IMS.md §5.5 "strict").
-const latchTime = 5 * time.Second
 
 // leg is one phone's audio on its worker.
 type leg struct {
@@ -45,7 +42,7 @@ type leg struct {
 	extra  []*leg // hears these too
 
 	// In.
-	rtpGate, rtcpGate gate
+	rtpGate, rtcpGate latch.Gate
 	rx                rtp.Source
 	rtpIn             rtp.Packet
 	rxPackets         uint64 // of all sources
@@ -102,6 +99,8 @@ type leg struct {
 	txCount uint64
 	txBytes uint64
 	refused uint64
+	remote  [2]netip.AddrPort // where RTP and RTCP go, and as the kernel wants it
+	to      [2]sockaddr
 	lastTS  uint32
 	rtcp    rtcpState
 
@@ -151,38 +150,6 @@ func (p *past) newest() []byte {
 	return nil
 }
 
-// gate lets packets of one socket in, by their source.
-type gate struct {
-	want  netip.AddrPort
-	any   bool // any port at first
-	fixed uint16
-	from  int64 // of the first packet
-}
-
-// admit says whether a packet may come in.
-func (g *gate) admit(from netip.AddrPort, now int64) bool {
-	if from.Addr() != g.want.Addr() {
-		return false
-	}
-	if !g.any {
-		return from.Port() == g.want.Port()
-	}
-	if g.from == 0 {
-		g.from = now
-	}
-	if now-g.from < int64(latchTime) {
-		g.fixed = from.Port()
-		return true
-	}
-	return from.Port() == g.fixed
-}
-
-func (g *gate) set(want netip.AddrPort, anyPort bool) {
-	if g.want != want || g.any != anyPort {
-		*g = gate{want: want, any: anyPort}
-	}
-}
-
 func newLeg(id string, pair *port.Pair, now int64) *leg {
 	l := &leg{
 		id: id, pair: pair, born: now,
@@ -209,8 +176,15 @@ func (l *leg) apply(p *plan, now int64) {
 		l.spurt = false
 		return
 	}
-	l.rtpGate.set(l.st.remote, l.st.anyPort)
-	l.rtcpGate.set(l.st.rtcpTo, l.st.anyPort)
+	var who, control latch.Policy
+	if l.st.remote.IsValid() {
+		who = latch.Policy{Want: l.st.remote, AnyPort: l.st.anyPort, Prefixes: l.st.prefixes, Own: l.pair.IP, Version: l.st.version, Live: l.present}
+		control = who
+		control.Want = l.st.rtcpTo
+	}
+	l.rtpGate.Set(who, l.since(now))
+	l.rtcpGate.Set(control, l.since(now))
+	l.aim()
 	switch {
 	case old == nil || old.kind.codec != l.st.kind.codec:
 		if old != nil && old.clock != l.st.clock {
@@ -223,6 +197,19 @@ func (l *leg) apply(p *plan, now int64) {
 	case old.modes != l.st.modes:
 		l.mode, l.limit, l.raise = l.st.initialMode(), l.st.topMode(), 0
 		l.wish = newWish
+	}
+}
+
+// aim has packets go to whom the gates listen.
+func (l *leg) aim() {
+	l.rtcpGate.Follow(l.rtpGate.Host())
+	for i, a := range [2]netip.AddrPort{l.rtpGate.To(), l.rtcpGate.To()} {
+		if a != l.remote[i] {
+			l.remote[i], l.to[i] = a, sockaddr{}
+			if a.IsValid() {
+				l.to[i] = toSockaddr(a)
+			}
+		}
 	}
 }
 
@@ -251,7 +238,7 @@ func (l *leg) isSpeech(ft uint8) bool {
 // onRTP takes one datagram of the RTP socket.
 func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now int64) {
 	l.tap.Put(false, false, l.local[0], from, b)
-	if l.st == nil || !l.rtpGate.admit(from, now) {
+	if l.st == nil || !l.rtpGate.May(from) {
 		l.stranger++
 		return
 	}
@@ -261,14 +248,22 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		return
 	}
 	s := l.st
-	if h.Type == s.dtmfPT && s.dtmfPT != 0 {
+	digit := h.Type == s.dtmfPT && s.dtmfPT != 0
+	if !digit && h.Type != s.pt {
+		l.dropped++
+		return
+	}
+	if !l.rtpGate.Take(from, h.SSRC, h.Seq, l.since(now)) {
+		l.stranger++
+		return
+	}
+	if l.rtpGate.NAT() {
+		l.aim()
+	}
+	if digit {
 		l.lastRx.Store(now)
 		l.rx.AddEvent(h, l.since(now)) // not counted, each key press would look like ten losses
 		l.onDigit(w, h, now)
-		return
-	}
-	if h.Type != s.pt {
-		l.dropped++
 		return
 	}
 	n := l.unpack(h.Payload)
@@ -467,7 +462,7 @@ func (l *leg) send(e *encoded, n uint64) {
 	rtp.PutHeader(b, speech && !l.spurt, l.st.pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
 	l.seq++
-	l.tap.Put(true, false, l.local[0], l.st.remote, b[:12+size])
+	l.tap.Put(true, false, l.local[0], l.remote[0], b[:12+size])
 	l.room.tx.send(l, 12+size)
 }
 

@@ -55,8 +55,9 @@ type stream struct {
 	dtmfRate              uint32 // Hz
 	remote                netip.AddrPort
 	rtcpTo                netip.AddrPort
-	to, toRTCP            sockaddr
 	anyPort               bool
+	prefixes              []netip.Prefix // latch nat: where the peer may be too
+	version               uint64         // of the peer's description
 	send, recv            bool
 	rtcpOff               bool
 	silence               *silence // what it is sent while nobody is heard
@@ -188,6 +189,13 @@ func (s *stream) setRemote(r *mediapb.Remote, pair *port.Pair) error {
 		rtcp = uint16(r.Port) + 1
 	}
 	s.remote, s.rtcpTo = netip.AddrPortFrom(ip, uint16(r.Port)), netip.AddrPortFrom(ip, rtcp)
-	s.to, s.toRTCP, s.anyPort = toSockaddr(s.remote), toSockaddr(s.rtcpTo), r.AnyPort
+	s.anyPort, s.version = r.AnyPort, r.Version
+	for _, p := range r.NatPrefixes {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil {
+			return invalid("audio.remote.nat_prefixes", err.Error())
+		}
+		s.prefixes = append(s.prefixes, prefix)
+	}
 	return nil
 }

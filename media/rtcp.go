@@ -45,7 +45,7 @@ func (l *leg) control(now int64) {
 		l.wish.next = now + int64(time.Second)
 		l.wish.step(l.st, &l.rx, now)
 	}
-	if l.st == nil || l.st.rtcpOff || now < l.rtcp.next || !l.st.rtcpTo.IsValid() {
+	if l.st == nil || l.st.rtcpOff || now < l.rtcp.next || !l.remote[1].IsValid() {
 		return
 	}
 	l.rtcp.next = now + l.interval()
@@ -54,7 +54,7 @@ func (l *leg) control(now int64) {
 
 // bye tells the peer that the stream ends.
 func (l *leg) bye(now int64) {
-	if l.st != nil && !l.st.rtcpOff && l.st.rtcpTo.IsValid() {
+	if l.st != nil && !l.st.rtcpOff && l.remote[1].IsValid() {
 		l.sendReport(now, true)
 	}
 }
@@ -67,8 +67,8 @@ func (l *leg) sendReport(now int64, bye bool) {
 	if bye {
 		n += rtp.PutBye(b[n:], l.ssrc)
 	}
-	l.tap.Put(true, true, l.local[1], l.st.rtcpTo, b[:n])
-	if !sendTo(l.pair.RTCP, b[:n], &l.st.toRTCP) {
+	l.tap.Put(true, true, l.local[1], l.remote[1], b[:n])
+	if !sendTo(l.pair.RTCP, b[:n], &l.to[1]) {
 		l.refused++
 	}
 }
@@ -77,13 +77,22 @@ func (l *leg) sendReport(now int64, bye bool) {
 // the path could forge it, and signalling says when a call ends.
 func (l *leg) onRTCP(_ *worker, b []byte, from netip.AddrPort, whole bool, now int64) {
 	l.tap.Put(false, true, l.local[1], from, b)
-	if l.st == nil || !l.rtcpGate.admit(from, now) {
+	if l.st == nil || !l.rtcpGate.May(from) {
 		l.stranger++
 		return
 	}
 	if !whole || !validRTCP(b) {
 		l.dropped++
 		return
+	}
+	// Others are behind the same NAT: the phone is who sends its RTP too.
+	nat := l.rtcpGate.NAT()
+	if nat && from != l.st.rtcpTo && binary.BigEndian.Uint32(b[4:]) != l.rx.SSRC || !l.rtcpGate.Control(from, l.since(now)) {
+		l.stranger++
+		return
+	}
+	if nat {
+		l.aim()
 	}
 	l.lastRx.Store(now)
 	for {

@@ -8,6 +8,7 @@ package sip
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -227,6 +228,8 @@ type MediaProfile struct {
 	OfferG711 bool   // PCMU and PCMA last in the offer
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
 	AnyPort   bool   // media may come from any port of the signalled address: latch strict
+	// NATPrefixes are where phones' media may come from besides: latch nat.
+	NATPrefixes []netip.Prefix
 }
 
 // Incoming is a call that comes in: an INVITE outside any dialog that passed the front
