@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 1
 
 # What the build needs, what running needs, what only the tests need: Debian's names.
 APT_BUILD := pkg-config gcc libopencore-amrwb-dev libopencore-amrnb-dev libvo-amrwbenc-dev \
-             libavcodec-dev libavutil-dev libopenh264-dev libyuv-dev
+             libopus-dev libspandsp-dev libavcodec-dev libavutil-dev libopenh264-dev libyuv-dev
 APT_RUN   := fonts-wqy-microhei
 APT_TEST  := sip-tester ffmpeg chromium tshark kamailio kamailio-ims-modules kamailio-presence-modules kamailio-sqlite-modules baresip-core baresip-ffmpeg
 

@@ -292,10 +292,17 @@ func (h *house) press(how, name, keys string) error {
 	}
 	for _, key := range keys {
 		if how == "info" {
-			c := h.callers[name]
-			c.mu.Lock()
-			c.tell(sip.Info{At: time.Now(), Digit: key})
-			c.mu.Unlock()
+			e := sip.Info{At: time.Now(), Digit: key}
+			if c := h.callers[name]; c != nil {
+				c.mu.Lock()
+				c.tell(e)
+				c.mu.Unlock()
+			} else {
+				c := h.net.phone(h.number[name])
+				c.mu.Lock()
+				c.tell(e)
+				c.mu.Unlock()
+			}
 			continue
 		}
 		h.eng.events <- &mediapb.Event{Leg: leg, What: &mediapb.Event_Digit{Digit: &mediapb.Digit{Digit: string(key), DurationMs: 100}}}

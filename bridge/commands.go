@@ -53,15 +53,18 @@ type ConferenceSpec struct {
 	Alias       string     // "": none
 	JoinPolicy  JoinPolicy // "": pin
 	WhoMayRefer Referrers  // "": creator
+	// AnswerConfirm is the default of calls: who answers must press 1.
+	AnswerConfirm bool
 }
 
 // ConferencePatch changes what is not nil.
 type ConferencePatch struct {
-	Name        *string
-	PIN         *string // "": another one is made up
-	Alias       *string // "": none
-	JoinPolicy  *JoinPolicy
-	WhoMayRefer *Referrers
+	Name          *string
+	PIN           *string // "": another one is made up
+	Alias         *string // "": none
+	JoinPolicy    *JoinPolicy
+	WhoMayRefer   *Referrers
+	AnswerConfirm *bool
 }
 
 // MemberSpec makes a member.
@@ -91,6 +94,9 @@ type CallRequest struct {
 	Members     []string
 	Media       string        // "video", "audio" or "": the conference's type
 	RingTimeout time.Duration // 0: the default
+	// AnswerConfirm: who answers must press 1 before he is in, so that a mailbox never is.
+	// nil: as the conference says.
+	AnswerConfirm *bool
 }
 
 // CallResult is the fate of one target; Leg or Err.

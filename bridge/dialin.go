@@ -17,10 +17,13 @@ import (
 //	   └── wrong, twice ────┴─ third time ─> "too many tries" ─> BYE, SIP;cause=403
 //
 // What is typed is compared in constant time, counted, and neither kept nor logged.
+//
+// A member who was called may stand there too, until he presses 1: a mailbox does not
+// (IMS.md §6). To everybody else he rings.
 type door struct {
 	room    *room  // whose PIN opens it; nil: the PIN says whose
 	target  string // what was dialled, for the limit on guesses
-	confirm bool   // no PIN: the key 1, to keep voicemail out (IMS.md §6)
+	confirm bool   // no PIN: the key 1
 
 	digits  []byte
 	tries   int
@@ -36,6 +39,8 @@ const (
 	maxTries = 3
 	tryTime  = 10 * time.Second // from the end of the prompt, and from each key
 	doorTime = 2 * time.Minute  // in all, whatever is typed
+
+	confirmTime = 5 * time.Second // tryTime of one key
 )
 
 // caller is by whom guesses are counted. Numbers that nobody vouches for are one caller:
@@ -61,7 +66,15 @@ func (r *room) knock(now time.Time, l *leg) {
 func (r *room) ask(now time.Time, l *leg, n prompts.Name) {
 	d := l.door
 	d.digits = d.digits[:0]
-	r.expect(l, r.say(l, n)+tryTime)
+	r.expect(l, r.say(l, n)+d.patience())
+}
+
+// patience is how long a key is waited for.
+func (d *door) patience() time.Duration {
+	if d.confirm {
+		return confirmTime
+	}
+	return tryTime
 }
 
 // expect waits, and no longer than the door is open.
@@ -89,6 +102,11 @@ func (r *room) waited(now time.Time, l *leg) {
 		r.hang(now, l, "not_admitted", `SIP;cause=403;text="Not admitted"`,
 			&verdict{HungUp, Text{Zh: "未通过会议验证，已挂断", En: "Hung up: the caller was not admitted."}})
 	case d.confirm:
+		if d.tries++; d.tries < maxTries {
+			l.note(now, "state", "asked again to press 1")
+			r.ask(now, l, prompts.Confirm)
+			return
+		}
 		r.hang(now, l, "not_confirmed", `SIP;cause=480;text="Not confirmed"`,
 			&verdict{HungUp, Text{Zh: "接听后未按键确认（可能是语音信箱）", En: "Answered, but nobody pressed 1: a mailbox, perhaps."}})
 	case len(d.digits) > 0:
@@ -116,7 +134,7 @@ func (r *room) played(now time.Time, l *leg, e *mediapb.PlayEnded) {
 		r.waited(now, l)
 		return
 	}
-	r.expect(l, tryTime)
+	r.expect(l, d.patience())
 }
 
 // key is one key of a caller at the door.
@@ -136,6 +154,7 @@ func (r *room) key(now time.Time, l *leg, key rune) {
 	switch {
 	case d.confirm:
 		if key == '1' {
+			l.note(now, "state", "pressed 1")
 			r.comeIn(now, l)
 		}
 		return
@@ -241,13 +260,13 @@ func (r *room) comeIn(now time.Time, l *leg) {
 	}
 	l.door.stop()
 	confirmed := l.door.confirm
-	l.door = nil
+	l.door, l.AwaitingConfirm = nil, false
 	state := Connected
 	if l.held {
 		state = Held
 	}
-	l.State, l.Since = state, now.UTC()
 	if m.leg != l {
+		l.State, l.Since = state, now.UTC()
 		r.takePlace(now, l)
 	} else {
 		r.setState(now, l, state)

@@ -91,13 +91,23 @@ func (l *leg) ringsOrDials() bool {
 	return l.State == Dialing || l.State == Ringing || l.State == EarlyMedia
 }
 
+// manner is how a member is called.
+type manner struct {
+	video   bool
+	rings   time.Duration
+	confirm bool // who answers must press 1
+}
+
 // startLeg begins a call with m: state dialing at once, ports next, INVITE then.
-func (r *room) startLeg(now time.Time, m *member, video bool, rings time.Duration, at sip.AttachmentState, p sip.MediaProfile) {
-	l := &leg{number: m.Number, profile: p, wantsPic: video, rings: rings, Leg: Leg{
+func (r *room) startLeg(now time.Time, m *member, how manner, at sip.AttachmentState, p sip.MediaProfile) {
+	l := &leg{number: m.Number, profile: p, wantsPic: how.video, rings: how.rings, Leg: Leg{
 		ID: newID("leg"), Member: m.ID, Conference: r.id, Direction: "outbound",
 		Attachment: at.Name, StartedAt: now.UTC(),
 	}}
-	m.leg, m.recall = l, ""
+	if how.confirm {
+		l.door = &door{confirm: true}
+	}
+	m.leg, m.recall, m.confirm = l, "", how.confirm
 	r.legs[l.ID] = l
 	r.setState(now, l, Dialing)
 	r.openLeg(l)
@@ -290,6 +300,10 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.held {
 		state = Held
 	}
+	if l.door != nil && l.door.confirm {
+		state, l.AwaitingConfirm = Ringing, true
+		l.note(now, "state", "answered, and is to press 1")
+	}
 	r.setState(now, l, state)
 	r.pushLeg(l)
 	r.tookOver(now, l)
@@ -393,7 +407,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	}
 	l.dead = true
 	at := now.UTC()
-	l.Outcome, l.EndedAt, l.Text = v.outcome, &at, &v.text
+	l.Outcome, l.EndedAt, l.Text, l.AwaitingConfirm = v.outcome, &at, &v.text, false
 	l.State, l.Since, l.Queue = Ended, at, nil
 	l.note(now, "state", "ended: "+string(v.outcome))
 	delete(r.legs, l.ID)
@@ -466,6 +480,7 @@ func (b *Bridge) complete(record LegRecord, last *mediapb.LegStats) {
 
 // setState moves a leg, and its member with it.
 func (r *room) setState(now time.Time, l *leg, s LegState) {
+	news := l.State != s
 	l.State, l.Since = s, now.UTC()
 	if l.agreed == nil {
 		l.describeVideo()
@@ -478,7 +493,9 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 			m.State = MemberRings
 		}
 	}
-	r.report(l)
+	if news {
+		r.report(l)
+	}
 	r.emitLeg(now, l, "leg.updated")
 	r.b.store.QueueLeg(LegRecord{Leg: l.public(true), Number: l.number})
 }
@@ -568,14 +585,14 @@ func (r *room) recall(now time.Time, m *member) {
 	if m == nil || m.recall == "" || m.leg != nil || r.mediaDown || r.closing {
 		return
 	}
-	video := m.recall == "video"
+	how := manner{m.recall == "video", r.b.opt.RingTimeout, m.confirm}
 	m.recall = ""
 	at, p, bad := r.b.attachment()
 	if bad != nil {
 		r.log.Warn("a member cannot be called back", "member_id", m.ID, "err", bad)
 		return
 	}
-	r.startLeg(now, m, video, r.b.opt.RingTimeout, at, p)
+	r.startLeg(now, m, how, at, p)
 }
 
 func sortedLegs(legs map[string]*leg) []*leg {

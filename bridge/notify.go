@@ -152,10 +152,11 @@ func (r *room) info(entity string) confinfo.State {
 		if m.Role == roleHost {
 			u.Roles = []string{"host"}
 		}
-		if l.ConnectedAt != nil {
+		in := l.ConnectedAt != nil && l.door == nil
+		if in {
 			u.Joined = *l.ConnectedAt
 		}
-		if a := l.agreed; a != nil && l.ConnectedAt != nil {
+		if a := l.agreed; a != nil && in {
 			if a.Audio != nil {
 				u.Media = append(u.Media, confinfo.Media{Type: "audio", Status: direction(a.Audio.Recv, a.Audio.Send)})
 			}

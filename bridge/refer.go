@@ -241,7 +241,7 @@ func (r *room) byNumber(number string) *member {
 // callFor calls members and has the errand hear of it.
 func (r *room) callFor(now time.Time, ids []string, e *errand) {
 	at, profile, down := r.b.attachment()
-	video := r.conf.Type == VideoConference && !r.b.opt.NoVideo
+	how := manner{r.conf.Type == VideoConference && !r.b.opt.NoVideo, r.b.opt.RingTimeout, r.conf.AnswerConfirm}
 	for _, id := range ids {
 		m := r.member(id)
 		switch {
@@ -260,7 +260,7 @@ func (r *room) callFor(now time.Time, ids []string, e *errand) {
 				e.progress(status, "Not placed")
 				continue
 			}
-			r.startLeg(now, m, video, r.b.opt.RingTimeout, at, profile)
+			r.startLeg(now, m, how, at, profile)
 			m.leg.replaces = e.what.Replaces
 			if !e.what.By.Private {
 				m.leg.referrer = e.what.ReferredBy
@@ -307,7 +307,7 @@ func finalOf(l *leg) (int, string) {
 		return 486, "Busy Here"
 	case Declined:
 		return 603, "Decline"
-	case NoAnswer, Unreachable:
+	case NoAnswer, Unreachable, Left, HungUp, Dropped: // the last three: he never pressed 1
 		return 480, "Temporarily Unavailable"
 	case NotFound:
 		return 404, "Not Found"

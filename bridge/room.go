@@ -88,8 +88,10 @@ type member struct {
 	// recall is the media to call back with when the engine is up again, "" not at all:
 	// set when a member lost his call through no fault of his.
 	recall string
-	uri    string // he was referred to by it; "" not
-	anon   int    // number of his anonymous URI; 0: none yet
+	// confirm is whether he had to press 1 when he was called last: when called back he must again.
+	confirm bool
+	uri     string // he was referred to by it; "" not
+	anon    int    // number of his anonymous URI; 0: none yet
 	// prefixes limit the numbers of who had him called last: a redirection keeps to them.
 	prefixes []string
 }

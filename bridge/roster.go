@@ -247,8 +247,10 @@ func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallReq
 		return nil, errClosing()
 	}
 	at, profile, down := b.attachment()
-	video = video && !b.opt.NoVideo
-	rings := cmp.Or(req.RingTimeout, b.opt.RingTimeout)
+	how := manner{video && !b.opt.NoVideo, cmp.Or(req.RingTimeout, b.opt.RingTimeout), v.Conference.AnswerConfirm}
+	if req.AnswerConfirm != nil {
+		how.confirm = *req.AnswerConfirm
+	}
 	err = r.do(func(now time.Time) {
 		ids := req.Members
 		if req.Targets != "" {
@@ -262,7 +264,7 @@ func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallReq
 				res.Err = bad
 			} else {
 				m.prefixes = a.DialPrefixes
-				r.startLeg(now, m, video, rings, at, profile)
+				r.startLeg(now, m, how, at, profile)
 				l := m.leg.public(false)
 				res.Leg = &l
 			}

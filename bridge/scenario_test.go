@@ -187,6 +187,9 @@ func (h *house) words(e bridge.Event) string {
 		if l.Text != nil {
 			s += " " + l.Text.Zh + " " + l.Text.En
 		}
+		if l.AwaitingConfirm {
+			s += " answered, awaits 1"
+		}
 		if l.State == bridge.Connected {
 			if l.Media.Audio != nil {
 				s += " " + l.Media.Audio.Codec
@@ -332,6 +335,10 @@ func (h *house) run(line string) error {
 		if id, ok := h.ids[arg(1)]; ok {
 			req.Targets, req.Members = "", []string{id}
 		}
+		if arg(2) != "" {
+			confirm := arg(2) == "confirm"
+			req.AnswerConfirm = &confirm
+		}
 		res, err := h.b.Call(ctx, h.actor, h.conf, req)
 		for _, r := range res {
 			if r.Err != nil {
@@ -375,6 +382,10 @@ func (h *house) run(line string) error {
 		return h.subscribe(arg(1), f[2:])
 	case "adopt":
 		return h.adopt()
+	case "confirm":
+		on := arg(1) == "on"
+		_, err := h.b.UpdateConference(ctx, h.actor, h.conf, bridge.ConferencePatch{AnswerConfirm: &on})
+		return err
 	case "referrers":
 		p := bridge.Referrers(arg(1))
 		_, err := h.b.UpdateConference(ctx, h.actor, h.conf, bridge.ConferencePatch{WhoMayRefer: &p})

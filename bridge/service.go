@@ -109,7 +109,7 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 	}
 	now := time.Now().UTC()
 	c = Conference{ID: newID("conf"), Name: spec.Name, Type: spec.Type, State: "idle", Owner: a.Account, CreatedAt: now, UpdatedAt: now,
-		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator)}
+		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm}
 	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
 		return Conference{}, bad
 	}
@@ -220,7 +220,7 @@ func (b *Bridge) UpdateConference(ctx context.Context, a Actor, id string, p Con
 	err = r.do(func(now time.Time) {
 		r.conf.Name, r.conf.UpdatedAt = c.Name, c.UpdatedAt
 		r.conf.PIN, r.conf.Alias, r.conf.DialIn = c.PIN, c.Alias, c.DialIn
-		r.conf.JoinPolicy, r.conf.WhoMayRefer = c.JoinPolicy, c.WhoMayRefer
+		r.conf.JoinPolicy, r.conf.WhoMayRefer, r.conf.AnswerConfirm = c.JoinPolicy, c.WhoMayRefer, c.AnswerConfirm
 		r.emit(now, "conference.updated", "", "", r.conf)
 	})
 	return r.view.Load().Conference, err
@@ -250,6 +250,9 @@ func (b *Bridge) patched(c Conference, p ConferencePatch) (Conference, error) {
 	}
 	if p.WhoMayRefer != nil {
 		c.WhoMayRefer = *p.WhoMayRefer
+	}
+	if p.AnswerConfirm != nil {
+		c.AnswerConfirm = *p.AnswerConfirm
 	}
 	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
 		return c, bad

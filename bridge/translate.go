@@ -38,7 +38,7 @@ func (l *leg) draftOffer(now time.Time, video bool) ([]byte, *sdp.Session, error
 	b := sdp.Offer(sdp.OfferOptions{
 		Origin: sdp.NewOrigin(now), Addr: addr, AudioPort: l.audio,
 		Video: video && l.video != 0, VideoPort: l.video, Previous: l.local,
-		AVPF: sdp.AVPF(l.profile.VideoAVPF), G711: l.profile.OfferG711, Sprop: l.sprop,
+		AVPF: sdp.AVPF(l.profile.VideoAVPF), Opus: l.profile.OfferOpus, G711: l.profile.OfferG711, Sprop: l.sprop,
 	})
 	s, err := sdp.Parse(b)
 	if err != nil {
@@ -125,6 +125,7 @@ func mediaWords(m Media) string {
 var audioCodecs = map[string]mediapb.AudioStream_Codec{
 	"AMR": mediapb.AudioStream_AMR, "AMR-WB": mediapb.AudioStream_AMR_WB,
 	"PCMU": mediapb.AudioStream_PCMU, "PCMA": mediapb.AudioStream_PCMA,
+	"opus": mediapb.AudioStream_OPUS, "G722": mediapb.AudioStream_G722,
 }
 
 // mediaLeg is the engine's half of a leg: present only once connected, so that
@@ -135,7 +136,9 @@ func mediaLeg(l *leg) *mediapb.Leg {
 		out.Audio = &mediapb.AudioStream{
 			Remote: remote(a.Remote, l.profile, l.agreed.Version), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
 			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
-			Send: a.Send, Recv: a.Recv, Dtx: true, RtcpRsBps: rtcpShare(a.RS, a.AS, senders), RtcpRrBps: rtcpShare(a.RR, a.AS, receivers),
+			Send: a.Send, Recv: a.Recv, Dtx: a.Codec != "opus" || a.Opus.DTX, ComfortNoise: a.CN,
+			Fec: a.Opus.FEC, MaxBitrateBps: uint32(a.Opus.MaxBitrate), MaxPlaybackHz: uint32(a.Opus.MaxPlayback),
+			RtcpRsBps: rtcpShare(a.RS, a.AS, senders), RtcpRrBps: rtcpShare(a.RR, a.AS, receivers),
 			RtcpOff: a.RTCPOff(), Dscp: DSCPAudio, ModeChangePeriod: uint32(a.ModeChangePeriod), ModeChangeNeighbor: a.ModeChangeNeighbor,
 		}
 		for _, mode := range a.ModeSet {

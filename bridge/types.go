@@ -108,8 +108,11 @@ type Conference struct {
 	Alias       string     `json:"alias"` // what may be dialled besides its URI: a number, or a name; "" none
 	JoinPolicy  JoinPolicy `json:"join_policy"`
 	WhoMayRefer Referrers  `json:"who_may_refer"`
-	AdHoc       bool       `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
-	DialIn      DialIn     `json:"dial_in"`
+	// AnswerConfirm: who is called and answers must press 1 before he is in, unless the call
+	// says otherwise. Voicemail does not.
+	AnswerConfirm bool   `json:"answer_confirm"`
+	AdHoc         bool   `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
+	DialIn        DialIn `json:"dial_in"`
 }
 
 // JoinPolicy says who may call into a conference.
@@ -159,7 +162,7 @@ type Member struct {
 
 // AudioMedia, VideoMedia, Media and Quality describe a live leg.
 type AudioMedia struct {
-	Codec   string `json:"codec"`          // AMR-WB, AMR, PCMU, PCMA
+	Codec   string `json:"codec"`          // AMR-WB, AMR, opus, G722, PCMU, PCMA
 	Mode    string `json:"mode,omitempty"` // e.g. "23.85" or "octet-align"
 	Payload int    `json:"payload"`
 }
@@ -217,30 +220,33 @@ type TimelineEntry struct {
 
 // Leg is one call attempt with a member.
 type Leg struct {
-	ID          string          `json:"id"`
-	Member      string          `json:"member_id"`
-	Conference  string          `json:"conference_id"`
-	State       LegState        `json:"state"`
-	Since       time.Time       `json:"since"`
-	Direction   string          `json:"direction"` // outbound | inbound
-	Attachment  string          `json:"attachment"`
-	Outcome     Outcome         `json:"outcome"` // null while it lives
-	SIP         *SIPResult      `json:"sip"`
-	Text        *Text           `json:"text"`
-	StartedAt   time.Time       `json:"started_at"`
-	RingingAt   *time.Time      `json:"ringing_at"`
-	ConnectedAt *time.Time      `json:"connected_at"`
-	EndedAt     *time.Time      `json:"ended_at"`
-	Media       Media           `json:"media"`
-	Quality     *Quality        `json:"quality"`
-	CallID      string          `json:"call_id,omitempty"`
-	ICID        string          `json:"icid,omitempty"`
-	Charging    *Charging       `json:"charging,omitempty"`
-	Usage       *Usage          `json:"usage,omitempty"` // of an ended leg
-	CSAccess    bool            `json:"cs_access"`       // reached over a circuit-switched network: never any video
-	Change      *MediaChange    `json:"media_change"`    // the organiser's newest wish, or null
-	Queue       *LegQueue       `json:"queue,omitempty"` // while the INVITE waits for its turn
-	Timeline    []TimelineEntry `json:"timeline,omitempty"`
+	ID          string       `json:"id"`
+	Member      string       `json:"member_id"`
+	Conference  string       `json:"conference_id"`
+	State       LegState     `json:"state"`
+	Since       time.Time    `json:"since"`
+	Direction   string       `json:"direction"` // outbound | inbound
+	Attachment  string       `json:"attachment"`
+	Outcome     Outcome      `json:"outcome"` // null while it lives
+	SIP         *SIPResult   `json:"sip"`
+	Text        *Text        `json:"text"`
+	StartedAt   time.Time    `json:"started_at"`
+	RingingAt   *time.Time   `json:"ringing_at"`
+	ConnectedAt *time.Time   `json:"connected_at"`
+	EndedAt     *time.Time   `json:"ended_at"`
+	Media       Media        `json:"media"`
+	Quality     *Quality     `json:"quality"`
+	CallID      string       `json:"call_id,omitempty"`
+	ICID        string       `json:"icid,omitempty"`
+	Charging    *Charging    `json:"charging,omitempty"`
+	Usage       *Usage       `json:"usage,omitempty"` // of an ended leg
+	CSAccess    bool         `json:"cs_access"`       // reached over a circuit-switched network: never any video
+	Change      *MediaChange `json:"media_change"`    // the organiser's newest wish, or null
+	Queue       *LegQueue    `json:"queue,omitempty"` // while the INVITE waits for its turn
+	// AwaitingConfirm: answered, and has not pressed 1 yet. State is ringing meanwhile, and
+	// ConnectedAt is set.
+	AwaitingConfirm bool            `json:"awaiting_confirm,omitempty"`
+	Timeline        []TimelineEntry `json:"timeline,omitempty"`
 }
 
 // LegQueue says where a leg stands whose INVITE waits for its turn.

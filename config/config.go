@@ -107,6 +107,7 @@ type Attachment struct {
 	NATPrefixes   []string      `yaml:"nat_prefixes"`    // nat: where media may come from
 	VideoAVPF     string        `yaml:"video_avpf"`      // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
+	OfferOpus     bool          `yaml:"offer_opus"`
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
 	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken

@@ -32,7 +32,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn},
 		Expires: a.Expires, RegEvent: a.RegEvent, RegState: a.RegState, OrigRoute: a.OrigRoute, Untrusted: !a.Trusted, HideCaller: a.HideCaller,
 		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF, Latch: a.Latch,
-		OfferG711: a.OfferG711, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
+		OfferG711: a.OfferG711, OfferOpus: a.OfferOpus, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
 		SessionExpires: a.SessionExp, MinSE: a.MinSE,
 		PeerRate: a.PeerRate, InviteRate: a.InviteRate,
 		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, FollowRedirect: a.Redirect, DSCP: a.DSCP,

@@ -5,6 +5,8 @@ import (
 
 	"sparkle/media/codec/amr"
 	"sparkle/media/codec/g711"
+	"sparkle/media/codec/g722"
+	"sparkle/media/codec/opus"
 	"sparkle/media/mediapb"
 	"sparkle/media/payload"
 	"sparkle/media/resample"
@@ -13,8 +15,10 @@ import (
 const (
 	frameLen  = 320 // samples of 20 ms at 16 kHz, the mix's rate
 	narrowLen = 160
-	// frameMax is the largest encoded frame: G.711's 160 octets.
-	frameMax = narrowLen
+	// octetsOf20ms are a frame of G.711 and of G.722, and more than any of AMR.
+	octetsOf20ms = 160
+	// frameMax is the largest encoded frame: Opus at its highest rate.
+	frameMax = opus.MaxBytes
 )
 
 // coder turns mixed frames into one codec's. It has state: who listens to it must
@@ -22,6 +26,8 @@ const (
 type coder struct {
 	kind   coderKind
 	amr    *amr.Encoder
+	opus   *opus.Encoder
+	g722   *g722.Encoder
 	down   resample.Down
 	narrow [narrowLen]int16
 
@@ -69,30 +75,48 @@ func (e *encoded) payload(wide, octetAligned bool) []byte {
 	return e.packed[i][:e.size[i]]
 }
 
-// ftSpeech is the frame type of G.711, which has none; amr.NoData is "send nothing".
-const ftSpeech = 0
+// Frame types of the codecs that have none: G.711, G.722, Opus. amr.NoData is "send nothing"
+// and "was lost" for them too.
+const (
+	ftSpeech  = 0
+	ftMore    = 1 // Opus: the next 20 ms of the longer frame before; has no octets of its own
+	ftAhead   = 2 // Opus: was lost, and the octets are the next frame, which knows of it (FEC)
+	ftComfort = 9 // G.711: comfort noise (RFC 3389); Opus: a header, no sound (DTX)
+)
 
 func newCoder(k coderKind) (*coder, error) {
 	c := &coder{kind: k}
-	if k.amr() {
-		var err error
-		if c.amr, err = amr.NewEncoder(k.wide(), k.dtx); err != nil {
-			return nil, err
-		}
+	var err error
+	switch {
+	case k.amr():
+		c.amr, err = amr.NewEncoder(k.wide(), k.dtx)
+	case k.isOpus():
+		c.opus, err = opus.NewEncoder(k.opus)
+	case k.isG722():
+		c.g722, err = g722.NewEncoder()
+	}
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
 func (c *coder) close() {
-	if c != nil && c.amr != nil {
+	switch {
+	case c == nil:
+	case c.amr != nil:
 		c.amr.Close()
+	case c.opus != nil:
+		c.opus.Close()
+	case c.g722 != nil:
+		c.g722.Close()
 	}
 }
 
 // encode makes c.out of 20 ms.
 func (c *coder) encode(mode int, pcm *[frameLen]int16) {
 	in := pcm[:]
-	if !c.kind.wide() {
+	if c.kind.narrow() {
 		c.down.Frame(pcm[:], c.narrow[:])
 		in = c.narrow[:]
 	}
@@ -103,16 +127,19 @@ func (c *coder) encode(mode int, pcm *[frameLen]int16) {
 	case mediapb.AudioStream_PCMA:
 		c.out.set(ftSpeech, c.buf[:g711.PCMA.Encode(in, c.buf[:])])
 		return
+	case mediapb.AudioStream_G722:
+		c.out.set(ftSpeech, c.buf[:c.g722.Encode(in, c.buf[:])])
+		return
+	case mediapb.AudioStream_OPUS:
+		ft, n := uint8(ftSpeech), c.opus.Encode(in, c.buf[:])
+		if n == 0 || c.kind.opus.DTX && n <= opus.QuietBytes {
+			ft = amr.NoData
+		}
+		c.out.set(ft, c.buf[:n])
+		return
 	}
 	f := c.amr.Encode(mode, in, c.buf[:])
 	c.out.set(f.Type, f.Bits)
-}
-
-func (c *coder) sidType() uint8 {
-	if c.kind.wide() {
-		return amr.SIDWide
-	}
-	return amr.SIDNarrow
 }
 
 func (s *stream) format() payload.Format {
@@ -153,6 +180,9 @@ func (s *stream) stepMode(mode, limit int) int {
 type decoder struct {
 	kind   coderKind
 	amr    *amr.Decoder
+	opus   *opus.Decoder
+	framer *opus.Framer // of Opus
+	g722   *g722.Decoder
 	up     resample.Up
 	narrow [narrowLen]int16
 	last   [narrowLen]int16 // G.711: what a lost frame repeats
@@ -161,25 +191,48 @@ type decoder struct {
 
 func newDecoder(k coderKind) (*decoder, error) {
 	d := &decoder{kind: k}
-	if k.amr() {
-		var err error
-		if d.amr, err = amr.NewDecoder(k.wide()); err != nil {
-			return nil, err
-		}
+	var err error
+	switch {
+	case k.amr():
+		d.amr, err = amr.NewDecoder(k.wide())
+	case k.isOpus():
+		d.framer = new(opus.Framer)
+		d.opus, err = opus.NewDecoder()
+	case k.isG722():
+		d.g722, err = g722.NewDecoder()
+	}
+	if err != nil {
+		return nil, err
 	}
 	return d, nil
 }
 
 func (d *decoder) close() {
-	if d != nil && d.amr != nil {
+	switch {
+	case d == nil:
+	case d.amr != nil:
 		d.amr.Close()
+	case d.opus != nil:
+		d.opus.Close()
+	case d.g722 != nil:
+		d.g722.Close()
 	}
 }
 
 // decode writes 20 ms into out. A frame of type amr.NoData is lost and concealed.
 func (d *decoder) decode(ft uint8, bad bool, frame []byte, out *[frameLen]int16) {
-	if d.kind.wide() {
+	switch {
+	case d.kind.wide():
 		d.amr.Decode(amr.Frame{Type: ft, Bad: bad, Bits: frame}, out[:])
+		return
+	case d.opus != nil:
+		d.decodeOpus(ft, frame, out)
+		return
+	case d.g722 != nil && ft == amr.NoData:
+		d.g722.Conceal(out)
+		return
+	case d.g722 != nil:
+		d.g722.Decode(frame, out)
 		return
 	}
 	switch {
@@ -201,4 +254,17 @@ func (d *decoder) decode(ft uint8, bad bool, frame []byte, out *[frameLen]int16)
 		d.last = d.narrow
 	}
 	d.up.Frame(d.narrow[:], out[:])
+}
+
+func (d *decoder) decodeOpus(ft uint8, frame []byte, out *[frameLen]int16) {
+	switch ft {
+	case amr.NoData:
+		d.opus.Conceal(out)
+	case ftMore:
+		d.opus.More(out)
+	case ftAhead:
+		d.opus.Recover(frame, out)
+	default:
+		d.opus.Decode(frame, out)
+	}
 }

@@ -139,12 +139,15 @@ func newEngine(opt Options, clock func() int64) (*Engine, error) {
 }
 
 func (e *Engine) start() {
+	var errs []error
+	if e.opt.Realtime {
+		errs = append(errs, relaxTimers())
+	}
 	granted := make(chan error, len(e.workers))
 	for _, w := range e.workers {
 		e.wg.Go(func() { w.run(granted) })
 	}
 	if e.opt.Realtime {
-		var errs []error
 		for range e.workers {
 			errs = append(errs, <-granted)
 		}

@@ -15,6 +15,8 @@ import (
 
 const (
 	wb   = mediapb.AudioStream_AMR_WB
+	opu  = mediapb.AudioStream_OPUS
+	g7   = mediapb.AudioStream_G722
 	nb   = mediapb.AudioStream_AMR
 	pcma = mediapb.AudioStream_PCMA
 	pcmu = mediapb.AudioStream_PCMU

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sparkle/media/codec/amr"
+	"sparkle/media/codec/opus"
 	"sparkle/media/mediapb"
 	"sparkle/media/payload"
 	"sparkle/media/rtp"
@@ -138,6 +139,9 @@ type phone struct {
 	say       []int16 // speech in place of the tone
 	said      int     // samples of it
 	noDTX     bool
+	fec       bool   // Opus
+	paused    bool   // Opus: in DTX
+	step      uint32 // of the RTP clock
 	sent      int
 
 	heard   []float64 // samples at 16 kHz, silence where nothing came
@@ -162,8 +166,8 @@ func addrOf(c *net.UDPConn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr)
 // join opens a leg with a codec and a tone.
 func (a *air) join(conf, id string, codec mediapb.AudioStream_Codec, toneHz float64, change ...func(*mediapb.Leg)) *phone {
 	a.t.Helper()
-	if (coderKind{codec: codec}).amr() && !amr.Available {
-		a.t.Skip("this build has no AMR")
+	if !amr.Available && codec != pcmu && codec != pcma {
+		a.t.Skip("this build has no codec but G.711")
 	}
 	p := &phone{a: a, rtp: listenUDP(a.t), rtcp: listenUDP(a.t), toneHz: toneHz, cmr: payload.NoRequest,
 		ssrc: uint32(len(a.phones) + 1), seq: 65530, ts: 0xffffff00}
@@ -191,13 +195,22 @@ func (p *phone) codecs() {
 	p.a.t.Helper()
 	p.enc.close()
 	p.dec.close()
-	k := coderKind{codec: p.leg.Audio.Codec, dtx: !p.noDTX}
+	k := coderKind{codec: p.leg.Audio.Codec}
+	k.dtx = !p.noDTX && !k.law() // G.711 has no detector of its own
+	k.opus.FEC, k.opus.DTX = p.fec, k.dtx && k.isOpus()
 	var err error
 	if p.enc, err = newCoder(k); err == nil {
 		p.dec, err = newDecoder(k)
 	}
 	if err != nil {
 		p.a.t.Fatal(err)
+	}
+	p.step = 160
+	switch {
+	case k.wide():
+		p.step = 320
+	case k.isOpus():
+		p.step = 960
 	}
 	p.format = payload.Format{Wide: k.wide(), OctetAligned: p.leg.Audio.OctetAlign}
 	p.mode = 7
@@ -249,12 +262,13 @@ func (p *phone) talk() {
 		}
 	}
 	p.enc.encode(p.mode, &pcm)
-	step := uint32(160)
-	if p.format.Wide {
-		step = 320
+	p.ts += p.step
+	nothing := p.enc.out.ft == amr.NoData
+	if nothing && p.enc.kind.isOpus() && !p.paused { // its first of a pause is sent
+		nothing = false
 	}
-	p.ts += step
-	if p.off || p.enc.kind.amr() && p.enc.out.ft == amr.NoData {
+	p.paused = p.enc.out.ft == amr.NoData
+	if p.off || nothing {
 		return
 	}
 	p.seq++
@@ -320,6 +334,10 @@ func (p *phone) listen() {
 		p.packets = append(p.packets, h)
 		p.got = true
 		if !p.dec.kind.amr() {
+			if h.Type == ptCN || p.dec.kind.isOpus() && len(body) <= opus.QuietBytes {
+				p.fts = append(p.fts, ftComfort)
+				return
+			}
 			p.fts = append(p.fts, 0)
 			p.dec.decode(0, false, body, &out)
 			return

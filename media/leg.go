@@ -8,6 +8,7 @@ import (
 
 	"sparkle/media/codec/amr"
 	"sparkle/media/codec/g711"
+	"sparkle/media/codec/opus"
 	"sparkle/media/dtmf"
 	"sparkle/media/jitter"
 	"sparkle/media/latch"
@@ -63,6 +64,7 @@ type leg struct {
 	way         way  // how it was served last
 	via         *leg // whose frames it is passed
 	quietly     bool // it heard nobody in the last tick
+	follows     bool // G.722: its decoder has heard all of the shared encoder
 	sidAt       uint64
 	fwd         encoded // cur, as others are passed it
 	fwdTick     uint64  // tick+1 that fwd is of
@@ -75,12 +77,15 @@ type leg struct {
 	gain        float32 // in the mix, now
 	hearGain    float32
 	duck        float32
-	ownTick     uint64 // tick+1 when own was last used
+	opusLevel   [2]float32 // of its last Opus frame that was decoded, dBov: noise, voice
+	wasActive   bool       // the Opus frame before was called a voice by its sender
+	ownTick     uint64     // tick+1 when own was last used
 	player      player
 	prompted    bool // was played to: from then on it is sent silence between sounds
 	detector    mix.Detector
 	talks       bool
 	smooth      float32 // dBov
+	hush        float32 // of its silence, dBov, where it says so
 
 	tap   *tap.Tap // copies of its packets go there; nil: nowhere
 	local [2]netip.AddrPort
@@ -154,7 +159,7 @@ func newLeg(id string, pair *port.Pair, now int64) *leg {
 	l := &leg{
 		id: id, pair: pair, born: now,
 		ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), tsBase: rand.Uint32(),
-		duck: 1, lastLevel: mix.Silent, smooth: mix.Silent, wish: newWish,
+		duck: 1, lastLevel: mix.Silent, smooth: mix.Silent, hush: mix.Silent, wish: newWish,
 	}
 	l.level.Store(-1270)
 	l.local = [2]netip.AddrPort{netip.AddrPortFrom(pair.IP, pair.Port), netip.AddrPortFrom(pair.IP, pair.Port+1)}
@@ -228,7 +233,7 @@ func (l *leg) mayEncode() bool {
 func (l *leg) isSpeech(ft uint8) bool {
 	switch {
 	case !l.kind.amr():
-		return true
+		return ft != ftComfort
 	case l.kind.wide():
 		return ft < amr.SIDWide || ft == amr.SpeechLost
 	}
@@ -249,7 +254,8 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 	}
 	s := l.st
 	digit := h.Type == s.dtmfPT && s.dtmfPT != 0
-	if !digit && h.Type != s.pt {
+	comfort := h.Type == ptCN && s.kind.law() && len(h.Payload) > 0
+	if !digit && !comfort && h.Type != s.pt {
 		l.dropped++
 		return
 	}
@@ -266,7 +272,10 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		l.onDigit(w, h, now)
 		return
 	}
-	n := l.unpack(h.Payload)
+	n := 1
+	if !comfort {
+		n = l.unpack(h.Payload)
+	}
 	if n == 0 {
 		l.dropped++
 		return
@@ -287,30 +296,59 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		l.started = true
 		w.note(note{what: noteStarted, leg: l, at: now})
 	}
+	at := l.since(now)
+	switch {
+	case comfort: // RFC 3389: the level, and a spectrum that we have no use for
+		l.jb.Push(h.Timestamp, at, ftComfort, false, true, h.Payload[:1])
+		return
+	case s.kind.isOpus():
+		l.pushOpus(h, at)
+		return
+	}
 	for i := range n {
 		f := &l.frames[i]
 		ts := h.Timestamp + uint32(i)*s.step
 		switch {
 		case !s.kind.amr():
-			l.jb.Push(ts, l.since(now), ftSpeech, false, false, h.Payload[i*narrowLen:(i+1)*narrowLen])
+			l.jb.Push(ts, at, ftSpeech, false, false, h.Payload[i*octetsOf20ms:(i+1)*octetsOf20ms])
 		case f.Type == amr.NoData:
 			// A hole in an aggregate: nothing to store; speech around it makes it a loss.
 		default:
 			if int(f.Type) <= s.topMode() {
 				l.wish.heard = f.Type
 			}
-			l.jb.Push(ts, l.since(now), f.Type, f.Bad, !l.isSpeech(f.Type), f.Bits)
+			l.jb.Push(ts, at, f.Type, f.Bad, !l.isSpeech(f.Type), f.Bits)
 		}
 	}
+}
+
+// pushOpus takes what a packet has for each 20 ms. One without sound begins a pause.
+func (l *leg) pushOpus(h *rtp.Packet, at time.Duration) {
+	_ = l.dec.framer.Each(h.Payload, h.Timestamp, func(f opus.Frame) { // Check has seen it
+		if len(f.Packet) <= opus.QuietBytes {
+			l.jb.Push(f.Timestamp, at, ftComfort, false, true, f.Packet)
+			return
+		}
+		l.jb.Push(f.Timestamp, at, ftSpeech, false, false, f.Packet)
+		for i := range opus.Long(f.Packet) - 1 {
+			l.jb.Push(f.Timestamp+uint32(i+1)*opus.FrameTicks, at, ftMore, false, false, nil)
+		}
+	})
 }
 
 // unpack checks a payload and says how many frames it has; 0: malformed. The peer's
 // mode request is obeyed on the way.
 func (l *leg) unpack(body []byte) int {
 	s := l.st
-	if !s.kind.amr() {
-		n := len(body) / narrowLen
-		if n*narrowLen != len(body) || n > payload.MaxFrames {
+	switch {
+	case s.kind.isOpus():
+		if l.dec.framer.Check(body) != nil {
+			return 0
+		}
+		return 1
+	case !s.kind.amr():
+		n := len(body) / octetsOf20ms
+		if n*octetsOf20ms != len(body) || n > payload.MaxFrames {
 			return 0
 		}
 		return n
@@ -362,10 +400,15 @@ func (l *leg) measure(v float32) {
 	l.tell()
 }
 
-// quiet is measure for a tick without speech.
+// quiet is measure for a tick without speech. Comfort noise of G.711 says how loud the
+// silence is (RFC 3389 §3).
 func (l *leg) quiet() {
+	if c := &l.cur; c.verdict == jitter.Play && c.ft == ftComfort && l.kind.law() && len(c.bits) > 0 {
+		l.hush = -float32(c.bits[0] & 0x7f)
+		l.detector.Hush(l.hush)
+	}
 	l.talks = l.detector.Quiet()
-	l.smooth = max(l.smooth-1.5, mix.Silent)
+	l.smooth = max(l.smooth-1.5, l.hush)
 	l.tell()
 }
 
@@ -444,22 +487,30 @@ func (l *leg) send(e *encoded, n uint64) {
 	b := l.tx[:]
 	speech := l.isSpeech(e.ft)
 	var size int
-	if l.kind.amr() {
-		if e.ft == amr.NoData && !e.lost {
-			if !l.spurt || !l.kind.dtx {
-				return
-			}
-			e = &l.st.silence.sid
+	if e.ft == amr.NoData && !e.lost {
+		if !l.spurt || !l.kind.dtx {
+			return
 		}
-		if e.ft == l.own.sidType() {
-			l.sidAt = n + sidEvery
+		e = &l.st.silence.sid
+	}
+	pt := l.st.pt
+	if e.ft == l.kind.sidType() {
+		l.sidAt = n + l.kind.sidEvery()
+		if l.kind.law() {
+			pt = ptCN
 		}
+	}
+	switch {
+	case l.kind.amr():
 		size = copy(b[12:], e.payload(l.kind.wide(), l.st.octetAlign))
 		b[12] |= l.wish.cmr << 4
-	} else {
+	case e.lost:
+		l.seq++
+		return
+	default:
 		size = copy(b[12:], e.bits)
 	}
-	rtp.PutHeader(b, speech && !l.spurt, l.st.pt, l.seq, ts, l.ssrc)
+	rtp.PutHeader(b, speech && !l.spurt, pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
 	l.seq++
 	l.tap.Put(true, false, l.local[0], l.remote[0], b[:12+size])

@@ -21,7 +21,7 @@
 //	    └────> pack once per format ──> header ──> io_uring: a tick's packets in one call
 //
 // Who talks is decided from the frames themselves: comfort noise is silence, AMR-WB has its
-// gains (amr.Loudness), G.711 its samples. A leg is decoded only while it is heard in a
+// gains (amr.Loudness), G.711 its samples, Opus its sender's own judgement. A leg is decoded only while it is heard in a
 // mix, and for a frame now and then to check the estimate; its last three frames are kept,
 // so that a decoder that is needed after all starts as if it had heard them. An encoder
 // that takes over from another, or from frames passed on, is primed with what its
@@ -37,7 +37,7 @@
 // send one packet (most of that the receiver's half, on loopback); some 0.5 µs are ours: the
 // look at its jitter buffer, the choice, copying 60 octets and a header. A leg that sends
 // costs 1.4 µs more to receive and 0.5 to parse, buffer and judge. A decode is 25 to 35 µs,
-// an encode 135 to 160 (AMR-WB, MEDIA.md §1): so three talkers who talk at once cost 3
+// an encode 135 to 160 (AMR-WB, MEDIA.md §1; Opus takes half, G.722 a tenth of that): so three talkers who talk at once cost 3
 // decodes and 4 encodes, and one talker none at all where all have his codec.
 //
 // # Who owns what

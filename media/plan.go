@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"sparkle/media/codec/amr"
+	"sparkle/media/codec/opus"
 	"sparkle/media/jitter"
 	"sparkle/media/mediapb"
 	"sparkle/media/port"
@@ -67,12 +69,56 @@ type stream struct {
 // coderKind is a codec as encoders see it: legs of one kind may share one.
 type coderKind struct {
 	codec mediapb.AudioStream_Codec
-	dtx   bool
+	dtx   bool // may send nothing in silence; G.711: comfort noise (RFC 3389)
+	// opus is of Opus. Its encoder's own DTX stays off: the mix knows better than a detector
+	// whether anybody is to be heard, which a tone is, and music.
+	opus opus.Params
 }
+
+// ptCN is the payload type of comfort noise at 8 kHz (RFC 3551 §6).
+const ptCN = 13
 
 func (k coderKind) wide() bool { return k.codec == mediapb.AudioStream_AMR_WB }
 func (k coderKind) amr() bool {
 	return k.codec == mediapb.AudioStream_AMR_WB || k.codec == mediapb.AudioStream_AMR
+}
+func (k coderKind) isOpus() bool { return k.codec == mediapb.AudioStream_OPUS }
+func (k coderKind) isG722() bool { return k.codec == mediapb.AudioStream_G722 }
+
+// law says whether it is G.711.
+func (k coderKind) law() bool {
+	return k.codec == mediapb.AudioStream_PCMU || k.codec == mediapb.AudioStream_PCMA
+}
+
+// narrow says whether its samples are at 8 kHz, half of the mix's.
+func (k coderKind) narrow() bool { return k.law() || k.codec == mediapb.AudioStream_AMR }
+
+// sidType is the type of its frames of comfort noise.
+func (k coderKind) sidType() uint8 {
+	switch {
+	case !k.amr():
+		return ftComfort
+	case k.wide():
+		return amr.SIDWide
+	}
+	return amr.SIDNarrow
+}
+
+// sidEvery is how many frames lie between two updates of comfort noise (TS 26.093,
+// TS 26.193 §5.1), and between two signs of life of what has no rule for it.
+func (k coderKind) sidEvery() uint64 {
+	if k.amr() {
+		return 8
+	}
+	return 20
+}
+
+// maxBytes is the size of its largest frame.
+func (k coderKind) maxBytes() int {
+	if k.isOpus() {
+		return opus.MaxBytes
+	}
+	return octetsOf20ms
 }
 
 // newPlan checks m and makes what a leg with coders of kind have needs anew. Errors
@@ -100,7 +146,7 @@ func newPlan(m *mediapb.Leg, pair *port.Pair, have coderKind) (*plan, error) {
 		p.free()
 		return nil, invalid("audio.codec", err.Error())
 	}
-	p.jb = jitter.New(s.step, frameMax)
+	p.jb = jitter.New(s.step, s.kind.maxBytes())
 	return p, nil
 }
 
@@ -116,11 +162,16 @@ func newStream(a *mediapb.AudioStream, pair *port.Pair) (*stream, error) {
 	case mediapb.AudioStream_AMR:
 		top = 7
 	case mediapb.AudioStream_PCMU, mediapb.AudioStream_PCMA:
-		if len(a.ModeSet) > 0 {
-			return nil, invalid("audio.mode_set", "G.711 has no modes")
-		}
+		s.kind.dtx = a.ComfortNoise
+	case mediapb.AudioStream_G722: // its clock is 8000 by an old mistake (RFC 3551 §4.5.2)
+	case mediapb.AudioStream_OPUS:
+		s.clock = 48000
+		s.kind.dtx, s.kind.opus = a.Dtx, opusParams(a)
 	default:
 		return nil, invalid("audio.codec", fmt.Sprintf("%v is not known", a.Codec))
+	}
+	if len(a.ModeSet) > 0 && !s.kind.amr() {
+		return nil, invalid("audio.mode_set", fmt.Sprintf("%v has no modes", a.Codec))
 	}
 	s.step = uint32(s.clock / 50)
 	if s.kind.amr() {
@@ -150,6 +201,23 @@ func newStream(a *mediapb.AudioStream, pair *port.Pair) (*stream, error) {
 		s.dtmfRate = uint32(s.clock)
 	}
 	return s, s.setRemote(a.Remote, pair)
+}
+
+// opusParams are the peer's limits (RFC 7587 §6.1) as our encoder knows them: those that
+// are none for us leave the zero value, so that most legs share one encoder.
+func opusParams(a *mediapb.AudioStream) opus.Params {
+	p := opus.Params{FEC: a.Fec}
+	if a.MaxBitrateBps != 0 && a.MaxBitrateBps < opus.Bitrate {
+		p.BitrateBps = max(int(a.MaxBitrateBps), 6000)
+	}
+	switch hz := a.MaxPlaybackHz; {
+	case hz == 0 || hz >= 16000:
+	case hz >= 12000:
+		p.Band = opus.Medium
+	default:
+		p.Band = opus.Narrow
+	}
+	return p
 }
 
 // setRemote refuses what no peer can mean: sending there would hit ourselves, a group

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sparkle/media/codec/amr"
+	"sparkle/media/codec/opus"
 	"sparkle/media/jitter"
 	"sparkle/media/mix"
 )
@@ -29,6 +30,7 @@ type room struct {
 
 	talkers [64]*leg
 	alone   int    // ticks that the only voice has been the only one
+	hushed  int    // ticks that nobody has been heard
 	voices  []*leg // who is heard in this tick, asides not among them; cap: all legs
 	sum     [frameLen]int32
 	mix     [frameLen]int16 // sum, limited
@@ -117,8 +119,11 @@ func (r *room) apply(l *leg, p *plan, now int64) {
 		}
 		l.own, l.dec, l.kind, l.jb = p.fresh.own, p.fresh.dec, p.kind, p.jb
 		l.ownTick = 0
+		l.follows = false
 		l.past.n = 0
 		l.loud, l.probed = amr.Loudness{}, 0
+		l.opusLevel, l.wasActive = [2]float32{mix.Silent, mix.Silent}, false
+		l.hush = mix.Silent
 		if p.fresh.shared != nil {
 			r.shared = append(r.shared, &group{c: p.fresh.shared})
 		}
@@ -177,8 +182,8 @@ func (r *room) tick(w *worker, n uint64, now int64) {
 }
 
 // pull takes the frame that is due and judges how loud it is, if anybody might hear it.
-// That needs no decoding: AMR-WB carries its gains, G.711 its samples. AMR is decoded, and
-// so is AMR-WB until the estimate was compared with what decoding gives, and for a frame
+// That needs no decoding: AMR-WB carries its gains, G.711 its samples, Opus what its
+// sender thought (opusLoudness). AMR and G.722 are decoded, and so is AMR-WB until the estimate was compared with what decoding gives, and for a frame
 // now and then afterwards.
 func (r *room) pull(w *worker, l *leg, n uint64, now int64) {
 	l.decoded, l.speech, l.contributes = false, false, false
@@ -191,7 +196,11 @@ func (r *room) pull(w *worker, l *leg, n uint64, now int64) {
 	c.verdict, c.ft, c.bad, c.bits = l.jb.Pop(l.since(now))
 	if c.verdict == jitter.Conceal {
 		c.ft, c.bits = amr.NoData, nil
-		l.concealed++
+		if ft, next := l.jb.Next(); l.kind.isOpus() && ft == ftSpeech && opus.HasFEC(next) && opus.Long(next) == 1 {
+			c.ft, c.bits = ftAhead, next
+		} else {
+			l.concealed++
+		}
 	}
 	// Silence costs nothing: comfort noise is not decoded (MEDIA.md §7), nor is who is
 	// not to be heard.
@@ -218,8 +227,10 @@ func (r *room) loudness(w *worker, l *leg, n uint64) float32 {
 	switch {
 	case c.verdict == jitter.Conceal:
 		return l.fading()
-	case !l.kind.amr():
+	case l.kind.law():
 		return l.law().Level(c.bits)
+	case l.kind.isOpus():
+		return r.opusLoudness(w, l, n)
 	case !l.kind.wide():
 		r.decode(w, l)
 		return mix.Level(l.pcm[:])
@@ -244,6 +255,32 @@ func (r *room) loudness(w *worker, l *leg, n uint64) float32 {
 	l.loud.Calibrate(level, guess)
 	l.probeAt = n + probeEvery + uint64(l.slot%16)
 	return level
+}
+
+// opusLoudness is loudness of Opus. Its frames say whether their sender's detector found a
+// voice (opus.Active), not how loud. So one that starts or stops to be a voice is decoded,
+// which costs a third of what AMR-WB does, and so is a voice that is not heard yet: it may
+// have to be. Noise, and a voice whose frames are passed on, is taken to go on as loud as
+// it was, and decoded now and then: a tone is no voice to a detector, and is heard.
+func (r *room) opusLoudness(w *worker, l *leg, n uint64) float32 {
+	voice, heard := 0, l.gain > 0
+	if l.cur.ft == ftMore && l.wasActive || l.cur.ft != ftMore && opus.Active(l.cur.bits) {
+		voice = 1
+	}
+	guess := l.opusLevel[voice]
+	turned := l.wasActive != (voice == 1)
+	l.wasActive = voice == 1
+	switch {
+	case l.probed < firstProbes:
+		l.probed++
+	case turned, heard && r.histAt == n, voice == 1 && !heard, n >= l.probeAt:
+	default:
+		return guess
+	}
+	r.decode(w, l)
+	l.opusLevel[voice] = mix.Level(l.pcm[:])
+	l.probeAt = n + probeHeard
+	return l.opusLevel[voice]
 }
 
 // firstProbes frames of a stream are decoded, whoever hears them. Afterwards one is every
@@ -307,6 +344,10 @@ func (r *room) gather() {
 		if !l.aside {
 			r.voices = append(r.voices, l)
 		}
+	}
+	r.hushed++
+	if len(r.voices) > 0 {
+		r.hushed = 0
 	}
 	if len(r.voices) == 1 && r.voices[0] == last {
 		r.alone++
@@ -427,7 +468,7 @@ func (r *room) hear(w *worker, l *leg, n uint64, sounds bool) {
 			acc[i] += v
 		}
 	}
-	if l.ownTick != n { // it listened to a shared encoder until now, or to nothing
+	if l.ownTick != n && !l.kind.isG722() { // it listened to a shared encoder until now, or to nothing
 		r.prime(w, l.own, l.mode, l.quietly || l.hearGain == 0)
 	}
 	l.hearGain, l.duck = target, duck
@@ -474,7 +515,7 @@ func (r *room) group(w *worker, l *leg, n uint64) *group {
 	}
 	// One shared encoder came with every leg, and each group has a leg: spare is set.
 	g := spare
-	if g.used != n || g.mode != l.mode {
+	if (g.used != n || g.mode != l.mode) && !l.kind.isG722() {
 		r.prime(w, g.c, l.mode, l.quietly)
 		g.mode = l.mode
 	}

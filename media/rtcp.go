@@ -164,7 +164,7 @@ func (l *leg) stats(now int64) legStats {
 		dropped: l.dropped, stranger: l.stranger, concealed: l.concealed,
 		txPackets: l.txCount, txBytes: l.txBytes, refused: l.refused, lastRx: uint64(l.lastRx.Load()),
 		jitter: l.rx.Jitter(), rtt: l.rtcp.rtt, loss: float32(l.rx.Loss()), txLoss: l.rtcp.txLoss,
-		cmr: l.wish.cmr, level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: l.kind.wide(),
+		cmr: l.wish.cmr, level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: !l.kind.narrow(),
 	}
 	if l.jb != nil {
 		s.late, s.playout = l.jb.Late, l.jb.Depth()

@@ -99,6 +99,7 @@ func (w *worker) post(f func()) {
 func (w *worker) run(granted chan<- error) {
 	defer close(w.done)
 	runtime.LockOSThread() // never unlocked: a thread with SCHED_FIFO must end with us
+	punctual()
 	if w.e.opt.Realtime {
 		err := goRealtime()
 		w.realtime.Store(err == nil)

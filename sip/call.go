@@ -42,6 +42,7 @@ type call struct {
 
 	box   *mailbox
 	held  time.Time     // when to look at what is held in it; zero: nothing is
+	mail  []letter      // taken from it and not dealt with yet
 	done  chan struct{} // closed when run has returned
 	ended chan struct{} // closed once Ended was told and no BYE is out
 }
@@ -99,7 +100,7 @@ func (c *call) postIfLive(in any) bool { return c.box.put(in) }
 
 // bury marks the call as over and answers the requests that came too late.
 func (c *call) bury() {
-	for _, l := range c.box.close() {
+	for _, l := range append(c.mail, c.box.close()...) {
 		switch in := l.in.(type) {
 		case dialog.Response:
 			c.a.onStray(in.Res)
@@ -164,13 +165,38 @@ func (c *call) run() {
 	defer func() { c.a.ua.traces.end(c.id, time.Now()) }()
 	defer c.bury()
 	defer c.a.forget(c)
+	if c.guard(c.loop) {
+		return
+	}
+	// A fault of ours, or of the owner's: he hears that the call is over, and nothing more.
+	c.guard(func() { c.tellEnded(dialog.Ended{By: "network", Why: "internal"}) })
+	if !c.guard(func() { c.giveUp(); c.loop() }) && c.in != nil {
+		c.guard(c.in.tx.lastWord)
+	}
+}
+
+// guard runs f; false: it panicked, which must end no more than this call.
+func (c *call) guard(f func()) (ok bool) {
 	defer func() {
-		// A fault in one call must not end the others.
 		if p := recover(); p != nil {
 			c.a.fault("call", p)
-			c.tellEnded(dialog.Ended{By: "network", Why: "internal"})
 		}
 	}()
+	f()
+	return true
+}
+
+// giveUp ends at the peer what cannot go on here: 500, CANCEL or BYE.
+func (c *call) giveUp() {
+	if c.other != nil {
+		c.other.stop("internal")
+	}
+	c.step(dialog.Reject{Status: 500})
+	c.step(dialog.Hangup{Why: "internal", Reason: `SIP;cause=500;text="internal error"`})
+}
+
+// loop is the call's life.
+func (c *call) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -196,9 +222,11 @@ func (c *call) run() {
 
 // drain takes everything from the mailbox; it reports whether the call was killed.
 func (c *call) drain() bool {
-	var letters []letter
-	letters, c.held = c.box.take(time.Now())
-	for _, l := range letters {
+	var fresh []letter
+	fresh, c.held = c.box.take(time.Now())
+	for c.mail = append(c.mail, fresh...); len(c.mail) > 0; {
+		l := c.mail[0]
+		c.mail = c.mail[1:]
 		switch in := l.in.(type) {
 		case kill:
 			if !c.d.HasEnded() {

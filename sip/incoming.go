@@ -32,11 +32,22 @@ type inviteTx struct {
 	*sipgo.ServerTx
 	req       *sipgo.Request
 	cancelled atomic.Bool
+	final     atomic.Bool // a final response was given
+}
+
+// lastWord answers what nobody will answer any more.
+func (tx *inviteTx) lastWord() {
+	if !tx.final.Load() {
+		_ = tx.Respond(sipgo.NewResponseFromRequest(tx.req, 500, dialog.Phrase(500), nil)) // it failed already
+	}
 }
 
 func (tx *inviteTx) Respond(res *sipgo.Response) error {
 	if tx.cancelled.Load() {
 		return sipgo.ErrTransactionCanceled
+	}
+	if res.StatusCode >= 200 {
+		tx.final.Store(true)
 	}
 	err := tx.ServerTx.Respond(res)
 	if tx.cancelled.Load() {

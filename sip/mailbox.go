@@ -52,7 +52,7 @@ type due struct {
 
 const (
 	maxDue = 64
-	late   = 100 * time.Millisecond
+	late   = 500 * time.Millisecond // T1: by then a peer that has no answer says it again
 )
 
 func newMailbox() *mailbox {

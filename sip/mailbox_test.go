@@ -93,7 +93,7 @@ func TestMailboxRandom(t *testing.T) {
 					put[p.n] = now
 				}
 			case 5:
-				now = now.Add(time.Duration(rng.IntN(30)) * time.Millisecond)
+				now = now.Add(time.Duration(rng.IntN(150)) * time.Millisecond)
 				if !until.IsZero() && now.After(until) {
 					now = until // the call's timer
 				}

@@ -71,6 +71,7 @@ type AttachmentOptions struct {
 	NATPrefixes   []netip.Prefix // nat: besides the signalled address
 	VideoAVPF     string         // capneg | plain_avpf | avp; carried for the bridge
 	OfferG711     bool           // carried for the bridge
+	OfferOpus     bool           // carried for the bridge
 	NumberForm    string         // tel (default on ue) | sip (default on trunk)
 	PANI          string         // P-Access-Network-Info; "" leaves it out on a trunk, ue: IEEE-802.3
 	IsFocus       bool           // tell phones that they are in a conference (Contact ;isfocus)

@@ -225,7 +225,8 @@ type RegistrationState struct {
 // carries it: it is configured with the attachment and used by the bridge.
 type MediaProfile struct {
 	LocalIP   string // concrete local address for RTP, the same family as signalling
-	OfferG711 bool   // PCMU and PCMA last in the offer
+	OfferG711 bool   // G.722, PCMA and PCMU last in the offer
+	OfferOpus bool   // Opus after AMR-WB
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
 	AnyPort   bool   // media may come from any port of the signalled address: latch strict
 	// NATPrefixes are where phones' media may come from besides: latch nat.

@@ -168,6 +168,9 @@ type ConferencePatch struct {
 	// Alias Empty: none
 	Alias *string `json:"alias,omitempty"`
 
+	// AnswerConfirm Who is called and answers must press 1 before he is in, unless the call says otherwise: a mailbox stays out
+	AnswerConfirm *bool `json:"answer_confirm,omitempty"`
+
 	// JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 	JoinPolicy *JoinPolicy `json:"join_policy,omitempty"`
 	Name       *string     `json:"name,omitempty"`
@@ -274,6 +277,9 @@ type MemberState = bridge.MemberState
 
 // NewCalls defines model for NewCalls.
 type NewCalls struct {
+	// AnswerConfirm Who answers hears a prompt and must press 1 (RFC 4733 or INFO) before he is in; until then his state is ringing. After three prompts he is hung up: hung_up. Default: as the conference says
+	AnswerConfirm *bool `json:"answer_confirm,omitempty"`
+
 	// Media Default: the conference's type
 	Media *NewCallsMedia `json:"media,omitempty"`
 
@@ -289,6 +295,9 @@ type NewCallsMedia string
 type NewConference struct {
 	// Alias What may be dialled besides the URI: a number in E.164, or a name of letters, digits, - _ .
 	Alias *string `json:"alias,omitempty"`
+
+	// AnswerConfirm Who is called and answers must press 1 before he is in, unless the call says otherwise: a mailbox stays out
+	AnswerConfirm *bool `json:"answer_confirm,omitempty"`
 
 	// JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 	JoinPolicy *JoinPolicy `json:"join_policy,omitempty"`

@@ -147,11 +147,8 @@ type benchProcess struct {
 	socket string
 }
 
-// busyCalls is what the busy process says at its end.
-type busyCalls struct{ Made, Failed uint64 }
-
 // startBusy starts the busy process. It ends with its standard input, also when we die.
-func startBusy(ctx context.Context, p load.Process) (stop func() (uint64, uint64, error), err error) {
+func startBusy(ctx context.Context, p load.Process) (stop func() (load.BusyCount, error), err error) {
 	b, ok := p.(benchProcess)
 	if !ok {
 		return nil, fmt.Errorf("bench: %T has no socket", p)
@@ -170,16 +167,15 @@ func startBusy(ctx context.Context, p load.Process) (stop func() (uint64, uint64
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return func() (uint64, uint64, error) {
+	return func() (n load.BusyCount, err error) {
 		in.Close()
 		if err := cmd.Wait(); err != nil {
-			return 0, 0, fmt.Errorf("bench: busy: %w: %s", err, bytes.TrimSpace(faults.Bytes()))
+			return n, fmt.Errorf("bench: busy: %w: %s", err, bytes.TrimSpace(faults.Bytes()))
 		}
-		var calls busyCalls
-		if err := json.Unmarshal(out.Bytes(), &calls); err != nil {
-			return 0, 0, fmt.Errorf("bench: busy: %w", err)
+		if err := json.Unmarshal(out.Bytes(), &n); err != nil {
+			return n, fmt.Errorf("bench: busy: %w", err)
 		}
-		return calls.Made, calls.Failed, nil
+		return n, nil
 	}, nil
 }
 
@@ -196,8 +192,7 @@ func busy(ctx context.Context, socket string, stdin io.Reader, stdout io.Writer)
 	}
 	_, err = io.Copy(io.Discard, stdin)
 	b.Close()
-	made, failed := b.Calls()
-	return errors.Join(err, json.NewEncoder(stdout).Encode(busyCalls{made, failed}))
+	return errors.Join(err, json.NewEncoder(stdout).Encode(b.Count()))
 }
 
 // cpuModel and loadAverage say on what the figures were measured; "unknown" where the

@@ -142,9 +142,21 @@ var calleeFlows = []flow{
 
 	{scenario: "uas-dtmf", raw: true, outcome: bridge.Left, legs: []string{"dialing", "ringing", "connected " + hearsUs, "ended left"},
 		timeline: []string{"a key", "a key", "a key", "BYE"}},
+	{name: "presses 1", scenario: "uas-dtmf", raw: true, call: bridge.CallRequest{AnswerConfirm: &yes}, outcome: bridge.Left,
+		legs:     []string{"dialing", "ringing", "ringing answered", "connected " + hearsUs, "ended left"},
+		timeline: []string{"is to press 1", "a key", "pressed 1", "state connected", "a key", "a key", "BYE"}},
+	{name: "presses 1 by INFO", scenario: "uas-dtmf-info", call: bridge.CallRequest{AnswerConfirm: &yes}, outcome: bridge.Left,
+		legs:     []string{"dialing", "ringing", "ringing answered", "connected " + hearsUs, "ended left"},
+		timeline: []string{"is to press 1", "a key by INFO", "pressed 1", "state connected", "BYE"}},
+	{name: "a mailbox", scenario: "uas-voice", call: bridge.CallRequest{AnswerConfirm: &yes}, outcome: bridge.HungUp,
+		steps:    []step{said("asked again"), said("asked again", "asked again"), said("not_confirmed")},
+		legs:     []string{"dialing", "ringing", "ringing answered", "ended hung_up"},
+		timeline: []string{"is to press 1", "asked again", "asked again", "ending: not_confirmed", "BYE"}},
 	{scenario: "uas-dtmf-info", outcome: bridge.Left, legs: []string{"dialing", "ringing", "connected " + hearsUs, "ended left"},
 		timeline: []string{"a key by INFO", "a key by INFO", "BYE"}},
 }
+
+var yes = true
 
 // shortSession lets peers have sessions that a test can see the end of.
 const shortSession = "min_se: 4s"

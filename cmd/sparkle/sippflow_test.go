@@ -241,6 +241,9 @@ func legWords(e bridge.Event) string {
 	case bridge.Connected, bridge.Held:
 		return string(l.State) + " " + mediaOf(l.Media)
 	}
+	if l.AwaitingConfirm {
+		return string(l.State) + " answered"
+	}
 	return string(l.State)
 }
 
@@ -362,7 +365,7 @@ func (x *dialled) charged(f flow, o bridge.LastOutcome) {
 	if r.Calling == "" || r.Called == "" || r.CallID == "" || r.ICID == "" {
 		t.Errorf("the charging record does not say who called whom: %+v", r)
 	}
-	rang, connected := slices.Contains(f.legs, "ringing"), want.Audio != ""
+	rang, connected := slices.Contains(f.legs, "ringing"), want.Audio != "" || slices.Contains(f.legs, "ringing answered")
 	if r.Start.IsZero() || r.End.Before(r.Start.Time) || r.Ring.IsZero() == rang || r.Answer.IsZero() == connected {
 		t.Errorf("the charging record's times are %v, %v, %v, %v; rang %v, connected %v", r.Start, r.Ring, r.Answer, r.End, rang, connected)
 	}

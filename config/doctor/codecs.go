@@ -7,7 +7,9 @@ import (
 
 	"sparkle/config"
 	"sparkle/media/codec/amr"
+	"sparkle/media/codec/g722"
 	"sparkle/media/codec/h264"
+	"sparkle/media/codec/opus"
 	"sparkle/media/codec/yuv"
 	"sparkle/media/video/mosaic"
 )
@@ -18,9 +20,14 @@ const install = "install what the README lists, with cgo: `make deps`, then `mak
 func (r *report) codecs(cfg config.File) {
 	for _, c := range []struct {
 		name string
-		wide bool
-	}{{"AMR-WB", true}, {"AMR", false}} {
-		if err := tone(c.wide); err != nil {
+		open func() (*line, error)
+	}{
+		{"AMR-WB", func() (*line, error) { return amrLine(true) }},
+		{"AMR", func() (*line, error) { return amrLine(false) }},
+		{"Opus", opusLine},
+		{"G.722", g722Line},
+	} {
+		if err := tone(c.open); err != nil {
 			r.fail("codec "+c.name, install, "%v", err)
 		} else {
 			r.ok("codec "+c.name, "encodes and decodes")
@@ -42,27 +49,74 @@ func (r *report) codecs(cfg config.File) {
 	}
 }
 
-// tone encodes half a second of a tone and asks whether what comes out is as loud.
-func tone(wide bool) error {
+// line is an encoder and a decoder with their ends together.
+type line struct {
+	rateHz int
+	pass   func(in, out []int16) // 20 ms
+	close  func()
+}
+
+func amrLine(wide bool) (*line, error) {
 	enc, err := amr.NewEncoder(wide, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer enc.Close()
 	dec, err := amr.NewDecoder(wide)
+	if err != nil {
+		enc.Close()
+		return nil, err
+	}
+	buf := make([]byte, 64)
+	return &line{amr.SampleRate(wide), func(in, out []int16) { dec.Decode(enc.Encode(amr.TopMode(wide), in, buf), out) },
+		func() { enc.Close(); dec.Close() }}, nil
+}
+
+func opusLine() (*line, error) {
+	enc, err := opus.NewEncoder(opus.Params{})
+	if err != nil {
+		return nil, err
+	}
+	dec, err := opus.NewDecoder()
+	if err != nil {
+		enc.Close()
+		return nil, err
+	}
+	buf := make([]byte, opus.MaxBytes)
+	return &line{16000, func(in, out []int16) { dec.Decode(buf[:enc.Encode(in, buf)], (*[opus.FrameSamples]int16)(out)) },
+		func() { enc.Close(); dec.Close() }}, nil
+}
+
+func g722Line() (*line, error) {
+	enc, err := g722.NewEncoder()
+	if err != nil {
+		return nil, err
+	}
+	dec, err := g722.NewDecoder()
+	if err != nil {
+		enc.Close()
+		return nil, err
+	}
+	buf := make([]byte, g722.FrameBytes)
+	return &line{16000, func(in, out []int16) { dec.Decode(buf[:enc.Encode(in, buf)], (*[g722.FrameSamples]int16)(out)) },
+		func() { enc.Close(); dec.Close() }}, nil
+}
+
+// tone encodes half a second of a tone and asks whether what comes out is as loud.
+func tone(open func() (*line, error)) error {
+	l, err := open()
 	if err != nil {
 		return err
 	}
-	defer dec.Close()
-	n, rate := amr.FrameSamples(wide), float64(amr.SampleRate(wide))
-	in, out, buf := make([]int16, n), make([]int16, n), make([]byte, 64)
+	defer l.close()
+	n, rate := l.rateHz/50, float64(l.rateHz)
+	in, out := make([]int16, n), make([]int16, n)
 	const amplitude = 8000
 	energy := 0.0
 	for frame := range 25 {
 		for i := range in {
 			in[i] = int16(amplitude * math.Sin(2*math.Pi*440*float64(frame*n+i)/rate))
 		}
-		dec.Decode(enc.Encode(amr.TopMode(wide), in, buf), out)
+		l.pass(in, out)
 		if frame < 5 {
 			continue // it takes a moment to settle
 		}

@@ -142,7 +142,7 @@ func TestDataDir(t *testing.T) {
 func TestCodecs(t *testing.T) {
 	r := &report{}
 	r.codecs(config.Default())
-	for _, c := range []string{"codec AMR-WB", "codec AMR", "codec H.264"} {
+	for _, c := range []string{"codec AMR-WB", "codec AMR", "codec Opus", "codec G.722", "codec H.264"} {
 		if got := find(r.findings, c); !strings.HasPrefix(got, "ok encodes") && !strings.Contains(got, "cgo") {
 			t.Errorf("%s: %q", c, got)
 		}

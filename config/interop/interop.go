@@ -55,7 +55,7 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	}
 	port := cfg.Media.PortMin
 	offer := sdp.Offer(sdp.OfferOptions{Origin: sdp.Origin{Username: "-", SessionID: 1, Version: 1}, Addr: addr, AudioPort: cmp.Or(port, 40000),
-		Video: cfg.Video.Enabled, VideoPort: cmp.Or(port, 40000) + 2, AVPF: sdp.AVPF(o.VideoAVPF), G711: o.OfferG711,
+		Video: cfg.Video.Enabled, VideoPort: cmp.Or(port, 40000) + 2, AVPF: sdp.AVPF(o.VideoAVPF), Opus: o.OfferOpus, G711: o.OfferG711,
 		QoS: o.Preconditions == "active" || o.Preconditions == "required"})
 	invite, o, err := sip.Specimen(o, userAgent, called, offer)
 	if err != nil {

@@ -123,8 +123,8 @@ func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool,
 		return false
 	}
 	b.observe(index, at)
-	// The first words after a pause set the schedule anew.
-	if b.playing && b.quiet && !silent && index > b.newest && index >= b.next {
+	// The first words after a pause set the schedule anew. Running dry is no pause.
+	if b.quiet && b.missing == 0 && !silent && index > b.newest && index >= b.next {
 		b.settle(index, at)
 	}
 	b.newest = max(b.newest, index)
@@ -215,11 +215,11 @@ func (b *Buffer) observe(index int64, at time.Duration) {
 	b.depth = min(max(time.Duration(hi)*time.Microsecond+Frame/2, MinDepth), MaxDepth)
 }
 
-// settle moves the schedule so that the frame index plays depth after an ideal arrival.
+// settle makes playout begin anew with the frame index, as late as the jitter asks, whenever
+// the mix ticks; not while there is something older that is not overdue.
 func (b *Buffer) settle(index int64, at time.Duration) {
-	wait := int64((b.depth - (at - time.Duration(index)*Frame - b.anchor)) / Frame)
-	if want := index - max(wait, 0); want > b.newest { // nothing that is still here may be skipped
-		b.next = min(max(want, b.next-slots/2), index)
+	if b.newest < b.next || at > b.anchor+time.Duration(b.newest)*Frame+b.depth+Frame {
+		b.next, b.playing = index, false
 	}
 }
 
@@ -268,6 +268,16 @@ func (b *Buffer) Pop(now time.Duration) (v Verdict, kind uint8, bad bool, data [
 	b.missing++
 	b.next++
 	return Conceal, 0, false, nil
+}
+
+// Next is the frame that will be due at the next Pop, nil if it is not here yet: after a
+// Conceal, what is known of the lost frame may be in it (forward error correction). It is
+// valid until the next Push.
+func (b *Buffer) Next() (kind uint8, data []byte) {
+	if s := b.due(); b.playing && s != nil && !s.silent {
+		return s.kind, s.data[:s.n]
+	}
+	return 0, nil
 }
 
 // behind says whether playout is later than the wanted depth, so that the index runs on

@@ -119,6 +119,47 @@ func TestPauseIsNoLoss(t *testing.T) {
 	}
 }
 
+// Whatever the phase of a phone's clock against the mix's, a word begins with the margin
+// that the words after it need: the mix waits a moment rather than run dry in the word.
+func TestAWordBeginsWithItsMargin(t *testing.T) {
+	for phase := time.Duration(0); phase < Frame; phase += time.Millisecond / 2 {
+		b := New(320, 61)
+		rng := rand.New(rand.NewPCG(uint64(phase), 9))
+		type packet struct {
+			at     time.Duration
+			n      int
+			silent bool
+		}
+		var due []packet
+		spoken, played, concealed := 0, 0, 0
+		for n := range 1000 {
+			now := time.Duration(n) * Frame
+			for len(due) > 0 && due[0].at <= now {
+				b.Push(uint32(due[0].n)*320, due[0].at, byte(due[0].n), false, due[0].silent, []byte{1})
+				due = due[1:]
+			}
+			if word := n%50 >= 40; word || n%50%8 == 0 {
+				if word {
+					spoken++
+				}
+				due = append(due, packet{now + phase + time.Duration(rng.Int64N(int64(2*time.Millisecond))), n, !word})
+			}
+			switch v, _, _, _ := b.Pop(now); {
+			case v == Conceal:
+				concealed++
+			case v == Play && !b.quiet:
+				played++
+			}
+			if delay := time.Duration(int64(n)-b.next+1) * Frame; b.playing && !b.quiet && delay > 3*Frame {
+				t.Fatalf("phase %v: %v late at %d", phase, delay, n)
+			}
+		}
+		if concealed > 0 || spoken-played > 3 {
+			t.Errorf("phase %v: %d frames of %d played, %d concealed, %+v", phase, played, spoken, concealed, b.Counters)
+		}
+	}
+}
+
 func TestDuplicatesJumpsAndReset(t *testing.T) {
 	b := New(160, 4)
 	if !b.Push(1000, 0, 1, false, false, []byte{1, 2, 3, 4, 5, 6}) || b.Push(1000, 0, 1, false, false, nil) {

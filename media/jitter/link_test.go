@@ -60,15 +60,15 @@ var wires = []wire{
 	{"slow clock", 30000, false, 0, 1.0003, spread(4 * ms), 30, 40 * ms, 40 * ms},
 	{"pauses", 6000, true, 0, 1, none, 0, 40 * ms, 40 * ms},
 	{"pauses, 10% lost", 6000, true, 0.1, 1, none, 60, 60 * ms, 60 * ms},
-	{"pauses, jitter 60", 6000, true, 0, 1, spread(60 * ms), 100, 90 * ms, 90 * ms},
+	{"pauses, jitter 60", 6000, true, 0, 1, spread(60 * ms), 20, 90 * ms, 90 * ms},
 	{"pauses, jitter comes and goes", 6000, true, 0, 1, func(i int, r *rand.Rand) time.Duration {
 		if i > 2000 && i < 4000 {
 			return spread(100*ms)(i, r)
 		}
 		return spread(3*ms)(i, r)
 	}, 60, 40 * ms, 40 * ms},
-	{"pauses, fast clock", 30000, true, 0, 0.9997, spread(4 * ms), 40, 40 * ms, 40 * ms},
-	{"pauses, slow clock", 30000, true, 0, 1.0003, spread(4 * ms), 60, 40 * ms, 40 * ms},
+	{"pauses, fast clock", 30000, true, 0, 0.9997, spread(4 * ms), 5, 40 * ms, 40 * ms},
+	{"pauses, slow clock", 30000, true, 0, 1.0003, spread(4 * ms), 5, 40 * ms, 40 * ms},
 }
 
 type frame struct {

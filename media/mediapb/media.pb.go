@@ -82,6 +82,8 @@ const (
 	AudioStream_AMR_WB            AudioStream_Codec = 2
 	AudioStream_PCMU              AudioStream_Codec = 3
 	AudioStream_PCMA              AudioStream_Codec = 4
+	AudioStream_OPUS              AudioStream_Codec = 5
+	AudioStream_G722              AudioStream_Codec = 6
 )
 
 // Enum value maps for AudioStream_Codec.
@@ -92,6 +94,8 @@ var (
 		2: "AMR_WB",
 		3: "PCMU",
 		4: "PCMA",
+		5: "OPUS",
+		6: "G722",
 	}
 	AudioStream_Codec_value = map[string]int32{
 		"CODEC_UNSPECIFIED": 0,
@@ -99,6 +103,8 @@ var (
 		"AMR_WB":            2,
 		"PCMU":              3,
 		"PCMA":              4,
+		"OPUS":              5,
+		"G722":              6,
 	}
 )
 
@@ -713,13 +719,17 @@ type AudioStream struct {
 	DtmfRateHz         uint32                 `protobuf:"varint,7,opt,name=dtmf_rate_hz,json=dtmfRateHz,proto3" json:"dtmf_rate_hz,omitempty"`
 	Send               bool                   `protobuf:"varint,8,opt,name=send,proto3" json:"send,omitempty"`                               // we may send (their direction has recv)
 	Recv               bool                   `protobuf:"varint,9,opt,name=recv,proto3" json:"recv,omitempty"`                               // they may send
-	Dtx                bool                   `protobuf:"varint,10,opt,name=dtx,proto3" json:"dtx,omitempty"`                                // we may send SID frames
+	Dtx                bool                   `protobuf:"varint,10,opt,name=dtx,proto3" json:"dtx,omitempty"`                                // AMR, AMR-WB, Opus: we may fall silent
 	RtcpRsBps          uint32                 `protobuf:"varint,11,opt,name=rtcp_rs_bps,json=rtcpRsBps,proto3" json:"rtcp_rs_bps,omitempty"` // b=RS of the peer
 	RtcpRrBps          uint32                 `protobuf:"varint,12,opt,name=rtcp_rr_bps,json=rtcpRrBps,proto3" json:"rtcp_rr_bps,omitempty"` // b=RR of the peer; both 0 with rtcp_off: none
 	RtcpOff            bool                   `protobuf:"varint,13,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"`
 	Dscp               uint32                 `protobuf:"varint,14,opt,name=dscp,proto3" json:"dscp,omitempty"`
 	ModeChangePeriod   uint32                 `protobuf:"varint,15,opt,name=mode_change_period,json=modeChangePeriod,proto3" json:"mode_change_period,omitempty"`       // AMR: 2: of frames we send, only every second may change the mode
 	ModeChangeNeighbor bool                   `protobuf:"varint,16,opt,name=mode_change_neighbor,json=modeChangeNeighbor,proto3" json:"mode_change_neighbor,omitempty"` // AMR: only to the next mode of the set
+	ComfortNoise       bool                   `protobuf:"varint,17,opt,name=comfort_noise,json=comfortNoise,proto3" json:"comfort_noise,omitempty"`                     // PCMU, PCMA: the peer takes RFC 3389 (payload type 13)
+	Fec                bool                   `protobuf:"varint,18,opt,name=fec,proto3" json:"fec,omitempty"`                                                           // Opus: the peer makes use of in-band FEC
+	MaxBitrateBps      uint32                 `protobuf:"varint,19,opt,name=max_bitrate_bps,json=maxBitrateBps,proto3" json:"max_bitrate_bps,omitempty"`                // Opus: of what we send; 0: no limit of the peer's
+	MaxPlaybackHz      uint32                 `protobuf:"varint,20,opt,name=max_playback_hz,json=maxPlaybackHz,proto3" json:"max_playback_hz,omitempty"`                // Opus: what the peer can play, as its sample rate; 0: all
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -864,6 +874,34 @@ func (x *AudioStream) GetModeChangeNeighbor() bool {
 		return x.ModeChangeNeighbor
 	}
 	return false
+}
+
+func (x *AudioStream) GetComfortNoise() bool {
+	if x != nil {
+		return x.ComfortNoise
+	}
+	return false
+}
+
+func (x *AudioStream) GetFec() bool {
+	if x != nil {
+		return x.Fec
+	}
+	return false
+}
+
+func (x *AudioStream) GetMaxBitrateBps() uint32 {
+	if x != nil {
+		return x.MaxBitrateBps
+	}
+	return 0
+}
+
+func (x *AudioStream) GetMaxPlaybackHz() uint32 {
+	if x != nil {
+		return x.MaxPlaybackHz
+	}
+	return 0
 }
 
 type VideoStream struct {
@@ -2888,7 +2926,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\trtcp_port\x18\x03 \x01(\rR\brtcpPort\x12\x19\n" +
 	"\bany_port\x18\x04 \x01(\bR\aanyPort\x12!\n" +
 	"\fnat_prefixes\x18\x05 \x03(\tR\vnatPrefixes\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\x04R\aversion\"\xf9\x04\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\"\x94\x06\n" +
 	"\vAudioStream\x120\n" +
 	"\x06remote\x18\x01 \x01(\v2\x18.sparkle.media.v1.RemoteR\x06remote\x129\n" +
 	"\x05codec\x18\x02 \x01(\x0e2#.sparkle.media.v1.AudioStream.CodecR\x05codec\x12!\n" +
@@ -2908,14 +2946,20 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\brtcp_off\x18\r \x01(\bR\artcpOff\x12\x12\n" +
 	"\x04dscp\x18\x0e \x01(\rR\x04dscp\x12,\n" +
 	"\x12mode_change_period\x18\x0f \x01(\rR\x10modeChangePeriod\x120\n" +
-	"\x14mode_change_neighbor\x18\x10 \x01(\bR\x12modeChangeNeighbor\"G\n" +
+	"\x14mode_change_neighbor\x18\x10 \x01(\bR\x12modeChangeNeighbor\x12#\n" +
+	"\rcomfort_noise\x18\x11 \x01(\bR\fcomfortNoise\x12\x10\n" +
+	"\x03fec\x18\x12 \x01(\bR\x03fec\x12&\n" +
+	"\x0fmax_bitrate_bps\x18\x13 \x01(\rR\rmaxBitrateBps\x12&\n" +
+	"\x0fmax_playback_hz\x18\x14 \x01(\rR\rmaxPlaybackHz\"[\n" +
 	"\x05Codec\x12\x15\n" +
 	"\x11CODEC_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03AMR\x10\x01\x12\n" +
 	"\n" +
 	"\x06AMR_WB\x10\x02\x12\b\n" +
 	"\x04PCMU\x10\x03\x12\b\n" +
-	"\x04PCMA\x10\x04\"\xf3\x04\n" +
+	"\x04PCMA\x10\x04\x12\b\n" +
+	"\x04OPUS\x10\x05\x12\b\n" +
+	"\x04G722\x10\x06\"\xf3\x04\n" +
 	"\vVideoStream\x120\n" +
 	"\x06remote\x18\x01 \x01(\v2\x18.sparkle.media.v1.RemoteR\x06remote\x12!\n" +
 	"\fpayload_type\x18\x02 \x01(\rR\vpayloadType\x12-\n" +

@@ -94,6 +94,9 @@ func (d *Detector) Step(level float32) bool {
 	return false
 }
 
+// Hush tells the detector how loud the sender's silence is, dBov, by his own account.
+func (d *Detector) Hush(level float32) { d.noise = max(min(level, -40), -90) }
+
 // Quiet tells the detector of a frame that was not sent: the sender's own detector has
 // said that he is silent (DTX).
 func (d *Detector) Quiet() bool {

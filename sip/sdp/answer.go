@@ -22,14 +22,14 @@ const (
 
 // Codec is one audio codec a side has.
 type Codec struct {
-	Name    string  // "AMR-WB", "AMR", "PCMA", "PCMU"
+	Name    string  // "AMR-WB", "AMR", "opus", "G722", "PCMA", "PCMU"
 	Packing Packing // AMR and AMR-WB
 	ModeSet []int   // what we restrict an offer without mode-set to; nil: nothing
 }
 
 // AllCodecs is what the bridge has.
 func AllCodecs() []Codec {
-	return []Codec{{Name: "AMR-WB"}, {Name: "AMR"}, {Name: "PCMA"}, {Name: "PCMU"}}
+	return []Codec{{Name: "AMR-WB"}, {Name: "AMR"}, {Name: "opus"}, {Name: "G722"}, {Name: "PCMA"}, {Name: "PCMU"}}
 }
 
 // AnswerOptions says who answers. Addr and AudioPort are required.
@@ -40,6 +40,7 @@ type AnswerOptions struct {
 	AudioPort int
 	Codecs    []Codec // nil: AllCodecs
 	NoDTMF    bool
+	NoCN      bool // take no comfort noise beside G.711 (RFC 3389)
 	Video     bool // take video if it is offered, on VideoPort
 	VideoPort int
 	// H264 is the highest level we take, as profile-level-id. "": 42c01f.
@@ -62,7 +63,8 @@ type AnswerOptions struct {
 // Answer answers an offer (RFC 3264 §6): the first codec of the offer that we have, the
 // m-lines in the offer's order and number, video only if it is wanted, never more
 // direction than offered. The offer's own order decides, so an offerer with EVS first
-// still gets AMR-WB. The Result is from our view.
+// still gets AMR-WB; and so does one with Opus or G.722 first, if it has that too: AMR-WB is
+// home, those are guests. The Result is from our view.
 //
 // Errors are ErrBadOffer, ErrAddressFamily, ErrNoCommonCodec and ErrNoMedia: answer 488
 // and the old session stands.
@@ -177,13 +179,27 @@ func answerAudio(m *Media, o AnswerOptions) (string, error) {
 	if dtmf != nil {
 		fmt.Fprintf(&b, " %d", dtmf.PT)
 	}
+	cn := comfortNoise(m, f)
+	if o.NoCN {
+		cn = nil
+	}
+	if cn != nil {
+		fmt.Fprintf(&b, " %d", cn.PT)
+	}
 	fmt.Fprintf(&b, "\r\nb=AS:%d\r\nb=RS:600\r\nb=RR:2000\r\n", codecAS(f.Name, o.Addr))
-	fmt.Fprintf(&b, "a=rtpmap:%d %s/%d\r\n", f.PT, f.Name, f.RateHz)
-	if s := amrFmtp(f, codec); s != "" {
+	fmt.Fprintf(&b, "a=rtpmap:%d %s/%d", f.PT, f.Name, f.RateHz)
+	if f.Name == "opus" { // whatever is sent (RFC 7587 §7)
+		b.WriteString("/2")
+	}
+	b.WriteString("\r\n")
+	if s := fmtpOf(f, codec); s != "" {
 		fmt.Fprintf(&b, "a=fmtp:%d %s\r\n", f.PT, s)
 	}
 	if dtmf != nil {
 		fmt.Fprintf(&b, "a=rtpmap:%d telephone-event/%d\r\na=fmtp:%d 0-15\r\n", dtmf.PT, dtmf.RateHz, dtmf.PT)
+	}
+	if cn != nil {
+		fmt.Fprintf(&b, "a=rtpmap:%d CN/8000\r\n", cn.PT)
 	}
 	b.WriteString("a=ptime:20\r\na=maxptime:240\r\n")
 	finishMedia(&b, m, o.AudioLines, o.AudioDirection)
@@ -231,8 +247,22 @@ func qosAnswer(offer *Media) string {
 
 func isDirection(s string) bool { return s == "none" || s == "send" || s == "recv" || s == "sendrecv" }
 
-// pick is the first format of the offer that one of our codecs is.
+// pick is the first format of the offer that one of our codecs is, but AMR-WB before the other
+// wideband codecs.
 func pick(m *Media, codecs []Codec) (*Format, Codec) {
+	f, c := first(m, codecs)
+	if f != nil && (f.Name == "opus" || f.Name == "G722") {
+		i := slices.IndexFunc(codecs, func(c Codec) bool { return c.Name == "AMR-WB" })
+		if i >= 0 {
+			if home, c := first(m, codecs[i:i+1]); home != nil {
+				return home, c
+			}
+		}
+	}
+	return f, c
+}
+
+func first(m *Media, codecs []Codec) (*Format, Codec) {
 	for i := range m.Payloads {
 		f := &m.Payloads[i]
 		if !speech(*f) {
@@ -248,6 +278,27 @@ func pick(m *Media, codecs []Codec) (*Format, Codec) {
 		}
 	}
 	return nil, Codec{}
+}
+
+// comfortNoise is the CN that m has for G.711 (RFC 3389), nil beside another codec.
+func comfortNoise(m *Media, f *Format) *Format {
+	if f.Name != "PCMA" && f.Name != "PCMU" {
+		return nil
+	}
+	for i := range m.Payloads {
+		if c := &m.Payloads[i]; c.Name == "CN" && c.RateHz == 8000 && c.PT == ptCN && c.Fault == "" {
+			return c
+		}
+	}
+	return nil
+}
+
+// fmtpOf is the fmtp of an answered format; "": none.
+func fmtpOf(f *Format, c Codec) string {
+	if f.Name == "opus" {
+		return opusFmtp
+	}
+	return amrFmtp(f, c)
 }
 
 // amrFmtp repeats what RFC 4867 §8.3.1 wants repeated: the packing and the mode-set.
@@ -280,7 +331,7 @@ func amrFmtp(f *Format, c Codec) string {
 }
 
 func codecAS(name string, a netip.Addr) int {
-	as := map[string]int{"AMR-WB": 41, "AMR": 29, "PCMA": 80, "PCMU": 80}[name]
+	as := map[string]int{"AMR-WB": 41, "AMR": 29, "opus": 41, "G722": 80, "PCMA": 80, "PCMU": 80}[name]
 	if a.Is6() {
 		as += 8
 	}

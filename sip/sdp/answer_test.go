@@ -61,6 +61,8 @@ func TestBridgeAndPhoneAgree(t *testing.T) {
 		{"AMR phone", nil, func(o *AnswerOptions) { o.Codecs, o.Video = []Codec{{Name: "AMR", ModeSet: []int{0, 2, 4, 7}}}, false }, "AMR sr; refused", "AMR sr; refused"},
 		{"octet-aligned phone", nil, func(o *AnswerOptions) { o.Codecs[0].Packing, o.Video = OctetAligned, false }, "AMR-WB/oa sr; refused", "AMR-WB/oa sr; refused"},
 		{"landline", func(o *OfferOptions) { o.G711 = true }, func(o *AnswerOptions) { o.Codecs, o.Video = []Codec{{Name: "PCMA"}}, false }, "PCMA sr; refused", "PCMA sr; refused"},
+		{"Opus phone", func(o *OfferOptions) { o.Opus = true }, func(o *AnswerOptions) { o.Codecs, o.Video = []Codec{{Name: "opus"}}, false }, "opus sr; refused", "opus sr; refused"},
+		{"desk phone", func(o *OfferOptions) { o.G711 = true }, func(o *AnswerOptions) { o.Codecs, o.Video = []Codec{{Name: "G722"}}, false }, "G722 sr; refused", "G722 sr; refused"},
 		{"VGA phone", nil, func(o *AnswerOptions) { o.H264, o.Sizes = "42c01e", []Size{{480, 640}} }, "AMR-WB sr; 114 sr 480x640", "AMR-WB sr; 114 sr 480x640"},
 		{"camera off", nil, func(o *AnswerOptions) { o.VideoDirection = RecvOnly }, "AMR-WB sr; 115 s- 240x320", "AMR-WB sr; 115 -r 240x320"},
 		{"plain AVPF", func(o *OfferOptions) { o.AVPF = PlainAVPF }, nil, "AMR-WB sr; 115 sr 240x320", "AMR-WB sr; 115 sr 240x320"},
@@ -88,7 +90,7 @@ func TestBridgeAndPhoneAgree(t *testing.T) {
 			if v := ours.Video; v != nil && (!v.AVPF || !v.PLI || v.CVO != 4 || theirs.Video.PLI != v.PLI || theirs.Video.CVO != 4) {
 				t.Errorf("feedback: bridge %+v, phone %+v\n%s", v, theirs.Video, b)
 			}
-			if a, p := ours.Audio, theirs.Audio; a.DTMFPT != p.DTMFPT || a.DTMFPT == 0 && a.Codec != "PCMA" || fmt.Sprint(a.ModeSet) != fmt.Sprint(p.ModeSet) {
+			if a, p := ours.Audio, theirs.Audio; a.DTMFPT != p.DTMFPT || a.DTMFPT == 0 || fmt.Sprint(a.ModeSet) != fmt.Sprint(p.ModeSet) {
 				t.Errorf("audio: bridge %+v, phone %+v", a, p)
 			}
 			if err := new(pion.SessionDescription).Unmarshal(b); err != nil {
@@ -115,6 +117,14 @@ func TestAnswerReoffer(t *testing.T) {
 		{"new address", moved + "|m=video 0 RTP/AVP 115", "AMR-WB sr; not_offered", nil, nil},
 		{"more m-lines", goodAudio + "|" + goodVideo + "|m=image 5000 udptl t38|m=foo 9 X y", "AMR-WB sr; 115 sr 240x320", []string{"m=image 0 udptl t38\r\nm=foo 0 X y\r\n"}, nil},
 		{"EVS first", "m=audio 40000 RTP/AVP 96 97|a=rtpmap:96 EVS/16000|a=rtpmap:97 AMR-WB/16000|m=video 0 RTP/AVP 1", "AMR-WB sr; not_offered", []string{"RTP/AVP 97\r\n"}, nil},
+		{"Opus first", "m=audio 40000 RTP/AVP 111 97|a=rtpmap:111 opus/48000/2|a=rtpmap:97 AMR-WB/16000|m=video 0 RTP/AVP 1", "AMR-WB sr; not_offered", []string{"RTP/AVP 97\r\n"}, nil},
+		{"G.722 first", "m=audio 40000 RTP/AVP 9 97|a=rtpmap:97 AMR-WB/16000|m=video 0 RTP/AVP 1", "AMR-WB sr; not_offered", []string{"RTP/AVP 97\r\n"}, nil},
+		{"Opus before G.711", "m=audio 40000 RTP/AVP 111 0 110|a=rtpmap:111 OPUS/48000/2|a=fmtp:111 minptime=10;useinbandfec=1|a=rtpmap:110 telephone-event/48000|m=video 0 RTP/AVP 1",
+			"opus sr; not_offered", []string{"RTP/AVP 111 110\r\nb=AS:41", "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 maxplaybackrate=16000;", "useinbandfec=1", "usedtx=1"}, nil},
+		{"Opus of one channel", "m=audio 40000 RTP/AVP 111 0|a=rtpmap:111 opus/48000|m=video 0 RTP/AVP 1", "PCMU sr; not_offered", nil, nil},
+		{"G.711 first", "m=audio 40000 RTP/AVP 0 111|a=rtpmap:111 opus/48000/2|m=video 0 RTP/AVP 1", "PCMU sr; not_offered", []string{"RTP/AVP 0\r\n"}, nil},
+		{"comfort noise", "m=audio 40000 RTP/AVP 8 13|m=video 0 RTP/AVP 1", "PCMA sr; not_offered", []string{"RTP/AVP 8 13\r\n", "a=rtpmap:13 CN/8000"}, nil},
+		{"comfort noise beside AMR-WB", "m=audio 40000 RTP/AVP 97 13|a=rtpmap:97 AMR-WB/16000|m=video 0 RTP/AVP 1", "AMR-WB sr; not_offered", []string{"RTP/AVP 97\r\n"}, nil},
 		{"audio dropped", "m=audio 0 RTP/AVP 97|" + goodVideo, "115 sr 240x320", nil, nil},
 		{"preconditions", goodAudio + "|a=curr:qos local none|a=curr:qos remote none|a=des:qos mandatory local sendrecv|m=video 0 RTP/AVP 1", "AMR-WB sr; not_offered", []string{"a=curr:qos local sendrecv", "a=curr:qos remote none", "a=conf:qos remote sendrecv"}, nil},
 		{"all dropped", "m=audio 0 RTP/AVP 97|m=video 0 RTP/AVP 1", "", nil, ErrNoMedia},
@@ -299,6 +309,28 @@ func TestAnswerKeysOfAnotherClock(t *testing.T) {
 		}
 		if r.Audio.DTMFRecvPT != tt.pt || r.Audio.DTMFPT != tt.pt || r.Audio.DTMFRateHz != tt.rate {
 			t.Errorf("%q: keys are %d at %d Hz, want %d at %d\n%s", tt.more, r.Audio.DTMFRecvPT, r.Audio.DTMFRateHz, tt.pt, tt.rate, answer)
+		}
+	}
+}
+
+// What the peer wants of Opus reaches whoever sends it, and comfort noise is agreed on only
+// where both have it.
+func TestWhatAGuestWants(t *testing.T) {
+	o := videoOffer()
+	o.Opus, o.G711, o.Video = true, true, false
+	offer := parse(t, Offer(o))
+	a := "m=audio 40000 RTP/AVP 103|a=rtpmap:103 opus/48000/2|a=fmtp:103 maxaveragebitrate=16000; maxplaybackrate=8000; useinbandfec=1; stereo=1"
+	r, err := Negotiate(offer, parse(t, answer(a)))
+	if want := (Opus{FEC: true, Stereo: true, MaxBitrate: 16000, MaxPlayback: 8000}); err != nil || r.Audio.Opus != want {
+		t.Errorf("%+v, %v; want %+v", r.Audio, err, want)
+	}
+	bad := "m=audio 40000 RTP/AVP 103|a=rtpmap:103 opus/48000/2|a=fmtp:103 useinbandfec=yes"
+	if _, err := Negotiate(offer, parse(t, answer(bad))); !errors.Is(err, ErrNoCommonCodec) {
+		t.Errorf("nonsense in the parameters: %v", err)
+	}
+	for lines, want := range map[string]bool{"m=audio 40000 RTP/AVP 0 13": true, "m=audio 40000 RTP/AVP 0": false, "m=audio 40000 RTP/AVP 9 13": false} {
+		if r, err := Negotiate(offer, parse(t, answer(lines))); err != nil || r.Audio.CN != want {
+			t.Errorf("%s: comfort noise %+v, %v", lines, r.Audio, err)
 		}
 	}
 }

@@ -277,7 +277,9 @@ func (f *Format) finish() {
 		f.amr()
 	case "H264":
 		f.h264()
-	case "PCMU", "PCMA", "telephone-event":
+	case "opus":
+		f.opus()
+	case "PCMU", "PCMA", "G722", "CN", "telephone-event":
 		if f.Channels != 1 {
 			f.Fault = "channels"
 		}
@@ -336,6 +338,19 @@ func (f *Format) amr() {
 	}
 	slices.Sort(a.ModeSet)
 	a.ModeSet = slices.Compact(a.ModeSet)
+}
+
+// opus: the rtpmap is the same for all streams (RFC 7587 §7), the rest is advice.
+func (f *Format) opus() {
+	if f.RateHz != 48000 {
+		f.Fault = "clock rate"
+	}
+	if f.Channels != 2 {
+		f.Fault = "channels"
+	}
+	f.Opus = Opus{FEC: f.number("useinbandfec", 0, 1) == 1, DTX: f.number("usedtx", 0, 1) == 1,
+		Stereo: f.number("stereo", 0, 1) == 1, MaxBitrate: f.number("maxaveragebitrate", 0, 1<<30),
+		MaxPlayback: f.number("maxplaybackrate", 0, 1<<30)}
 }
 
 func (f *Format) h264() {

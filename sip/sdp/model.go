@@ -1,6 +1,6 @@
 // Package sdp is session descriptions as IMS phones and carriers write them: a
 // typed model, a bounded parser, our offer, and the offer/answer rules of RFC 3264
-// for AMR, AMR-WB, G.711, telephone-event and H.264 (TS 26.114, IMS.md §2.1, §5).
+// for AMR, AMR-WB, Opus, G.722, G.711, telephone-event and H.264 (TS 26.114, IMS.md §2.1, §5).
 //
 // It has no state and no clock: what must survive between two descriptions (session
 // id, version, slots) is in the last description sent, which the caller passes back.
@@ -146,14 +146,23 @@ type PotentialConfig struct {
 // no sense; such a format is never chosen.
 type Format struct {
 	PT       int
-	Name     string // as registered: "AMR-WB", "AMR", "PCMA", "H264", "telephone-event"; "" if unmapped
+	Name     string // as registered: "AMR-WB", "AMR", "opus", "PCMA", "H264", "telephone-event"; "" if unmapped
 	RateHz   int
 	Channels int
 	Fmtp     string            // as written
 	Params   map[string]string // of fmtp, names in lower case
 	AMR      AMR               // AMR and AMR-WB
 	H264     H264              // H264
+	Opus     Opus              // opus
 	Fault    string
+}
+
+// Opus is the fmtp of opus (RFC 7587 §6.1): what its writer wants to be sent.
+type Opus struct {
+	FEC, DTX    bool // useinbandfec, usedtx
+	Stereo      bool
+	MaxBitrate  int // maxaveragebitrate, bit/s; 0: not said
+	MaxPlayback int // maxplaybackrate, Hz; 0: not said
 }
 
 // AMR is the fmtp of AMR and AMR-WB (RFC 4867 §8).
@@ -264,7 +273,7 @@ func limitsOf(level int) levelLimits {
 
 // canonical spells codec names the way they are registered.
 func canonical(name string) string {
-	for _, n := range []string{"AMR-WB", "AMR", "PCMU", "PCMA", "H264", "telephone-event", "CN", "G722"} {
+	for _, n := range []string{"AMR-WB", "AMR", "PCMU", "PCMA", "H264", "telephone-event", "CN", "G722", "opus"} {
 		if strings.EqualFold(n, name) {
 			return n
 		}

@@ -44,14 +44,16 @@ type Remote struct {
 // RecvPT and DTMFRecvPT what packets from it carry, nearly always the same.
 type Audio struct {
 	Remote
-	Codec              string // "AMR-WB", "AMR", "PCMA", "PCMU"
+	Codec              string // "AMR-WB", "AMR", "opus", "G722", "PCMA", "PCMU"
 	RateHz             int
 	PT, RecvPT         int
 	OctetAlign         bool
 	ModeSet            []int // modes both sides keep to, nil: all
 	ModeChangePeriod   int   // of frames we send, 1 or 2
 	ModeChangeNeighbor bool
-	DTMFPT, DTMFRecvPT int // 0: no telephone-event
+	Opus               Opus // what the peer wants to be sent
+	CN                 bool // both take comfort noise beside G.711, payload type 13 (RFC 3389)
+	DTMFPT, DTMFRecvPT int  // 0: no telephone-event
 	DTMFRateHz         int
 	Ptime, MaxPtime    int  // ms the peer wants, 0: not said
 	Send, Recv         bool // what we may
@@ -217,6 +219,8 @@ func newAudio(rem Remote, ours, theirs *Media, g, f Format) *Audio {
 		a.ModeChangePeriod = f.AMR.ChangePeriod
 		a.ModeChangeNeighbor = f.AMR.ChangeNeighbor
 	}
+	a.Opus = f.Opus
+	a.CN = comfortNoise(ours, &g) != nil && comfortNoise(theirs, &f) != nil
 	if ev, ours := eventFor(ours, theirs, f.RateHz); ev != nil {
 		a.DTMFPT, a.DTMFRecvPT, a.DTMFRateHz = ev.PT, ours.PT, ev.RateHz
 	}
@@ -275,8 +279,10 @@ func speech(f Format) bool {
 	switch f.Name {
 	case "AMR", "AMR-WB":
 		return f.AMR.plain()
-	case "PCMA", "PCMU":
+	case "PCMA", "PCMU", "G722":
 		return f.RateHz == 8000
+	case "opus":
+		return true
 	}
 	return false
 }

@@ -24,6 +24,8 @@ const (
 	ptH264, ptH264Low  = 114, 115
 	ptH264Single       = 116
 	ptPCMU, ptPCMA     = 0, 8
+	ptG722, ptCN       = 9, 13
+	ptOpus, ptDTMF48   = 103, 104
 
 	cvoID   = 4
 	videoAS = 960 // kbit/s; VGA as handsets offer it
@@ -48,7 +50,8 @@ type OfferOptions struct {
 	// §8), and the version rises if anything is different now.
 	Previous       *Session
 	AVPF           AVPF
-	G711           bool   // PCMA and PCMU last: trunks, where calls end in CS networks
+	Opus           bool   // after AMR-WB
+	G711           bool   // G.722, PCMA, PCMU and their comfort noise last: trunks, where calls end in CS networks
 	Sprop          string // sprop-parameter-sets of our encoder, "" if it is not known
 	AudioDirection Direction
 	VideoDirection Direction
@@ -159,31 +162,53 @@ func audioAS(o OfferOptions) int {
 	return 49
 }
 
-func (w *writer) audioOffer(o OfferOptions) string {
-	var b bytes.Buffer
-	last := ""
-	if o.G711 {
-		last = fmt.Sprintf(" %d %d", ptPCMA, ptPCMU)
-	}
-	fmt.Fprintf(&b, "m=audio %d RTP/AVP %d %d %d %d %d %d%s\r\n", o.AudioPort,
-		ptAMRWB, ptAMRWBOA, ptAMR, ptAMROA, ptDTMF16, ptDTMF8, last)
-	fmt.Fprintf(&b, "b=AS:%d\r\nb=RS:600\r\nb=RR:2000\r\n", audioAS(o))
-	for _, f := range []struct {
-		pt   int
-		enc  string
-		fmtp string
-	}{
+// audioFormat is a payload type as it is written.
+type audioFormat struct {
+	pt        int
+	enc, fmtp string
+}
+
+// opusFmtp is what we want to receive (RFC 7587 §6.1): what 16 kHz mono carries, at a rate
+// that fits beside AMR-WB's, in packets of 20 ms, nothing in silence, and FEC.
+const opusFmtp = "maxplaybackrate=16000;sprop-maxcapturerate=16000;maxaveragebitrate=24000;minptime=20;useinbandfec=1;usedtx=1"
+
+// audioFormats are those of an offer, preferred first.
+func audioFormats(o OfferOptions) []audioFormat {
+	f := []audioFormat{
 		{ptAMRWB, "AMR-WB/16000/1", "mode-change-capability=2;max-red=220"},
 		{ptAMRWBOA, "AMR-WB/16000/1", "octet-align=1;mode-change-capability=2;max-red=220"},
-		{ptAMR, "AMR/8000/1", "mode-change-capability=2;max-red=220"},
-		{ptAMROA, "AMR/8000/1", "octet-align=1;mode-change-capability=2;max-red=220"},
-		{ptDTMF16, "telephone-event/16000", "0-15"},
-		{ptDTMF8, "telephone-event/8000", "0-15"},
-	} {
-		fmt.Fprintf(&b, "a=rtpmap:%d %s\r\na=fmtp:%d %s\r\n", f.pt, f.enc, f.pt, f.fmtp)
+	}
+	if o.Opus {
+		f = append(f, audioFormat{ptOpus, "opus/48000/2", opusFmtp})
+	}
+	f = append(f,
+		audioFormat{ptAMR, "AMR/8000/1", "mode-change-capability=2;max-red=220"},
+		audioFormat{ptAMROA, "AMR/8000/1", "octet-align=1;mode-change-capability=2;max-red=220"},
+		audioFormat{ptDTMF16, "telephone-event/16000", "0-15"},
+		audioFormat{ptDTMF8, "telephone-event/8000", "0-15"})
+	if o.Opus {
+		f = append(f, audioFormat{ptDTMF48, "telephone-event/48000", "0-15"})
 	}
 	if o.G711 {
-		fmt.Fprintf(&b, "a=rtpmap:%d PCMA/8000\r\na=rtpmap:%d PCMU/8000\r\n", ptPCMA, ptPCMU)
+		f = append(f, audioFormat{ptG722, "G722/8000", ""}, audioFormat{ptPCMA, "PCMA/8000", ""},
+			audioFormat{ptPCMU, "PCMU/8000", ""}, audioFormat{ptCN, "CN/8000", ""})
+	}
+	return f
+}
+
+func (w *writer) audioOffer(o OfferOptions) string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "m=audio %d RTP/AVP", o.AudioPort)
+	formats := audioFormats(o)
+	for _, f := range formats {
+		fmt.Fprintf(&b, " %d", f.pt)
+	}
+	fmt.Fprintf(&b, "\r\nb=AS:%d\r\nb=RS:600\r\nb=RR:2000\r\n", audioAS(o))
+	for _, f := range formats {
+		fmt.Fprintf(&b, "a=rtpmap:%d %s\r\n", f.pt, f.enc)
+		if f.fmtp != "" {
+			fmt.Fprintf(&b, "a=fmtp:%d %s\r\n", f.pt, f.fmtp)
+		}
 	}
 	b.WriteString("a=ptime:20\r\na=maxptime:240\r\n")
 	b.WriteString(qosOffer(o.QoS))

@@ -187,6 +187,7 @@ func (c *Client) Call(ctx context.Context, conference string, r bridge.CallReque
 		s := int(r.RingTimeout / time.Second)
 		body.RingTimeoutS = &s
 	}
+	body.AnswerConfirm = r.AnswerConfirm
 	var out struct{ Results []api.CallResult }
 	err = c.call(ctx, "POST", conf(conference)+"/calls", body, &out)
 	return out.Results, err

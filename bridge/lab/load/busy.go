@@ -17,10 +17,12 @@ import (
 
 // Busy is a control process that has its hands full, beside an engine under load: it
 // calls the engine all the time, and works on the answers, as an API under load does, on
-// several goroutines that never rest. StartBusy makes one, Close ends it.
+// several goroutines that never rest, and its SIP is asked with OPTIONS without end.
+// StartBusy makes one, Close ends it.
 type Busy struct {
 	api    media.API
 	sink   *net.UDPConn
+	sip    *flood
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	calls  atomic.Uint64
@@ -31,7 +33,15 @@ const (
 	busyConference = "busy"
 	// busyEvery is a call's turn: a hundred a second.
 	busyEvery = 10 * time.Millisecond
+	// busyOptions is how many OPTIONS come in a second.
+	busyOptions = 5000
 )
+
+// BusyCount is what a Busy did.
+type BusyCount struct {
+	Calls, Failed             uint64 // of the engine's API
+	OptionsSent, OptionsHeard uint64 // OPTIONS, and their 200s
+}
 
 // StartBusy begins with burners goroutines that encode snapshots as JSON without pause.
 func StartBusy(ctx context.Context, api media.API, burners int) (*Busy, error) {
@@ -42,6 +52,9 @@ func StartBusy(ctx context.Context, api media.API, burners int) (*Busy, error) {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b := &Busy{api: api, sink: sink, cancel: cancel}
 	snap, err := b.open(ctx)
+	if err == nil {
+		b.sip, err = startFlood(run, busyOptions)
+	}
 	if err != nil {
 		b.Close()
 		return nil, fmt.Errorf("load: busy: %w", err)
@@ -122,13 +135,18 @@ func burn(ctx context.Context, snap *mediapb.SnapshotReply) {
 	}
 }
 
-// Calls is how many calls were made, and how many of them failed.
-func (b *Busy) Calls() (made, failed uint64) { return b.calls.Load(), b.failed.Load() }
+// Count is how far it is.
+func (b *Busy) Count() BusyCount {
+	return BusyCount{b.calls.Load(), b.failed.Load(), b.sip.sent.Load(), b.sip.answered.Load()}
+}
 
 // Close ends it and waits.
 func (b *Busy) Close() {
 	b.cancel()
 	b.sink.Close()
+	if b.sip != nil {
+		b.sip.close()
+	}
 	b.wg.Wait()
 	_ = b.api.CloseConference(context.Background(), busyConference)
 }

@@ -32,14 +32,15 @@ func (p *phone) pt(c *Codec) uint8 {
 	return c.pt
 }
 
-// next makes the header of frame n and returns the payload; nil: nothing is sent now.
-func (p *phone) next(c *Codec, m *material, n uint32, talk bool) []byte {
+// next makes the header of frame n and returns the payload; nil: nothing is sent now. Who
+// begins to talk does so with frame from of the speech.
+func (p *phone) next(c *Codec, m *material, n uint32, talk bool, from int) []byte {
 	first := talk != p.talking
 	if first {
 		p.talking = talk
 		p.at = 0
 		if talk {
-			p.at = int(p.ssrc*37) % 16 // not all say the same at once
+			p.at = from
 		}
 	}
 	var body []byte

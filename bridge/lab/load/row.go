@@ -22,6 +22,9 @@ type Row struct {
 	// Of the media process: CPU time per second, all and by leg.
 	CPU       float64  `json:"cpu_ms_per_s,omitempty"`
 	CPUPerLeg *float64 `json:"cpu_ms_per_s_per_leg,omitempty"`
+	// What its coded frames and packets cost on this machine with nothing else done: the
+	// figure to compare machines by.
+	FloorPerLeg *float64 `json:"floor_ms_per_s_per_leg,omitempty"`
 
 	Missing *float64 `json:"missing_pct,omitempty"`
 	Late    *float64 `json:"late_pct,omitempty"`
@@ -71,6 +74,9 @@ type Row struct {
 
 	APICalls  uint64 `json:"api_calls,omitempty"`
 	APIFailed uint64 `json:"api_failed,omitempty"`
+	// OPTIONS that a SIP user agent beside it was sent, and its 200s.
+	OptionsSent  uint64 `json:"options_sent,omitempty"`
+	OptionsHeard uint64 `json:"options_answered,omitempty"`
 
 	// Overload: more was asked of the machine than it could do; CPU figures are then a
 	// lower bound.
@@ -97,11 +103,12 @@ func share(part, whole uint64) float64 {
 	return 100 * float64(part) / float64(whole)
 }
 
-func (w *Row) audio(r *Result) {
+func (w *Row) audio(r *Result, p prices) {
 	sec := r.Window.Seconds()
 	w.Seconds = *number(sec, 2)
 	w.CPU = *number(float64(r.CPU)/1e6/sec, 2)
 	w.CPUPerLeg = number(float64(r.CPU)/1e6/sec/float64(w.Legs), 4)
+	w.FloorPerLeg = number(float64(r.floor(p))/1e6/sec/float64(w.Legs), 4)
 	w.Frames = r.Frames
 	w.Missing = number(share(r.Missing, r.Frames+r.Missing), 4)
 	w.Late = number(share(r.Late, r.Frames), 4)
@@ -157,10 +164,10 @@ func (t *Table) Row(r Row) {
 	if kind != t.last {
 		t.last = kind
 		if kind == "audio" {
-			fmt.Fprintf(t.W, "\n%-13s %4s %-9s | %8s %7s | %7s %6s | %-20s | %-20s | %7s | %s\n", "audio", "legs", "codec",
-				"CPU ms/s", "CPU", "missing", "late", "in → out, ms", "tick late, ms", "memory", "generator late, ms")
-			fmt.Fprintf(t.W, "%-13s %4s %-9s | %8s %7s | %7s %6s | %6s %6s %6s | %6s %6s %6s | %7s | %6s %6s\n", "", "", "",
-				"per leg", "% core", "%", "%", "p50", "p99", "max", "p50", "p99", "max", "KiB/leg", "p99", "max")
+			fmt.Fprintf(t.W, "\n%-13s %4s %-9s | %8s %7s %7s | %7s %6s | %-20s | %-20s | %7s | %s\n", "audio", "legs", "codec",
+				"CPU ms/s", "floor", "CPU", "missing", "late", "in → out, ms", "tick late, ms", "memory", "generator late, ms")
+			fmt.Fprintf(t.W, "%-13s %4s %-9s | %8s %7s %7s | %7s %6s | %6s %6s %6s | %6s %6s %6s | %7s | %6s %6s\n", "", "", "",
+				"per leg", "", "% core", "%", "%", "p50", "p99", "max", "p50", "p99", "max", "KiB/leg", "p99", "max")
 		} else {
 			fmt.Fprintf(t.W, "\n%-13s %4s %-9s | %8s %8s %7s | %9s %9s | %7s | %9s\n", "video", "legs", "size",
 				"ms/frame", "CPU ms/s", "% core", "fps made", "fps got", "RSS MiB", "media ms/s")
@@ -173,8 +180,8 @@ func (t *Table) Row(r Row) {
 		fmt.Fprintf(t.W, "%-13s %4d %-9s | %8.2f %8.1f %7.1f | %9.1f %9.1f | %7.0f | %9.1f\n", r.Case, r.Legs, r.Size,
 			r.VideoCPUPerFrame, r.VideoCPU, r.VideoCPU/10, r.ComposedFPS, r.ReceivedFPS, r.RSSMiB, r.CPU)
 	default:
-		fmt.Fprintf(t.W, "%-13s %4d %-9s | %8s %7.2f | %7s %6s | %6s %6s %6s | %6s %6s %6s | %7s | %6s %6s  %s\n", r.Case, r.Legs, r.Codec,
-			cell(r.CPUPerLeg, 3), r.CPU/10, cell(r.Missing, 3), cell(r.Late, 2),
+		fmt.Fprintf(t.W, "%-13s %4d %-9s | %8s %7s %7.2f | %7s %6s | %6s %6s %6s | %6s %6s %6s | %7s | %6s %6s  %s\n", r.Case, r.Legs, r.Codec,
+			cell(r.CPUPerLeg, 3), cell(r.FloorPerLeg, 3), r.CPU/10, cell(r.Missing, 3), cell(r.Late, 2),
 			cell(r.DelayP50, 1), cell(r.DelayP99, 1), cell(r.DelayMax, 1),
 			cell(r.TickP50, 2), cell(r.TickP99, 2), cell(r.TickMax, 2), cell(r.RSSPerLegKiB, 0),
 			cell(r.GenLateP99, 2), cell(r.GenLateMax, 2), r.About)
@@ -202,6 +209,9 @@ func (w *Row) notes() []string {
 	}
 	if w.APIFailed > 0 {
 		note("%d of %d API calls failed", w.APIFailed, w.APICalls)
+	}
+	if w.OptionsHeard < w.OptionsSent {
+		note("%d of %d OPTIONS were not answered", w.OptionsSent-w.OptionsHeard, w.OptionsSent)
 	}
 	if w.DecodeErrors+w.VideoMissing > 0 {
 		note("%d pictures could not be decoded, %d packets of the mosaic are missing", w.DecodeErrors, w.VideoMissing)

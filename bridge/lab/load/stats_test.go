@@ -247,3 +247,20 @@ func TestParseStatm(t *testing.T) {
 		}
 	}
 }
+
+func TestFloor(t *testing.T) {
+	r := Result{Sent: 100, Frames: 1000, Engine: EngineDelta{Encodes: 10, Decodes: 20}}
+	got := r.floor(prices{encode: 150 * time.Microsecond, decode: 30 * time.Microsecond, send: 4 * time.Microsecond, receive: time.Microsecond})
+	if want := (1500 + 600 + 4000 + 100) * time.Microsecond; got != want {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for _, c := range []Codec{PCMU(), AMRWB(2)} {
+		p, err := pricesOf(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.send <= 0 || p.receive <= 0 || c.amr() != (p.encode > p.decode && p.decode > 0) {
+			t.Errorf("%s: %+v", c.Name, p)
+		}
+	}
+}

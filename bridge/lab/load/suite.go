@@ -26,10 +26,10 @@ type Suite struct {
 	// Window is how long each case is counted; 0: 6 s.
 	Window   time.Duration
 	Realtime bool // for the generator's thread
-	// Busy keeps the API of a process and all cores busy until stop, which says how many
-	// calls were made and failed: from a process of its own, or its garbage collector
-	// would stop the generator too. Nil: StartBusy, in this process.
-	Busy func(context.Context, Process) (stop func() (made, failed uint64, err error), err error)
+	// Busy keeps the API of a process, a SIP user agent and all cores busy until stop, which
+	// says what was done: from a process of its own, or its garbage collector would stop the
+	// generator too. Nil: StartBusy, in this process.
+	Busy func(context.Context, Process) (stop func() (BusyCount, error), err error)
 	// Only are the names of the cases to run; none: all.
 	Only []string
 	// Limits has the cases that have a goal run with more and more legs, the media process
@@ -55,7 +55,7 @@ type conference struct {
 	onsets        int
 	window        time.Duration // 0: the suite's
 	joining       int           // so many of legs come while it is counted
-	busy          bool          // beside a busy API and a mosaic
+	busy          bool          // beside a busy API, a flood of OPTIONS and busyMosaics mosaics
 	pinned        bool          // the media process to core 0, the generator to core 1
 }
 
@@ -86,7 +86,7 @@ func cases() []benchCase {
 	all = append(all,
 		goal("conf-pcmu", "one conference, 3 talk, the rest send silence", conference{legs: 500, talkers: 3, codec: PCMU(), onsets: 8}),
 		audio("tick-quiet", "nothing else runs", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10}),
-		audio("tick-busy", "API and video busy, all cores taken", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10, busy: true}),
+		audio("tick-busy", "100 API calls/s, 5,000 OPTIONS/s, 4 video encodes, all cores taken", conference{legs: 50, talkers: 3, codec: AMRWB(top), onsets: 10, busy: true}),
 		audio("delay", "40 onsets of speech", conference{legs: 8, talkers: 1, codec: AMRWB(top), onsets: 40, window: time.Second}),
 		audio("joining", "10 are in and judged, 490 more join", conference{legs: 500, joining: 490, talkers: 3, codec: AMRWB(top)}),
 		audio("memory", "0 to 200 legs", conference{legs: 200, talkers: 3, codec: AMRWB(top), window: 2 * time.Second}),
@@ -206,6 +206,10 @@ func (s *Suite) idle(ctx context.Context) (row Row, err error) {
 
 func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 	row = Row{Legs: c.legs, Codec: c.codec.Name, Talkers: c.talkers}
+	price, err := pricesOf(c.codec)
+	if err != nil {
+		return row, err
+	}
 	p, err := s.Start(ctx, c.busy)
 	if err != nil {
 		return row, err
@@ -220,18 +224,20 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 	o := Options{API: p, PID: p.PID(), Pinned: c.pinned, Legs: c.legs, Joining: c.joining, Room: c.room, Talkers: c.talkers, Always: c.always, Codec: c.codec,
 		Window: s.window(c.window), Onsets: c.onsets, Realtime: s.Realtime}
 	if c.busy {
-		video, videoErr := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 4, Width: 640, Height: 480})
-		if videoErr != nil {
-			return row, videoErr
+		for i := range busyMosaics {
+			video, videoErr := StartVideo(ctx, VideoOptions{API: p, PID: p.PID(), Members: 2, Width: 640, Height: 480, Conference: fmt.Sprint("video_", i)})
+			if videoErr != nil {
+				return row, videoErr
+			}
+			defer video.Close()
 		}
-		defer video.Close()
 		stop, busyErr := s.busy(ctx, p)
 		if busyErr != nil {
 			return row, busyErr
 		}
 		defer func() {
-			made, failed, stopErr := stop()
-			row.APICalls, row.APIFailed = made, failed
+			n, stopErr := stop()
+			row.APICalls, row.APIFailed, row.OptionsSent, row.OptionsHeard = n.Calls, n.Failed, n.OptionsSent, n.OptionsHeard
 			err = errors.Join(err, stopErr)
 		}()
 	}
@@ -242,14 +248,17 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 	if p.PID() != o.PID {
 		return row, fmt.Errorf("load: the media process %d ended while it was measured", o.PID)
 	}
-	row.audio(r)
+	row.audio(r, price)
 	if c.busy {
-		row.CPUPerLeg, row.RSSPerLegKiB = nil, nil // it served the mosaic as well
+		row.CPUPerLeg, row.FloorPerLeg, row.RSSPerLegKiB = nil, nil, nil // it served the mosaic as well
 	}
 	return row, nil
 }
 
-func (s *Suite) busy(ctx context.Context, p Process) (stop func() (uint64, uint64, error), err error) {
+// busyMosaics run beside the busy case, each with a mosaic to encode.
+const busyMosaics = 4
+
+func (s *Suite) busy(ctx context.Context, p Process) (stop func() (BusyCount, error), err error) {
 	if s.Busy != nil {
 		return s.Busy(ctx, p)
 	}
@@ -257,10 +266,9 @@ func (s *Suite) busy(ctx context.Context, p Process) (stop func() (uint64, uint6
 	if err != nil {
 		return nil, err
 	}
-	return func() (uint64, uint64, error) {
+	return func() (BusyCount, error) {
 		b.Close()
-		made, failed := b.Calls()
-		return made, failed, nil
+		return b.Count(), nil
 	}, nil
 }
 
