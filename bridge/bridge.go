@@ -282,9 +282,9 @@ func (b *Bridge) charge(r LegRecord) {
 // abandon ends the legs whose goodbye was not answered in time.
 func (r *room) abandon(now time.Time) {
 	for _, l := range sortedLegs(r.legs) {
-		v := verdict{Cancelled, Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
+		v := verdict{outcome: Cancelled, text: Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
 		if l.ConnectedAt != nil {
-			v = verdict{HungUp, Text{Zh: "已由系统挂断", En: "Hung up by the server."}}
+			v = verdict{outcome: HungUp, text: Text{Zh: "已由系统挂断", En: "Hung up by the server."}}
 		}
 		r.endLeg(now, l, v, nil)
 	}

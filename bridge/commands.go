@@ -88,7 +88,7 @@ type MemberPatch struct {
 
 // CallRequest calls members. Targets is "all", "idle", "failed" or "" with Members.
 // "all" means all who are not in a call already; "failed" those idle ones whose last
-// leg never connected or was dropped.
+// leg never connected, was dropped, or is worth another call (Retry.How is "later").
 type CallRequest struct {
 	Targets     string
 	Members     []string

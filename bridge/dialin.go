@@ -7,6 +7,7 @@ import (
 
 	"sparkle/bridge/prompts"
 	"sparkle/media/mediapb"
+	"sparkle/sip/ims"
 )
 
 // door is where a leg stands that is connected and not in: it hears prompts and is heard,
@@ -100,7 +101,7 @@ func (r *room) waited(now time.Time, l *leg) {
 	switch {
 	case d.leaving:
 		r.hang(now, l, "not_admitted", `SIP;cause=403;text="Not admitted"`,
-			&verdict{HungUp, Text{Zh: "未通过会议验证，已挂断", En: "Hung up: the caller was not admitted."}})
+			&verdict{outcome: HungUp, text: Text{Zh: "未通过会议验证，已挂断", En: "Hung up: the caller was not admitted."}})
 	case d.confirm:
 		if d.tries++; d.tries < maxTries {
 			l.note(now, "state", "asked again to press 1")
@@ -108,7 +109,8 @@ func (r *room) waited(now time.Time, l *leg) {
 			return
 		}
 		r.hang(now, l, "not_confirmed", `SIP;cause=480;text="Not confirmed"`,
-			&verdict{HungUp, Text{Zh: "接听后未按键确认（可能是语音信箱）", En: "Answered, but nobody pressed 1: a mailbox, perhaps."}})
+			&verdict{outcome: HungUp, text: Text{Zh: "接听后未按键确认（可能是语音信箱）", En: "Answered, but nobody pressed 1: a mailbox, perhaps."},
+				retry: ims.Retry{How: ims.RetryLater}})
 	case len(d.digits) > 0:
 		r.tryPIN(now, l)
 	default:
@@ -361,7 +363,7 @@ func (r *room) movedIn(now time.Time, l *leg, answer []byte) {
 		}
 	}
 	r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`,
-		&verdict{Dropped, Text{Zh: "话机未接受会议的媒体", En: "The phone did not take the conference's media."}})
+		&verdict{outcome: Dropped, text: Text{Zh: "话机未接受会议的媒体", En: "The phone did not take the conference's media."}})
 }
 
 // say plays a prompt to a leg in its language, and tells how long it lasts.

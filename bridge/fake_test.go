@@ -472,6 +472,13 @@ func (c *call) start() {
 			c.end(e)
 		})
 		return
+	case "overload": // arg is its Retry-After
+		var seconds int
+		fmt.Sscan(arg, &seconds)
+		c.at(200*time.Millisecond, func() {
+			c.end(sip.Ended{By: sip.ByRemote, Status: 503, Phrase: "Service Unavailable", RetryAfter: time.Duration(seconds) * time.Second})
+		})
+		return
 	case "busy":
 		final(500*time.Millisecond, 486, "Busy Here", 17)
 		return

@@ -37,6 +37,7 @@ func (r *room) onMedia(now time.Time, e *mediapb.Event) {
 	switch w := e.What.(type) {
 	case *mediapb.Event_MediaStarted:
 		l.note(now, "media", w.MediaStarted.Kind+" flows")
+		l.heard = l.heard || w.MediaStarted.Kind == "audio"
 	case *mediapb.Event_MediaResumed:
 		l.note(now, "media", w.MediaResumed.Kind+" flows again")
 	case *mediapb.Event_MediaStalled:

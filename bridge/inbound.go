@@ -364,7 +364,7 @@ func (b *Bridge) refuse(v *visitor, r *room, status int) {
 		l.Conference = r.id
 	}
 	verdict := refusal(status)
-	l.Outcome, l.Text = verdict.outcome, &verdict.text
+	l.Outcome, l.Text, l.Retry = verdict.outcome, &verdict.text, verdict.hint()
 	b.counts.outcome(l.Outcome)
 	record := LegRecord{Leg: l, Number: v.number(), Dialled: v.in.Target}
 	b.store.QueueLeg(record)
@@ -376,15 +376,15 @@ func (b *Bridge) refuse(v *visitor, r *room, status int) {
 func refusal(status int) verdict {
 	switch status {
 	case 403:
-		return verdict{NotAllowed, Text{Zh: "来电不允许加入会议", En: "The caller may not join the conference."}}
+		return verdict{outcome: NotAllowed, text: Text{Zh: "来电不允许加入会议", En: "The caller may not join the conference."}}
 	case 404, 481:
-		return verdict{NotFound, Text{Zh: "来电所拨的会议不存在", En: "The caller dialled no conference."}}
+		return verdict{outcome: NotFound, text: Text{Zh: "来电所拨的会议不存在", En: "The caller dialled no conference."}}
 	case 486:
-		return verdict{Busy, Text{Zh: "会议人数已满", En: "The conference is full."}}
+		return verdict{outcome: Busy, text: Text{Zh: "会议人数已满", En: "The conference is full."}}
 	case 488:
-		return verdict{MediaIncompatible, Text{Zh: "来电的媒体无法使用", En: "The caller's media cannot be used."}}
+		return verdict{outcome: MediaIncompatible, text: Text{Zh: "来电的媒体无法使用", En: "The caller's media cannot be used."}}
 	}
-	return verdict{NetworkError, Text{Zh: "服务器暂时不能接听", En: "The server could not take the call."}}
+	return verdict{outcome: NetworkError, text: Text{Zh: "服务器暂时不能接听", En: "The server could not take the call."}}
 }
 
 // arrive makes the leg of a call that is to be answered: a member's, or with a door
@@ -518,9 +518,9 @@ func (r *room) takePlace(now time.Time, l *leg) {
 
 // replace ends a leg that another call of its member has taken the place of.
 func (r *room) replace(now time.Time, old *leg) {
-	v := &verdict{Cancelled, Text{Zh: "对方已自行打入会议", En: "The member called in by another call."}}
+	v := &verdict{outcome: Cancelled, text: Text{Zh: "对方已自行打入会议", En: "The member called in by another call."}}
 	if old.ConnectedAt != nil {
-		v = &verdict{HungUp, Text{Zh: "已由该成员的另一个呼叫接替", En: "Another call of the member took over."}}
+		v = &verdict{outcome: HungUp, text: Text{Zh: "已由该成员的另一个呼叫接替", En: "Another call of the member took over."}}
 	}
 	r.hang(now, old, "replaced", `SIP;cause=200;text="Call completed elsewhere"`, v)
 }
@@ -538,9 +538,9 @@ func (r *room) tookOver(now time.Time, l *leg) {
 // inboundVerdict is the end of a call that came in and was never answered.
 func inboundVerdict(e sip.Ended) verdict {
 	if e.By == sip.ByRemote {
-		return verdict{Cancelled, Text{Zh: "对方在接通前挂断", En: "The caller hung up before the call was answered."}}
+		return verdict{outcome: Cancelled, text: Text{Zh: "对方在接通前挂断", En: "The caller hung up before the call was answered."}}
 	}
-	return verdict{NetworkError, Text{Zh: "来电未能接通", En: "The call that came in could not be set up."}}
+	return verdict{outcome: NetworkError, text: Text{Zh: "来电未能接通", En: "The call that came in could not be set up."}}
 }
 
 // language is what a caller is spoken to in: by his country, and in both where that is

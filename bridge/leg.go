@@ -12,6 +12,7 @@ import (
 
 	"sparkle/media/mediapb"
 	"sparkle/sip"
+	"sparkle/sip/ims"
 	"sparkle/sip/sdp"
 )
 
@@ -42,6 +43,7 @@ type leg struct {
 	access    string       // P-Access-Network-Info of the phone
 	usage     *Usage       // by the newest figures
 	fallback  string       // why_no_video of an audio-only retry
+	heard     bool         // audio came from it
 	hadVideo  bool         // it was negotiated once
 	voiceOnly bool         // the organiser wants no video of it
 	askedAt   time.Time    // when he last asked for it
@@ -63,6 +65,16 @@ type leg struct {
 type verdict struct {
 	outcome Outcome
 	text    Text
+	retry   ims.Retry // zero: what the outcome says
+}
+
+// hint is the verdict's retry as others see it.
+func (v verdict) hint() *Retry {
+	how := v.retry.How
+	if how == "" {
+		how = ims.RetryOf(string(v.outcome))
+	}
+	return &Retry{How: how, AfterS: int((v.retry.After + time.Second - 1) / time.Second)}
 }
 
 // maxTimeline bounds what a leg remembers; a phone that sends re-INVITEs for hours must
@@ -140,7 +152,7 @@ func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err
 		}
 	case err != nil:
 		r.log.Warn("media did not open a leg", "leg_id", l.ID, "err", err)
-		v := verdict{NetworkError, Text{Zh: "媒体服务不可用，呼叫未发出", En: "The media service is not available; the call was not placed."}}
+		v := verdict{outcome: NetworkError, text: Text{Zh: "媒体服务不可用，呼叫未发出", En: "The media service is not available; the call was not placed."}}
 		if status.Code(err) == codes.ResourceExhausted {
 			v.text = Text{Zh: "媒体端口已用完，呼叫未发出", En: "No media ports are free; the call was not placed."}
 		}
@@ -256,8 +268,7 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 	res, err := negotiate(l.local, e.SDP)
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
-		r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`, &verdict{MediaIncompatible,
-			Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
+		r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`, &verdict{outcome: MediaIncompatible, text: Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
 		return
 	}
 	r.agree(now, l, res)
@@ -374,7 +385,7 @@ func (r *room) hang(now time.Time, l *leg, why, reason string, v *verdict) {
 		r.dirty = true
 		return
 	}
-	end := verdict{Cancelled, Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
+	end := verdict{outcome: Cancelled, text: Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
 	if v != nil {
 		end = *v
 	}
@@ -385,7 +396,7 @@ func (r *room) hang(now time.Time, l *leg, why, reason string, v *verdict) {
 func (r *room) hangup(now time.Time, l *leg, text string) {
 	reason := `SIP;cause=200;text="` + text + `"`
 	if l.ConnectedAt != nil {
-		r.hang(now, l, "hung_up", reason, &verdict{HungUp, Text{Zh: "已由主持人挂断", En: "Hung up by the organiser."}})
+		r.hang(now, l, "hung_up", reason, &verdict{outcome: HungUp, text: Text{Zh: "已由主持人挂断", En: "Hung up by the organiser."}})
 		return
 	}
 	r.hang(now, l, "cancelled", `SIP;cause=487;text="`+text+`"`, nil)
@@ -403,11 +414,11 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 		} else {
 			v.outcome = NetworkError
 		}
-		v.text = fallbackText(v.outcome)
+		v.text, v.retry = fallbackText(v.outcome), ims.Retry{}
 	}
 	l.dead = true
 	at := now.UTC()
-	l.Outcome, l.EndedAt, l.Text, l.AwaitingConfirm = v.outcome, &at, &v.text, false
+	l.Outcome, l.EndedAt, l.Text, l.Retry, l.AwaitingConfirm = v.outcome, &at, &v.text, v.hint(), false
 	l.State, l.Since, l.Queue = Ended, at, nil
 	l.note(now, "state", "ended: "+string(v.outcome))
 	delete(r.legs, l.ID)
@@ -538,12 +549,12 @@ func (r *room) mediaRefused(now time.Time, l *leg, err error) {
 		return
 	}
 	r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`,
-		&verdict{MediaIncompatible, Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
+		&verdict{outcome: MediaIncompatible, text: Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
 }
 
 // drop ends a leg whose media is lost.
 func (r *room) drop(now time.Time, l *leg, why string) {
-	v := &verdict{Dropped, Text{Zh: "媒体服务中断，通话掉线", En: "The media service failed; the call was dropped."}}
+	v := &verdict{outcome: Dropped, text: Text{Zh: "媒体服务中断，通话掉线", En: "The media service failed; the call was dropped."}}
 	reason := `SIP;cause=500;text="media lost"`
 	if why == "media_timeout" {
 		v.text = Text{Zh: "长时间收不到对方的声音，通话掉线", En: "Nothing was received from the phone for too long; the call was dropped."}

@@ -7,7 +7,7 @@ func OutcomeOf(l Leg) *LastOutcome {
 	if l.Outcome == "" || l.EndedAt == nil {
 		return nil
 	}
-	o := &LastOutcome{Outcome: l.Outcome, SIP: l.SIP, At: *l.EndedAt}
+	o := &LastOutcome{Outcome: l.Outcome, SIP: l.SIP, At: *l.EndedAt, Retry: l.Retry}
 	if l.Text != nil {
 		o.Text = *l.Text
 	}
@@ -42,5 +42,6 @@ func abandoned(l *Leg, now time.Time) {
 // settle ends a leg of history whose outcome is there already.
 func settle(l *Leg, at time.Time, text Text, why string) {
 	l.State, l.Since, l.EndedAt, l.Text, l.Quality = Ended, at, &at, &text, nil
+	l.Retry, l.AwaitingConfirm = verdict{outcome: l.Outcome}.hint(), false
 	l.Timeline = append(l.Timeline, TimelineEntry{At: at, What: "state", Text: "ended: " + why})
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sparkle/sip/ims"
 )
 
 // AddMembers adds rows; each succeeds or fails by itself.
@@ -308,12 +310,17 @@ func (r *room) targets(word string) []string {
 		if m.leg != nil {
 			continue
 		}
-		if o := m.LastOutcome; word == "failed" && (o == nil || o.Outcome == Left || o.Outcome == HungUp) {
+		if word == "failed" && !failed(m.LastOutcome) {
 			continue
 		}
 		ids = append(ids, m.ID)
 	}
 	return ids
+}
+
+// failed: he was not reached, or lost, or a mailbox took the call.
+func failed(o *LastOutcome) bool {
+	return o != nil && (o.Outcome != Left && o.Outcome != HungUp || o.Retry != nil && o.Retry.How == ims.RetryLater)
 }
 
 // within says whether a number begins with one of the prefixes; without any, all do.

@@ -22,6 +22,7 @@ import (
 	"sparkle/bridge"
 	"sparkle/bridge/store/storetest"
 	"sparkle/media/mediapb"
+	"sparkle/sip"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what happened into the scenario files")
@@ -186,6 +187,12 @@ func (h *house) words(e bridge.Event) string {
 		}
 		if l.Text != nil {
 			s += " " + l.Text.Zh + " " + l.Text.En
+		}
+		if l.Retry != nil {
+			s += " Retry: " + l.Retry.How
+			if l.Retry.AfterS > 0 {
+				s += fmt.Sprintf(" after %d s", l.Retry.AfterS)
+			}
 		}
 		if l.AwaitingConfirm {
 			s += " answered, awaits 1"
@@ -483,6 +490,9 @@ func (h *house) peer(c *call, what string) error {
 		return nil
 	case "lost":
 		c.bye(41)
+		return nil
+	case "radio":
+		c.end(sip.Ended{By: sip.ByRemote, ReleaseCause: 3})
 		return nil
 	default:
 		return fmt.Errorf("a phone cannot %q", what)

@@ -189,14 +189,14 @@ func rtcpShare(said, as int, share float64) uint32 {
 
 // inviteVerdict is for a call that the UA did not even begin.
 func inviteVerdict(err error) verdict {
-	v := verdict{NetworkError, Text{Zh: "呼叫未能发出", En: "The call could not be placed."}}
+	v := verdict{outcome: NetworkError, text: Text{Zh: "呼叫未能发出", En: "The call could not be placed."}}
 	switch {
 	case errors.Is(err, sip.ErrAttachmentDown), errors.Is(err, sip.ErrUnknownAttachment):
 		v.text = Text{Zh: "与运营商的连接已断开，呼叫未发出", En: "The connection to the carrier is down; the call was not placed."}
 	case errors.Is(err, sip.ErrBadNumber):
-		v = verdict{NotFound, Text{Zh: "号码无效", En: "The number is not valid."}}
+		v = verdict{outcome: NotFound, text: Text{Zh: "号码无效", En: "The number is not valid."}}
 	case errors.Is(err, sip.ErrClosed):
-		v = verdict{Cancelled, Text{Zh: "服务器正在关闭，呼叫未发出", En: "The server is shutting down; the call was not placed."}}
+		v = verdict{outcome: Cancelled, text: Text{Zh: "服务器正在关闭，呼叫未发出", En: "The server is shutting down; the call was not placed."}}
 	}
 	return v
 }

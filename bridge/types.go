@@ -80,6 +80,14 @@ type LastOutcome struct {
 	SIP     *SIPResult `json:"sip"`
 	Text    Text       `json:"text"`
 	At      time.Time  `json:"at"`
+	Retry   *Retry     `json:"retry,omitempty"`
+}
+
+// Retry says of an ended leg whether another call is worth it (IMS.md §6), which is for
+// whoever reads it to place: nothing redials by itself.
+type Retry struct {
+	How    string `json:"how"`               // no | audio | later | fix
+	AfterS int    `json:"after_s,omitempty"` // of later: the network said, not before so many seconds
 }
 
 // ConferenceType: "video" or "audio".
@@ -230,6 +238,7 @@ type Leg struct {
 	Outcome     Outcome      `json:"outcome"` // null while it lives
 	SIP         *SIPResult   `json:"sip"`
 	Text        *Text        `json:"text"`
+	Retry       *Retry       `json:"retry,omitempty"` // of an ended leg
 	StartedAt   time.Time    `json:"started_at"`
 	RingingAt   *time.Time   `json:"ringing_at"`
 	ConnectedAt *time.Time   `json:"connected_at"`

@@ -359,6 +359,9 @@ type Referrers = bridge.Referrers
 // Registration defines model for Registration.
 type Registration = bridge.Registration
 
+// Retry Whether another call to the member is worth it. Nothing redials by itself; the next target and a voice call in place of a refused video call have been tried
+type Retry = bridge.Retry
+
 // SIPResult What the network said last
 type SIPResult = bridge.SIPResult
 

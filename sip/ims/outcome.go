@@ -1,6 +1,9 @@
 package ims
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // Final is how a call ended, as the signalling says it. It is what sip.Ended carries,
 // plus whether the INVITE had offered video.
@@ -15,19 +18,46 @@ type Final struct {
 	AltService    string // type of a 380's alternative service, "emergency" …
 	WasRinging    bool
 	Connected     bool
-	By            string // "remote", "local", "timeout", "network" (sip.By)
-	Why           string // our own reason (sip.Ended.Why)
-	FirstHadVideo bool   // this attempt offered video and none was without yet
+	By            string        // "remote", "local", "timeout", "network" (sip.By)
+	Why           string        // our own reason (sip.Ended.Why)
+	FirstHadVideo bool          // this attempt offered video and none was without yet
+	RetryAfter    time.Duration // of the final response, 0: not said
 }
 
 // Verdict is what that means. Outcome is one of DESIGN §3's words, Detail the finer
-// reason of IMS.md §6, RetryAudioOnly that one new INVITE without video is worth it.
+// reason of IMS.md §6, Retry what that says of another call.
 type Verdict struct {
-	Outcome        string
-	Detail         string
-	RetryAudioOnly bool
-	TextZh         string
-	TextEn         string
+	Outcome string
+	Detail  string
+	Retry   Retry
+	TextZh  string
+	TextEn  string
+}
+
+// Retry says whether another call to the same number is worth it, and which.
+type Retry struct {
+	How   string
+	After time.Duration // of RetryLater: not before; 0: nobody has said when
+}
+
+// The words of Retry.How. What the network can be asked by itself, the next target or an
+// adjusted INVITE, has been tried by then.
+const (
+	RetryNo    = "no"
+	RetryAudio = "audio" // at once, without video
+	RetryLater = "later"
+	RetryFix   = "fix" // after somebody has changed something: the number, the configuration, the contract
+)
+
+// RetryOf is the hint for an outcome of which nothing finer is known.
+func RetryOf(outcome string) string {
+	switch outcome {
+	case Busy, NoAnswer, Unreachable, NetworkError, Dropped:
+		return RetryLater
+	case NotFound, Blocked:
+		return RetryFix
+	}
+	return RetryNo
 }
 
 // The outcome words of DESIGN §3.
@@ -57,8 +87,15 @@ func Classify(f Final) Verdict {
 		detail = failedDetail(f)
 	}
 	d := details[detail]
-	v := Verdict{Outcome: d.outcome, Detail: detail, TextZh: d.zh, TextEn: d.en}
-	v.RetryAudioOnly = !f.Connected && f.FirstHadVideo && f.By == "remote" && retryable(f, detail)
+	v := Verdict{Outcome: d.outcome, Detail: detail, Retry: Retry{How: d.retry}, TextZh: d.zh, TextEn: d.en}
+	switch {
+	case !f.Connected && f.FirstHadVideo && f.By == "remote" && retryable(f, detail):
+		v.Retry.How = RetryAudio
+	case d.retry == RetryLater:
+		v.Retry.After = f.RetryAfter
+	case f.Status == 604: // nowhere, says the callee's own network: there is no other form of it to try
+		v.Retry.How = RetryNo
+	}
 	return v
 }
 
