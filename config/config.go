@@ -103,7 +103,8 @@ type Attachment struct {
 	DSCP          int           `yaml:"dscp"`            // of SIP; 0: the system's
 	NumberForm    string        `yaml:"number_form"`     // tel | sip
 	Preconditions string        `yaml:"preconditions"`   // off | passive | active | required
-	Latch         string        `yaml:"latch"`           // off | strict
+	Latch         string        `yaml:"latch"`           // off | strict | nat
+	NATPrefixes   []string      `yaml:"nat_prefixes"`    // nat: where media may come from
 	VideoAVPF     string        `yaml:"video_avpf"`      // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
 	OfferOpus     bool          `yaml:"offer_opus"`

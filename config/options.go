@@ -54,12 +54,18 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		o.Peers = append(o.Peers, sip.Target{Host: t.Host, Transport: t.Transport, Priority: t.Priority, Weight: t.Weight,
 			CPS: t.CPS, MaxCalls: t.MaxCalls})
 	}
-	for _, p := range a.TrustPeers {
-		if prefix, err := netip.ParsePrefix(p); err == nil { // checked on load
-			o.TrustPeers = append(o.TrustPeers, prefix)
+	o.TrustPeers, o.NATPrefixes = prefixes(a.TrustPeers), prefixes(a.NATPrefixes)
+	return o
+}
+
+// prefixes are address ranges that were checked on load.
+func prefixes(list []string) (out []netip.Prefix) {
+	for _, s := range list {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p)
 		}
 	}
-	return o
+	return out
 }
 
 // Bridge is the file's part for conferences.
