@@ -292,13 +292,15 @@ func TestTheStartOfAWordIsHeard(t *testing.T) {
 		}
 		return out
 	}
-	for _, codec := range []mediapb.AudioStream_Codec{wb, nb, pcmu, opu, g7} {
+	for _, c := range [][2]mediapb.AudioStream_Codec{{wb, wb}, {nb, nb}, {pcmu, pcmu}, {opu, opu}, {g7, g7},
+		{opu, wb}, {wb, opu}, {opu, pcmu}, {pcmu, opu}, {wb, g7}} {
+		codec, hearing := c[0], c[1]
 		for _, dtx := range []bool{true, false} {
 			for _, others := range []int{0, 1} {
-				t.Run(fmt.Sprintf("%v dtx=%v others=%d", codec, dtx, others), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%v to %v dtx=%v others=%d", codec, hearing, dtx, others), func(t *testing.T) {
 					a := newAir(t, Options{})
 					a.set(confC())
-					x, l := a.join("c", "x", codec, 0), a.join("c", "l", codec, 0)
+					x, l := a.join("c", "x", codec, 0), a.join("c", "l", hearing, 0)
 					a.join("c", "third", codec, 0)
 					x.noDTX = !dtx
 					x.codecs()

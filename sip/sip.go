@@ -8,6 +8,7 @@ package sip
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -228,6 +229,8 @@ type MediaProfile struct {
 	OfferOpus bool   // Opus after AMR-WB
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
 	AnyPort   bool   // media may come from any port of the signalled address: latch strict
+	// NATPrefixes are where phones' media may come from besides: latch nat.
+	NATPrefixes []netip.Prefix
 }
 
 // Incoming is a call that comes in: an INVITE outside any dialog that passed the front

@@ -18,6 +18,7 @@ const (
 	VolteVideo    Profile = "volte-video"          // answers with AMR-WB and H.264
 	VolteVoice    Profile = "volte-voice"          // answers m=video 0
 	PSTN          Profile = "pstn"                 // after CS breakout: PCMA through a media gateway
+	VoIP          Profile = "voip"                 // a soft phone: Opus, else G.722, else G.711 with comfort noise
 	Busy          Profile = "busy"                 // 486
 	NoAnswer      Profile = "no-answer"            // rings until the caller gives up
 	Declines      Profile = "declines"             // rings, then 603
@@ -31,7 +32,7 @@ const (
 
 // Profiles lists them all.
 func Profiles() []Profile {
-	return []Profile{VolteVideo, VolteVoice, PSTN, Busy, NoAnswer, Declines, Video488, Unreachable, Slow, Preconditions, Lossy, HangsUpAfter}
+	return []Profile{VolteVideo, VolteVoice, PSTN, VoIP, Busy, NoAnswer, Declines, Video488, Unreachable, Slow, Preconditions, Lossy, HangsUpAfter}
 }
 
 // Script is what a handset does with a call. The zero value rings at once, answers at
@@ -54,7 +55,7 @@ type Script struct {
 	VideoStatus int // refuses an offer with video at once, with Warning 304
 
 	Video   bool        // takes video
-	Codecs  []sdp.Codec // audio; nil is AMR-WB, AMR and both G.711
+	Codecs  []sdp.Codec // audio; nil is all of sdp.AllCodecs
 	Upgrade int         // what a re-INVITE that adds video gets: 200 takes it, a refusal is given as it is, 0 is m=video 0
 	Gateway bool        // a media gateway answers, not a phone: other Contact, no feature tags
 
@@ -116,6 +117,9 @@ func (p Profile) Script() (Script, error) {
 	case PSTN:
 		s.Video, s.Gateway = false, true
 		s.Codecs = []sdp.Codec{{Name: "PCMA"}}
+	case VoIP:
+		s.Video, s.Gateway = false, true
+		s.Codecs = []sdp.Codec{{Name: "opus"}, {Name: "G722"}, {Name: "PCMA"}, {Name: "PCMU"}, {Name: "CN"}}
 	case Busy:
 		s.Status, s.AtOnce = 486, true
 		s.Reason = `Q.850;cause=17;text="User busy"`

@@ -58,7 +58,7 @@ func loadCommand() *cobra.Command {
 	f.StringArrayVar(&o.trunks, "trunk", []string{"127.0.0.0/8"}, "who may call: ip, ip:port or prefix")
 	f.IntVar(&o.calls, "calls", 10, "handsets, and calls to wait for")
 	f.StringVar(&o.first, "first", "+8613900000000", "number of the first handset; the others follow")
-	f.StringVar(&o.codec, "codec", "amr-wb/23.85", "amr-wb/12.65, amr-wb/23.85 or pcmu")
+	f.StringVar(&o.codec, "codec", "amr-wb/23.85", "amr-wb/12.65, amr-wb/23.85, pcmu or opus (the attachment needs offer_opus)")
 	f.IntVar(&o.talkers, "talkers", 3, "how many talk at once")
 	f.DurationVar(&o.turn, "turn", 2*time.Second, "how long, before the next ones do")
 	f.StringVar(&o.quiet, "quiet", "dtx", "what the others send: dtx, or frames of quiet noise (frames)")
@@ -192,8 +192,10 @@ func loadCodec(v string) (c load.Codec, name string, err error) {
 		return load.AMRWB(8), "AMR-WB", nil
 	case "pcmu":
 		return load.PCMU(), "PCMU", nil
+	case "opus":
+		return load.Opus(), "opus", nil
 	}
-	return c, "", fmt.Errorf("--codec: %q is none of amr-wb/12.65, amr-wb/23.85, pcmu", v)
+	return c, "", fmt.Errorf("--codec: %q is none of amr-wb/12.65, amr-wb/23.85, pcmu, opus", v)
 }
 
 // placeCalls makes a conference of all numbers and calls them.

@@ -22,14 +22,14 @@ const (
 
 // Codec is one audio codec a side has.
 type Codec struct {
-	Name    string  // "AMR-WB", "AMR", "opus", "G722", "PCMA", "PCMU"
+	Name    string  // "AMR-WB", "AMR", "opus", "G722", "PCMA", "PCMU"; "CN": comfort noise beside the last two
 	Packing Packing // AMR and AMR-WB
 	ModeSet []int   // what we restrict an offer without mode-set to; nil: nothing
 }
 
 // AllCodecs is what the bridge has.
 func AllCodecs() []Codec {
-	return []Codec{{Name: "AMR-WB"}, {Name: "AMR"}, {Name: "opus"}, {Name: "G722"}, {Name: "PCMA"}, {Name: "PCMU"}}
+	return []Codec{{Name: "AMR-WB"}, {Name: "AMR"}, {Name: "opus"}, {Name: "G722"}, {Name: "PCMA"}, {Name: "PCMU"}, {Name: "CN"}}
 }
 
 // AnswerOptions says who answers. Addr and AudioPort are required.
@@ -40,7 +40,6 @@ type AnswerOptions struct {
 	AudioPort int
 	Codecs    []Codec // nil: AllCodecs
 	NoDTMF    bool
-	NoCN      bool // take no comfort noise beside G.711 (RFC 3389)
 	Video     bool // take video if it is offered, on VideoPort
 	VideoPort int
 	// H264 is the highest level we take, as profile-level-id. "": 42c01f.
@@ -137,7 +136,7 @@ func finishAnswer(b []byte, offer, ours *Session, o AnswerOptions, video *videoA
 		a := ours.Media[m.Index]
 		r.agreeVideo(a, m, &pair{&a.Payloads[0], video.f}, video.avpf && !o.NoAVPF)
 	}
-	if err := r.settle(offer.Audio, offer.Video); err != nil {
+	if err := r.settle(offer); err != nil {
 		return nil, r, err
 	}
 	return b, r, nil
@@ -180,7 +179,7 @@ func answerAudio(m *Media, o AnswerOptions) (string, error) {
 		fmt.Fprintf(&b, " %d", dtmf.PT)
 	}
 	cn := comfortNoise(m, f)
-	if o.NoCN {
+	if !slices.ContainsFunc(o.Codecs, func(c Codec) bool { return c.Name == "CN" }) {
 		cn = nil
 	}
 	if cn != nil {

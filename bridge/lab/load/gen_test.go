@@ -120,8 +120,7 @@ func TestMaterial(t *testing.T) {
 	if !amr.Available {
 		t.Skip("this build has no AMR-WB")
 	}
-	for _, mode := range []int{2, 8} {
-		c := AMRWB(mode)
+	for _, c := range []Codec{AMRWB(2), AMRWB(8), Opus()} {
 		m, err := newMaterial(c, false)
 		if err != nil {
 			t.Fatal(err)
@@ -138,9 +137,18 @@ func TestMaterial(t *testing.T) {
 		if !c.speech(m.speech[1]) {
 			t.Errorf("%s: speech does not begin at once", c.Name)
 		}
+		loud := 0
+		for _, b := range m.speech {
+			if b != nil && c.level(new(amr.Loudness), b) > loudLevel {
+				loud++
+			}
+		}
+		if loud < speechFrames/2 {
+			t.Errorf("%s: %d of %d frames of speech are loud", c.Name, loud, speechFrames)
+		}
 		for start := silenceFrames; start < silenceFrames+3; start++ {
 			sid := 0
-			for n := range silencePeriod {
+			for n := range m.period {
 				if b := m.quiet(start + n); b != nil {
 					sid++
 					if c.speech(b) {
@@ -149,7 +157,7 @@ func TestMaterial(t *testing.T) {
 				}
 			}
 			if sid != 1 {
-				t.Errorf("%s: %d comfort noise frames in 160 ms from %d on, want 1", c.Name, sid, start)
+				t.Errorf("%s: %d comfort noise frames in a period from %d on, want 1", c.Name, sid, start)
 			}
 		}
 	}

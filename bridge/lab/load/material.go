@@ -8,11 +8,12 @@ import (
 
 	"sparkle/media/codec/amr"
 	"sparkle/media/codec/g711"
+	"sparkle/media/codec/opus"
 	"sparkle/media/mediapb"
 	"sparkle/media/payload"
 )
 
-// Codec is what all phones of a load speak. Use AMRWB or PCMU.
+// Codec is what all phones of a load speak. Use AMRWB, PCMU or Opus.
 type Codec struct {
 	Name string
 	pb   mediapb.AudioStream_Codec
@@ -33,12 +34,28 @@ func PCMU() Codec {
 	return Codec{Name: "PCMU", pb: mediapb.AudioStream_PCMU, pt: 0, step: 160, rate: 8000}
 }
 
+// Opus is mono at 24 kbit/s with DTX, without FEC.
+func Opus() Codec {
+	return Codec{Name: "opus", pb: mediapb.AudioStream_OPUS, pt: 103, step: opus.FrameTicks, rate: 48000}
+}
+
 // sdpName is the codec's name in a session description.
 func (c Codec) sdpName() string {
 	if c.amr() {
 		return "AMR-WB"
 	}
-	return "PCMU"
+	return c.Name
+}
+
+func (c Codec) isOpus() bool { return c.pb == mediapb.AudioStream_OPUS }
+
+// period is how often comfort noise is sent, or a sign of life in its place, in frames
+// (TS 26.193 §5.1.2; libopus does about the same).
+func (c Codec) period() int {
+	if c.isOpus() {
+		return 20
+	}
+	return 8
 }
 
 func (c Codec) amr() bool { return c.pb == mediapb.AudioStream_AMR_WB }
@@ -58,8 +75,8 @@ func (c Codec) stream(remote *mediapb.Remote) *mediapb.AudioStream {
 	a := &mediapb.AudioStream{
 		Remote: remote, Codec: c.pb, PayloadType: uint32(c.pt), Send: true, Recv: true,
 	}
+	a.Dtx = c.amr() || c.isOpus()
 	if c.amr() {
-		a.Dtx = true
 		a.ModeSet = []uint32{uint32(c.mode)} // so that what comes back has this mode from the first frame on
 	}
 	return a
@@ -68,7 +85,10 @@ func (c Codec) stream(remote *mediapb.Remote) *mediapb.AudioStream {
 // speech says whether a payload that came back is speech, not comfort noise. Too short
 // is not speech.
 func (c Codec) speech(body []byte) bool {
-	if !c.amr() {
+	switch {
+	case c.isOpus():
+		return len(body) > opus.QuietBytes
+	case !c.amr():
 		return len(body) > 0
 	}
 	if len(body) < 2 {
@@ -78,9 +98,15 @@ func (c Codec) speech(body []byte) bool {
 	return ft < amr.SIDWide
 }
 
-// level estimates how loud a payload of speech is, dBov.
+// level estimates how loud a payload of speech is, dBov. Opus says only whether it is a
+// voice: that one is loud.
 func (c Codec) level(g *amr.Loudness, body []byte) float32 {
-	if !c.amr() {
+	switch {
+	case c.isOpus() && opus.Active(body):
+		return 0
+	case c.isOpus():
+		return amr.Silent
+	case !c.amr():
 		return g711.PCMU.Level(body)
 	}
 	if len(body) < 3 {
@@ -97,20 +123,19 @@ func (c Codec) level(g *amr.Loudness, body []byte) float32 {
 // material is encoded once and sent many times.
 type material struct {
 	speech  [][]byte // RTP payloads of consecutive frames; nil: nothing is sent
-	silence [][]byte // from the end of speech on; then its last silencePeriod repeats
+	silence [][]byte // from the end of speech on; then its last period repeats
+	period  int
 }
 
 const (
 	speechFrames  = 500 // ten seconds
 	silenceFrames = 80
-	// silencePeriod is how often comfort noise is sent, in frames (TS 26.193 §5.1.2).
-	silencePeriod = 8
 )
 
 // at is the payload of the n-th frame of silence.
 func (m *material) quiet(n int) []byte {
 	if n >= len(m.silence) {
-		n = len(m.silence) - silencePeriod + n%silencePeriod
+		n = len(m.silence) - m.period + n%m.period
 	}
 	return m.silence[n]
 }
@@ -127,12 +152,15 @@ func newMaterial(c Codec, always bool) (*material, error) {
 		}
 	}
 	pcm = append(pcm, quiet...)
-	m := &material{}
-	if !c.amr() {
+	m := &material{period: c.period()}
+	switch {
+	case c.isOpus():
+		return m, m.speakOpus(pcm, always)
+	case !c.amr():
 		for n := range speechFrames {
 			m.speech = append(m.speech, ulaw(pcm[n*320:(n+1)*320]))
 		}
-		for range silencePeriod {
+		for range m.period {
 			m.silence = append(m.silence, ulaw(make([]int16, 320)))
 		}
 		return m, nil
@@ -161,15 +189,50 @@ func newMaterial(c Codec, always bool) (*material, error) {
 		return m, nil
 	}
 	sid := 0
-	for _, b := range m.silence[silenceFrames-silencePeriod:] {
+	for _, b := range m.silence[silenceFrames-m.period:] {
 		if b != nil {
 			sid++
 		}
 	}
 	if sid != 1 {
-		return nil, fmt.Errorf("load: the encoder sent %d frames in %d of silence, want 1: DTX does not work", sid, silencePeriod)
+		return nil, fmt.Errorf("load: the encoder sent %d frames in %d of silence, want 1: DTX does not work", sid, m.period)
 	}
 	return m, nil
+}
+
+// speakOpus encodes pcm. From the first frame of a pause on there is a header without sound
+// every period, and nothing else.
+func (m *material) speakOpus(pcm []int16, always bool) error {
+	enc, err := opus.NewEncoder(opus.Params{DTX: !always})
+	if err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	defer enc.Close()
+	var buf [opus.MaxBytes]byte
+	var pause []byte
+	for n := range speechFrames + silenceFrames {
+		size := enc.Encode(pcm[n*320:(n+1)*320], buf[:])
+		body := append([]byte(nil), buf[:size]...)
+		if n < speechFrames {
+			m.speech = append(m.speech, body)
+			continue
+		}
+		if pause == nil && !always && size <= opus.QuietBytes {
+			pause = body
+		}
+		switch {
+		case pause == nil:
+		case (speechFrames+silenceFrames-n)%m.period == 0 || len(m.silence[len(m.silence)-1]) > opus.QuietBytes:
+			body = pause
+		default:
+			body = nil
+		}
+		m.silence = append(m.silence, body)
+	}
+	if pause == nil && !always {
+		return errors.New("load: the encoder went on in silence: DTX does not work")
+	}
+	return nil
 }
 
 // ulaw is every second sample as µ-law: what aliases does not matter here.

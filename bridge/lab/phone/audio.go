@@ -14,6 +14,7 @@ import (
 
 	"sparkle/media/codec/amr"
 	"sparkle/media/codec/g711"
+	"sparkle/media/codec/opus"
 	"sparkle/media/jitter"
 	"sparkle/media/payload"
 	"sparkle/media/resample"
@@ -24,10 +25,21 @@ import (
 type format struct {
 	amr    bool
 	wire   payload.Format // of AMR
+	opus   bool
+	send   opus.Params // of Opus: what the peer wants
+	g722   bool
 	law    g711.Law
 	mode   int // of AMR, that we begin with
-	rateHz int
+	rateHz int // of the RTP clock
 }
+
+// narrow says whether samples are at 8 kHz.
+func (f format) narrow() bool { return f.rateHz == 8000 && !f.g722 }
+
+const (
+	ptCN    = 13 // RFC 3389
+	comfort = 9  // the jitter buffer's kind for it, and for Opus without sound
+)
 
 func formatOf(a *sdp.Audio) (format, error) {
 	f := format{rateHz: 8000}
@@ -40,10 +52,17 @@ func formatOf(a *sdp.Audio) (format, error) {
 		f.law = g711.PCMA
 	case "PCMU":
 		f.law = g711.PCMU
+	case "G722":
+		f.g722 = true
+	case "opus":
+		f.opus, f.rateHz, f.send = true, 48000, opus.Params{DTX: a.Opus.DTX, FEC: a.Opus.FEC}
+		if b := a.Opus.MaxBitrate; b > 0 && b < opus.Bitrate {
+			f.send.BitrateBps = max(b, 6000)
+		}
 	default:
 		return f, fmt.Errorf("phone: cannot speak %q", a.Codec)
 	}
-	if f.amr && !amr.Available {
+	if !amr.Available && (f.amr || f.opus || f.g722) {
 		return f, fmt.Errorf("phone: this build has no %s (it was built without cgo)", a.Codec)
 	}
 	if n := len(a.ModeSet); f.amr && n > 0 {
@@ -62,7 +81,7 @@ type audioStream struct {
 	record audio.Reader
 	said   *sdp.Audio // what the encoder below is made for
 	fmt    format
-	enc    *amr.Encoder
+	enc    encoders
 	down   resample.Down
 	head   rtp.Header
 	quiet  bool // in a DTX pause
@@ -74,7 +93,8 @@ type audioStream struct {
 	heard *sdp.Audio // what the decoder below is made for
 	in    format
 	buf   *jitter.Buffer
-	dec   *amr.Decoder
+	dec   decoders
+	parts opus.Framer
 	up    resample.Up
 	cmr   int // the peer's mode request, -1: none
 	recv  receiver
@@ -162,16 +182,29 @@ func (s *audioStream) say() {
 		return
 	}
 	var bits [amr.MaxBytes]byte
-	var body [payload.MaxPacked + 160]byte
+	var body [opus.MaxBytes]byte
 	var narrow [160]int16
 	x := pcm
-	if s.fmt.rateHz == 8000 {
+	if s.fmt.narrow() {
 		s.down.Frame(pcm, narrow[:])
 		x = narrow[:]
 	}
 	var size int
-	if s.fmt.amr {
-		f := s.enc.Encode(s.mode(a), x, bits[:])
+	switch {
+	case s.fmt.opus:
+		if size = s.enc.opus.Encode(x, body[:]); size <= opus.QuietBytes {
+			if s.quiet { // the first of a pause is sent
+				return
+			}
+			s.quiet = true
+			break
+		}
+		s.head.Marker, s.quiet = s.quiet, false
+	case s.fmt.g722:
+		size = s.enc.g722.Encode(x, body[:])
+		s.head.Marker, s.quiet = s.quiet, false
+	case s.fmt.amr:
+		f := s.enc.amr.Encode(s.mode(a), x, bits[:])
 		if f.Type == amr.NoData {
 			s.quiet = true
 			return
@@ -180,7 +213,7 @@ func (s *audioStream) say() {
 		speech := f.Speech(s.fmt.wire.Wide)
 		s.head.Marker = speech && s.quiet
 		s.quiet = !speech
-	} else {
+	default:
 		size = s.fmt.law.Encode(x, body[:160])
 		s.head.Marker = s.quiet
 		s.quiet = false
@@ -228,15 +261,10 @@ func (s *audioStream) prepare(a *sdp.Audio) bool {
 		return false
 	}
 	if s.said == nil || f != s.fmt {
-		if s.enc != nil {
-			s.enc.Close()
-			s.enc = nil
-		}
-		if f.amr {
-			if s.enc, err = amr.NewEncoder(f.wire.Wide, true); err != nil {
-				s.p.o.Log.Error("no encoder", "err", err)
-				return false
-			}
+		s.enc.close()
+		if s.enc, err = newEncoders(f); err != nil {
+			s.p.o.Log.Error("no encoder", "err", err)
+			return false
 		}
 	}
 	s.said, s.fmt, s.quiet = a, f, true
@@ -284,7 +312,9 @@ func (s *audioStream) key(a *sdp.Audio, step uint32) bool {
 func (s *audioStream) receive(b []byte) {
 	var pk rtp.Packet
 	a := s.p.agree.Load().audio
-	if a == nil || pk.Unmarshal(b) != nil || int(pk.PayloadType) != a.RecvPT && int(pk.PayloadType) != a.PT {
+	bad := a == nil || pk.Unmarshal(b) != nil
+	noise := !bad && a.CN && pk.PayloadType == ptCN
+	if bad || int(pk.PayloadType) != a.RecvPT && int(pk.PayloadType) != a.PT && !noise {
 		s.p.stats.refused.Add(1)
 		return
 	}
@@ -299,7 +329,14 @@ func (s *audioStream) receive(b []byte) {
 	}
 	at := time.Since(start)
 	step := uint32(s.in.rateHz / 50)
-	if !s.in.amr {
+	switch {
+	case noise:
+		s.buf.Push(pk.Timestamp, at, comfort, false, true, nil)
+		return
+	case s.in.opus:
+		s.opened(&pk, at)
+		return
+	case !s.in.amr:
 		for i := 0; i+160 <= len(pk.Payload); i += 160 {
 			s.buf.Push(pk.Timestamp+uint32(i), at, 0, false, false, pk.Payload[i:i+160])
 		}
@@ -319,6 +356,21 @@ func (s *audioStream) receive(b []byte) {
 	}
 }
 
+// opened takes what a packet of Opus has. mu is held.
+func (s *audioStream) opened(pk *rtp.Packet, at time.Duration) {
+	err := s.parts.Each(pk.Payload, pk.Timestamp, func(f opus.Frame) {
+		silent := len(f.Packet) <= opus.QuietBytes
+		kind := uint8(0)
+		if silent {
+			kind = comfort
+		}
+		s.buf.Push(f.Timestamp, at, kind, false, silent, f.Packet)
+	})
+	if err != nil {
+		s.p.stats.refused.Add(1)
+	}
+}
+
 // start is where arrival times count from.
 var start = time.Now()
 
@@ -329,17 +381,12 @@ func (s *audioStream) tune(a *sdp.Audio) bool {
 		return false
 	}
 	if s.heard == nil || f != s.in {
-		if s.dec != nil {
-			s.dec.Close()
-			s.dec = nil
+		s.dec.close()
+		if s.dec, err = newDecoders(f); err != nil {
+			s.p.o.Log.Error("no decoder", "err", err)
+			return false
 		}
-		if f.amr {
-			if s.dec, err = amr.NewDecoder(f.wire.Wide); err != nil {
-				s.p.o.Log.Error("no decoder", "err", err)
-				return false
-			}
-		}
-		s.buf = jitter.New(uint32(f.rateHz/50), 160)
+		s.buf = jitter.New(uint32(f.rateHz/50), opus.MaxBytes)
 	}
 	s.heard, s.in = a, f
 	return true
@@ -359,31 +406,36 @@ func (s *audioStream) play(now time.Time) {
 func (s *audioStream) decode(out *[frame]int16) {
 	var narrow [160]int16
 	x := out[:]
-	if s.in.rateHz == 8000 {
+	if s.in.narrow() {
 		x = narrow[:]
 	}
 	v, kind, bad, data := s.buf.Pop(time.Since(start))
 	switch {
+	case kind == comfort && !s.in.amr: // silence
+	case s.in.opus && v == jitter.Play:
+		s.dec.opus.Decode(data, out)
+	case s.in.opus && v == jitter.Conceal:
+		s.dec.opus.Conceal(out)
+	case s.in.g722 && v == jitter.Conceal:
+		s.dec.g722.Conceal(out)
+	case s.in.g722 && v == jitter.Play:
+		s.dec.g722.Decode(data, out)
 	case s.in.amr && v == jitter.Play:
-		s.dec.Decode(amr.Frame{Type: kind, Bad: bad, Bits: data}, x)
+		s.dec.amr.Decode(amr.Frame{Type: kind, Bad: bad, Bits: data}, x)
 	case s.in.amr: // a pause (comfort noise goes on), or a loss
-		s.dec.Decode(amr.Frame{Type: amr.NoData}, x)
+		s.dec.amr.Decode(amr.Frame{Type: amr.NoData}, x)
 	case v == jitter.Play:
 		s.in.law.Decode(data, x)
 	}
-	if s.in.rateHz == 8000 {
+	if s.in.narrow() {
 		s.up.Frame(narrow[:], out[:])
 	}
 }
 
 func (s *audioStream) close() {
-	if s.enc != nil {
-		s.enc.Close()
-	}
+	s.enc.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dec != nil {
-		s.dec.Close()
-		s.dec, s.heard = nil, nil
-	}
+	s.dec.close()
+	s.heard = nil
 }

@@ -44,10 +44,14 @@ func result(codec string, audio, video, mode int) sdp.Result {
 		rate, pt = 16000, 97
 	case "AMR":
 		pt = 99
+	case "opus":
+		rate, pt = 48000, 103
+	case "G722":
+		pt = 9
 	}
 	return sdp.Result{
 		Audio: &sdp.Audio{Remote: remote(audio), Codec: codec, RateHz: rate, PT: pt, RecvPT: pt, DTMFPT: 101, DTMFRecvPT: 101,
-			DTMFRateHz: rate, Send: true, Recv: true, RS: -1, RR: -1},
+			DTMFRateHz: rate, Opus: sdp.Opus{FEC: true, DTX: true}, Send: true, Recv: true, RS: -1, RR: -1},
 		Video: &sdp.Video{Remote: remote(video), PT: 114, RecvPT: 114, PacketizationMode: mode, BitrateBps: 150_000,
 			Send: true, Recv: true, AVPF: true, PLI: true, FIR: true, CVO: 4, RS: -1, RR: -1},
 	}
@@ -72,7 +76,7 @@ func TestTwoPhones(t *testing.T) {
 		codec string
 		mode  int
 		loss  float64
-	}{{"AMR-WB", 1, 0}, {"AMR", 0, 0.02}, {"PCMA", 1, 0}} {
+	}{{"AMR-WB", 1, 0}, {"AMR", 0, 0.02}, {"PCMA", 1, 0}, {"opus", 1, 0.02}, {"G722", 1, 0}} {
 		t.Run(tt.codec, func(t *testing.T) {
 			t.Parallel()
 			names := []string{"甲", "乙", "丙"}
@@ -178,7 +182,7 @@ func TestBadOptionsAndOrder(t *testing.T) {
 	p.Close()
 	p.Close()
 	q, _, _ := open(t, Options{})
-	if err := q.Start(result("opus", 4000, 4002, 1), true); err == nil {
+	if err := q.Start(result("G729", 4000, 4002, 1), true); err == nil {
 		t.Error("a codec that we lack was taken")
 	}
 }
