@@ -476,6 +476,41 @@ func TestReadyAndStats(t *testing.T) {
 	})
 }
 
+// The audit has the result that the caller was given: a call that nobody could be placed
+// for was not ok.
+func TestAuditOfACallThatWasNotPlaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		for _, l := range []string{"member Ann video", "member Ben video", "attachment down"} {
+			if err := h.run(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		results := func() (out []string) {
+			h.mem.mu.Lock()
+			defer h.mem.mu.Unlock()
+			for _, r := range h.mem.audit {
+				if r.Action == "member.call" {
+					out = append(out, r.Result)
+				}
+			}
+			return out
+		}
+		var own *bridge.Error
+		if err := h.run("call all"); !errors.As(err, &own) || own.Code != "attachment_down" {
+			t.Errorf("%v", err)
+		}
+		h.run("attachment up")
+		if err := h.run("call all"); err != nil {
+			t.Error(err)
+		}
+		if got := results(); !slices.Equal(got, []string{"attachment_down", "ok"}) {
+			t.Errorf("the audit says %q", got)
+		}
+	})
+}
+
 // A network that does not answer a BYE must not keep the server from stopping, and the
 // leg's history is complete all the same.
 func TestCloseDoesNotWaitForEver(t *testing.T) {

@@ -99,6 +99,12 @@ func (l *leg) public(timeline bool) Leg {
 	return out
 }
 
+// takesOverLive: its member is in, by the leg that it takes the place of.
+func (l *leg) takesOverLive() bool {
+	old := l.takesOver
+	return old != nil && !old.dead && !old.ringsOrDials()
+}
+
 func (l *leg) ringsOrDials() bool {
 	return l.State == Dialing || l.State == Ringing || l.State == EarlyMedia
 }
@@ -279,6 +285,13 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 // agree notes what was negotiated.
 func (r *room) agree(now time.Time, l *leg, res sdp.Result) {
 	old := l.agreed
+	if res.WhyNoVideo == sdp.VideoNotOffered && l.visitor == nil && l.wantsPic {
+		// It was offered, in the INVITE, and not taken in an early answer that is history now.
+		res.WhyNoVideo = sdp.VideoRefused
+		if old != nil && old.WhyNoVideo != "" {
+			res.WhyNoVideo = old.WhyNoVideo
+		}
+	}
 	l.agreed = &res
 	l.held = res.Held
 	l.Media = describe(res, l.fallback)
@@ -437,6 +450,9 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 		r.endWhisperOf(now, m)
 		m.leg, m.State = nil, Idle
 		m.LastOutcome = OutcomeOf(l.Leg)
+	} else if m != nil && m.leg != nil && m.leg.takesOver == l { // it did not wait for that one
+		m.leg.takesOver = nil
+		r.setState(now, m.leg, m.leg.State)
 	}
 	if l.Member != "" { // at the door he is nobody yet
 		r.emit(now, "leg.ended", l.Member, l.ID, record.Leg)
@@ -500,7 +516,7 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 	l.note(now, "state", string(s))
 	if m := r.member(l.Member); m != nil && m.leg == l {
 		m.State = InConference
-		if l.ringsOrDials() {
+		if l.ringsOrDials() && !l.takesOverLive() {
 			m.State = MemberRings
 		}
 	}

@@ -230,7 +230,8 @@ func (b *Bridge) RemoveMember(ctx context.Context, a Actor, conference, id strin
 	})
 }
 
-// Call calls members. It returns at once, with a leg in state dialing for each row that
+// Call calls members; the error is attachment_down if that keeps all of them from being
+// called. It returns at once, with a leg in state dialing for each row that
 // is being called; how fast INVITEs leave is the user agent's.
 func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallRequest) (out []CallResult, err error) {
 	defer func() { b.audit(a, "member.call", conference, err) }()
@@ -273,6 +274,10 @@ func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallReq
 			out = append(out, res)
 		}
 	})
+	placeless := func(x CallResult) bool { return x.Err != nil && x.Err.Code == "attachment_down" }
+	if err == nil && len(out) > 0 && !slices.ContainsFunc(out, func(x CallResult) bool { return !placeless(x) }) {
+		return nil, out[0].Err
+	}
 	return out, err
 }
 

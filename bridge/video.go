@@ -197,6 +197,9 @@ func (r *room) answerPeer(now time.Time, l *leg, id uint64, offer *sdp.Session, 
 		res.WhyNoVideo = why
 		if why == sdp.VideoNotOffered { // it was refused before, or its user pressed "voice only"
 			res.WhyNoVideo = reasonRemoved
+			if before == nil && l.visitor == nil && l.wantsPic {
+				res.WhyNoVideo = sdp.VideoRefused // in the early answer
+			}
 			if w := l.Media.WhyNoVideo; w != nil && before != nil && before.Video == nil {
 				res.WhyNoVideo = *w
 			}

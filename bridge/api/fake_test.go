@@ -279,13 +279,14 @@ func (f *fake) Call(_ context.Context, a bridge.Actor, id string, r bridge.CallR
 		return nil, err
 	}
 	f.calls = append(f.calls, r)
+	if f.down && len(f.members[id]) > 0 {
+		return nil, &bridge.Error{Kind: bridge.Unavailable, Code: "attachment_down", Detail: "no attachment is up"}
+	}
 	var out []bridge.CallResult
 	for i := range f.members[id] {
 		m := &f.members[id][i]
 		res := bridge.CallResult{Member: m.ID}
 		switch {
-		case f.down:
-			res.Err = &bridge.Error{Kind: bridge.Unavailable, Code: "attachment_down", Detail: "no attachment is up"}
 		case m.Leg != nil:
 			res.Err = &bridge.Error{Kind: bridge.Conflict, Code: "member_in_call", Detail: "in a call"}
 		default:

@@ -203,19 +203,12 @@ func (s strictServer) Call(ctx context.Context, q CallRequestObject) (CallRespon
 	if err != nil {
 		return nil, err
 	}
-	down := 0
 	out := Call202JSONResponse{Results: make([]CallResult, len(results))}
 	for i, c := range results {
 		out.Results[i] = CallResult{Member: c.Member, Leg: c.Leg}
 		if c.Err != nil {
 			out.Results[i].Leg, out.Results[i].Error = nil, rowError(c.Err)
-			if c.Err.Code == "attachment_down" {
-				down++
-			}
 		}
-	}
-	if down > 0 && down == len(results) {
-		return nil, &bridge.Error{Kind: bridge.Unavailable, Code: "attachment_down", Detail: results[0].Err.Detail}
 	}
 	return out, nil
 }
