@@ -200,6 +200,10 @@ func (h *house) dial(name, where string, words []string) error {
 			in.Caller.URI, in.Caller.Number = "tel:"+value, value
 		case "to":
 			in.To = value
+		case "verstat":
+			in.Caller.Verstat = value
+		case "diverted":
+			in.Diverted = value
 		case "replaces":
 			in.Replaces = h.callID(value)
 		case "invites":
@@ -348,6 +352,28 @@ func statusOf(s *bridge.SIPResult) int {
 		return 0
 	}
 	return s.Status
+}
+
+// The organiser sees of a caller what the network knows: whether his number is proven, and
+// whom he had dialled.
+func TestCallerAsTheNetworkKnowsHim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		for _, l := range []string{"policy open", "dial ann conf verstat=TN-Validation-Failed diverted=tel:+8613800009999", "after 1s"} {
+			if err := h.run(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l := h.member("ann").Leg
+		if l == nil || l.Verstat != "TN-Validation-Failed" || l.DivertedFrom != "tel:+8613800009999" {
+			t.Errorf("%+v", l)
+		}
+		if err := h.run("caller ann bye"); err != nil {
+			t.Error(err)
+		}
+		h.wait(time.Second)
+	})
 }
 
 // Who is refused, or never says the PIN, leaves a call record and no row; and the PIN is

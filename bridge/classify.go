@@ -18,7 +18,7 @@ func classify(e sip.Ended, l *leg) (v verdict, retry bool) {
 	f := ims.Final{
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause, RetryAfter: e.RetryAfter, Warning: e.Warning, ReasonText: e.ReasonText, AltService: e.AltService,
 		WasRinging: e.WasRinging || l.RingingAt != nil, Connected: l.ConnectedAt != nil, By: string(e.By), Why: e.Why,
-		FirstHadVideo: l.wantsPic && l.attempt == 1,
+		FirstHadVideo: l.wantsPic,
 	}
 	// A 487 is the echo of our CANCEL. Any other final answer crossed it, and says more.
 	if l.why != "" && !f.Connected && (e.Status == 0 || e.Status == 487) {

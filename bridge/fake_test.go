@@ -448,6 +448,13 @@ func (c *call) start() {
 		c.at(after, func() { c.end(sip.Ended{By: sip.ByRemote, Status: status, Phrase: phrase, Q850: q850}) })
 	}
 	fate, arg, _ := strings.Cut(c.fate, "=")
+	if fate == "form" { // knows numbers in a sip: URI only, and no video
+		if !c.inv.OtherForm {
+			final(200*time.Millisecond, 416, "Unsupported URI Scheme", 0)
+			return
+		}
+		fate, arg = "video-status", "488"
+	}
 	if fate == "video-status" { // refuses video as a whole, takes voice
 		if c.inv.Video {
 			var code int

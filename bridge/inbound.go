@@ -360,7 +360,8 @@ func (b *Bridge) refuse(v *visitor, r *room, status int) {
 	v.call.Reject(status, "")
 	now := time.Now().UTC()
 	l := Leg{ID: newID("leg"), State: Ended, Since: now, Direction: "inbound", Attachment: v.in.Attachment, StartedAt: v.in.At.UTC(),
-		EndedAt: &now, SIP: &SIPResult{Status: status}, CallID: v.in.CallID, ICID: v.in.ICID}
+		EndedAt: &now, SIP: &SIPResult{Status: status}, CallID: v.in.CallID, ICID: v.in.ICID,
+		Verstat: v.in.Caller.Verstat, DivertedFrom: v.in.Diverted}
 	if r != nil {
 		l.Conference = r.id
 	}
@@ -411,7 +412,7 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 	l := &leg{number: v.number(), profile: p, wantsPic: r.conf.Type == VideoConference && !r.b.opt.NoVideo,
 		visitor: v, call: v.call, attempt: 1, door: d, Leg: Leg{
 			ID: newID("leg"), Member: member, Conference: r.id, Direction: "inbound", Attachment: v.in.Attachment,
-			StartedAt: v.in.At.UTC(), CallID: v.in.CallID, ICID: v.in.ICID,
+			StartedAt: v.in.At.UTC(), CallID: v.in.CallID, ICID: v.in.ICID, Verstat: v.in.Caller.Verstat, DivertedFrom: v.in.Diverted,
 		}}
 	if m != nil && m.leg == nil { // else the new leg takes its place once it is answered
 		m.leg, m.recall = l, ""

@@ -51,6 +51,7 @@ type leg struct {
 	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
 	seenWhy   string
 	passive   bool      // no preconditions: the network refused them
+	otherForm bool      // of the number's URI: the network refused the one
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
 	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
@@ -187,7 +188,7 @@ func (r *room) invite(now time.Time, l *leg) {
 			prefixes = m.prefixes
 		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, Replaces: l.replaces, ReferredBy: l.referrer,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
 			MayCall: func(_, number string) bool { return within(prefixes, number) },
 			OnEvent: func(e sip.Event) {
@@ -368,21 +369,32 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 		v, retry = inboundVerdict(e), false
 	}
 	retry = retry || r.b.opt.RetryAudioOnDecline && declinedVideo(e)
-	if retry && l.wantsPic && l.attempt == 1 && l.why == "" && l.ConnectedAt == nil && !r.closing && !r.mediaDown {
+	may := l.visitor == nil && l.why == "" && l.ConnectedAt == nil && !r.closing && !r.mediaDown
+	switch {
+	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
-		l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
 		l.passive = e.Status == 580
 		r.closeVideo(l)
-		l.describeVideo()
-		l.note(now, "state", fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
-		r.setState(now, l, Dialing)
-		r.invite(now, l)
+		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		return
+	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
+		l.otherForm = true
+		r.inviteAgain(now, l, "its URI refused, trying the other form of the number")
 		return
 	}
 	if l.verdict != nil {
 		v = *l.verdict
 	}
 	r.endLeg(now, l, v, &e)
+}
+
+// inviteAgain places the call once more, in the same leg.
+func (r *room) inviteAgain(now time.Time, l *leg, why string) {
+	l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
+	l.describeVideo()
+	l.note(now, "state", why)
+	r.setState(now, l, Dialing)
+	r.invite(now, l)
 }
 
 // hang ends a leg in the way its state needs; why is the first reason given. A verdict

@@ -228,30 +228,34 @@ type TimelineEntry struct {
 
 // Leg is one call attempt with a member.
 type Leg struct {
-	ID          string       `json:"id"`
-	Member      string       `json:"member_id"`
-	Conference  string       `json:"conference_id"`
-	State       LegState     `json:"state"`
-	Since       time.Time    `json:"since"`
-	Direction   string       `json:"direction"` // outbound | inbound
-	Attachment  string       `json:"attachment"`
-	Outcome     Outcome      `json:"outcome"` // null while it lives
-	SIP         *SIPResult   `json:"sip"`
-	Text        *Text        `json:"text"`
-	Retry       *Retry       `json:"retry,omitempty"` // of an ended leg
-	StartedAt   time.Time    `json:"started_at"`
-	RingingAt   *time.Time   `json:"ringing_at"`
-	ConnectedAt *time.Time   `json:"connected_at"`
-	EndedAt     *time.Time   `json:"ended_at"`
-	Media       Media        `json:"media"`
-	Quality     *Quality     `json:"quality"`
-	CallID      string       `json:"call_id,omitempty"`
-	ICID        string       `json:"icid,omitempty"`
-	Charging    *Charging    `json:"charging,omitempty"`
-	Usage       *Usage       `json:"usage,omitempty"` // of an ended leg
-	CSAccess    bool         `json:"cs_access"`       // reached over a circuit-switched network: never any video
-	Change      *MediaChange `json:"media_change"`    // the organiser's newest wish, or null
-	Queue       *LegQueue    `json:"queue,omitempty"` // while the INVITE waits for its turn
+	ID          string     `json:"id"`
+	Member      string     `json:"member_id"`
+	Conference  string     `json:"conference_id"`
+	State       LegState   `json:"state"`
+	Since       time.Time  `json:"since"`
+	Direction   string     `json:"direction"` // outbound | inbound
+	Attachment  string     `json:"attachment"`
+	Outcome     Outcome    `json:"outcome"` // null while it lives
+	SIP         *SIPResult `json:"sip"`
+	Text        *Text      `json:"text"`
+	Retry       *Retry     `json:"retry,omitempty"` // of an ended leg
+	StartedAt   time.Time  `json:"started_at"`
+	RingingAt   *time.Time `json:"ringing_at"`
+	ConnectedAt *time.Time `json:"connected_at"`
+	EndedAt     *time.Time `json:"ended_at"`
+	Media       Media      `json:"media"`
+	Quality     *Quality   `json:"quality"`
+	// Of a call that came in: the network's judgement of the caller's number (RFC 8224 as
+	// 3GPP has it), and whom he had dialled before the call was diverted here.
+	Verstat      string       `json:"verstat,omitempty"`
+	DivertedFrom string       `json:"diverted_from,omitempty"`
+	CallID       string       `json:"call_id,omitempty"`
+	ICID         string       `json:"icid,omitempty"`
+	Charging     *Charging    `json:"charging,omitempty"`
+	Usage        *Usage       `json:"usage,omitempty"` // of an ended leg
+	CSAccess     bool         `json:"cs_access"`       // reached over a circuit-switched network: never any video
+	Change       *MediaChange `json:"media_change"`    // the organiser's newest wish, or null
+	Queue        *LegQueue    `json:"queue,omitempty"` // while the INVITE waits for its turn
 	// AwaitingConfirm: answered, and has not pressed 1 yet. State is ringing meanwhile, and
 	// ConnectedAt is set.
 	AwaitingConfirm bool            `json:"awaiting_confirm,omitempty"`

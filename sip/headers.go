@@ -46,8 +46,8 @@ func validNumber(s string) bool {
 	return true
 }
 
-func (a *attachment) numberURI(number string) string {
-	if a.o.NumberForm == "sip" {
+func (a *attachment) numberURI(number string, other bool) string {
+	if (a.o.NumberForm == "sip") != other {
 		return "sip:" + number + "@" + a.o.Domain + ";user=phone"
 	}
 	return "tel:" + number
@@ -92,7 +92,7 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 	identity, routes := a.identity()
 	do := dialog.Options{
 		CallID: token() + "@" + a.host, From: "<" + identity + ">", FromTag: token(),
-		To: "<" + a.numberURI(inv.Number) + ">", Target: a.numberURI(inv.Number),
+		To: "<" + a.numberURI(inv.Number, inv.OtherForm) + ">", Target: a.numberURI(inv.Number, inv.OtherForm),
 		Contact: a.contact(inv.Video), Routes: routes,
 		Supported: []string{"100rel", "timer", "replaces"},
 		Allow:     allow, UserAgent: a.ua.o.UserAgent,

@@ -186,6 +186,9 @@ func (c *call) Reject(status int, contact string) {
 	if contact != "" && status >= 300 && status < 400 {
 		in.Headers = []dialog.Header{{Name: "Contact", Value: "<" + contact + ">"}}
 	}
+	if status == 503 { // or the peer has no reason to come back to us
+		in.Headers = append(in.Headers, overload().header)
+	}
 	c.post(in)
 }
 

@@ -228,9 +228,11 @@ func TestIncomingRefused(t *testing.T) {
 		if res := p.expect("503"); res.get("Retry-After") == "" {
 			t.Error("503 without Retry-After")
 		}
-		call.Reject(486, "")
-		p.expect("486")
-		if e := next[Ended](k.events); e.Status != 486 || e.By != ByLocal {
+		call.Reject(503, "")
+		if res := p.expect("503"); res.get("Retry-After") == "" {
+			t.Error("503 of the owner's without Retry-After")
+		}
+		if e := next[Ended](k.events); e.Status != 503 || e.By != ByLocal {
 			t.Errorf("ended %+v", e)
 		}
 		c.settle()

@@ -55,7 +55,7 @@ func (a *attachment) redirect(inv Invite, uri string) (target string, ok bool) {
 		return "", false
 	}
 	if number != "" && a.targetOf(u) == nil {
-		return a.numberURI(number), true
+		return a.numberURI(number, false), true
 	}
 	u.Headers = nil // they would become headers of the INVITE (RFC 3261 19.1.5)
 	u.UriParams.Remove("method")

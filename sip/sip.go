@@ -27,6 +27,7 @@ type Invite struct {
 	Offer      []byte // the session description, offered in the INVITE
 	Video      bool   // the offer has video: feature tags say so
 	Passive    bool   // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
+	OtherForm  bool   // of the number's URI: sip: where the attachment has tel:, or the other way round (after 416)
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
 	Routes     []string

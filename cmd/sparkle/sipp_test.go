@@ -75,6 +75,7 @@ var calleeFlows = []flow{
 	{scenario: "uas-488", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
 		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_488", "ended hung_up"},
 		timeline: []string{"488", "INVITE", "200"}},
+	{scenario: "uas-416", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp, legs: takesVoice, timeline: []string{"416", "INVITE", "200"}},
 	{scenario: "uas-prack", steps: []step{hangUp}, outcome: bridge.HungUp,
 		legs:     []string{"dialing", "early_media", "ringing", "connected " + seesUs, "ended hung_up"},
 		timeline: []string{"183", "PRACK", "180"}},
