@@ -110,6 +110,7 @@ type leg struct {
 	rtcp    rtcpState
 
 	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
+	reports atomic.Bool  // it sends RTCP
 	talking atomic.Bool
 	level   atomic.Int32 // tenths of dBov
 }
