@@ -48,6 +48,7 @@ type leg struct {
 	rtpIn             rtp.Packet
 	rxPackets         uint64 // of all sources
 	started           bool   // MediaStarted was told
+	mispacked         bool   // MediaNote was told
 	digits            dtmf.Receiver
 	frames            [payload.MaxFrames]amr.Frame
 	frameBuf          [payload.MaxFrames][amr.MaxBytes]byte
@@ -279,6 +280,10 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 	}
 	if n == 0 {
 		l.dropped++
+		if l.kind.amr() && !l.mispacked && l.packsOtherwise(h.Payload) {
+			l.mispacked = true
+			w.note(note{what: noteMispacked, leg: l, at: now})
+		}
 		return
 	}
 	l.lastRx.Store(now)
@@ -368,6 +373,15 @@ func (l *leg) unpack(body []byte) int {
 		l.limit = int(cmr)
 	}
 	return n
+}
+
+// packsOtherwise says whether a payload that cannot be read makes sense in the format that was
+// not agreed (IMS.md §5.1).
+func (l *leg) packsOtherwise(body []byte) bool {
+	f := l.st.format()
+	f.OctetAligned = !f.OctetAligned
+	_, _, err := f.Unpack(body, &l.frames)
+	return err == nil
 }
 
 func (l *leg) onDigit(w *worker, h *rtp.Packet, now int64) {

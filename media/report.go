@@ -38,6 +38,8 @@ func (e *Engine) tell(n note) {
 		ev.What = &mediapb.Event_MediaStarted{MediaStarted: &mediapb.MediaStarted{Kind: "audio"}}
 	case noteDigit:
 		ev.What = &mediapb.Event_Digit{Digit: &mediapb.Digit{Digit: string(rune(n.digit)), DurationMs: n.ms}}
+	case noteMispacked:
+		ev.What = &mediapb.Event_MediaNote{MediaNote: &mediapb.MediaNote{What: "amr_format_mismatch"}}
 	case notePlayEnded:
 		ev.What = &mediapb.Event_PlayEnded{PlayEnded: &mediapb.PlayEnded{Id: n.id, Cut: n.cut}}
 	}

@@ -298,6 +298,7 @@ type noteKind uint8
 const (
 	noteStarted noteKind = iota
 	noteDigit
+	noteMispacked
 	notePlayEnded
 )
 
