@@ -86,6 +86,7 @@ type leg struct {
 	player      player
 	prompted    bool // was played to: from then on it is sent silence between sounds
 	detector    mix.Detector
+	agc         mix.AGC // room.agc
 	talks       bool
 	smooth      float32 // dBov
 	hush        float32 // of its silence, dBov, where it says so
