@@ -19,11 +19,13 @@ func TestTimerSlack(t *testing.T) {
 		}
 		return strings.TrimSpace(string(text))
 	}
-	before := slack(os.Getpid())
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := slack(unix.Gettid())
 	if err := relaxTimers(); err != nil {
 		t.Skip("not allowed here: ", err)
 	}
-	if got := slack(os.Getpid()); got != fmt.Sprint(int64(timerSlack)) {
+	if got := slack(unix.Gettid()); got != fmt.Sprint(int64(timerSlack)) {
 		t.Errorf("slack %s", got)
 	}
 	done := make(chan string)
