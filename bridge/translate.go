@@ -134,7 +134,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil && l.door == nil}
 	if a := l.agreed.Audio; a != nil {
 		out.Audio = &mediapb.AudioStream{
-			Remote: remote(a.Remote, l.profile), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
+			Remote: remote(a.Remote, l.profile, l.agreed.Version), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
 			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
 			Send: a.Send, Recv: a.Recv, Dtx: a.Codec != "opus" || a.Opus.DTX, ComfortNoise: a.CN,
 			Fec: a.Opus.FEC, MaxBitrateBps: uint32(a.Opus.MaxBitrate), MaxPlaybackHz: uint32(a.Opus.MaxPlayback),
@@ -146,9 +146,9 @@ func mediaLeg(l *leg) *mediapb.Leg {
 		}
 	}
 	// A video stream has a peer or is none; in an old-style hold it has none for a while.
-	if v := l.agreed.Video; v != nil && remote(v.Remote, l.profile) != nil {
+	if v := l.agreed.Video; v != nil && remote(v.Remote, l.profile, l.agreed.Version) != nil {
 		out.Video = &mediapb.VideoStream{
-			Remote: remote(v.Remote, l.profile), PayloadType: uint32(v.PT), PacketizationMode: uint32(v.PacketizationMode),
+			Remote: remote(v.Remote, l.profile, l.agreed.Version), PayloadType: uint32(v.PT), PacketizationMode: uint32(v.PacketizationMode),
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
 			CvoExtension: uint32(v.CVO), RtcpRsBps: rtcpShare(v.RS, v.AS, senders), RtcpRrBps: rtcpShare(v.RR, v.AS, receivers),
@@ -160,11 +160,15 @@ func mediaLeg(l *leg) *mediapb.Leg {
 
 // remote is where the peer receives; nil while an old-style hold lasts (c=0.0.0.0):
 // nothing flows then, and there is no such address.
-func remote(r sdp.Remote, p sip.MediaProfile) *mediapb.Remote {
+func remote(r sdp.Remote, p sip.MediaProfile, version uint64) *mediapb.Remote {
 	if !r.Addr.IsValid() || r.Addr.IsUnspecified() {
 		return nil
 	}
-	return &mediapb.Remote{Ip: r.Addr.String(), Port: uint32(r.Port), RtcpPort: uint32(r.RTCPPort), AnyPort: p.AnyPort}
+	out := &mediapb.Remote{Ip: r.Addr.String(), Port: uint32(r.Port), RtcpPort: uint32(r.RTCPPort), AnyPort: p.AnyPort, Version: version}
+	for _, x := range p.NATPrefixes {
+		out.NatPrefixes = append(out.NatPrefixes, x.String())
+	}
+	return out
 }
 
 // Bits of RTCP a second for each kbit/s of media, where nothing else is said: 5 %, a quarter

@@ -24,13 +24,18 @@ func TestRTCPShare(t *testing.T) {
 	}
 }
 
-// An attachment whose latch is strict takes media from any port of the address; others do not.
+// Where an attachment lets media come from reaches the engine, with the version of the phone's
+// description.
 func TestLatchReachesTheEngine(t *testing.T) {
 	r := sdp.Remote{Addr: netip.MustParseAddr("192.0.2.1"), Port: 4000, RTCPPort: 4001}
 	for _, any := range []bool{false, true} {
-		if got := remote(r, sip.MediaProfile{AnyPort: any}); got.AnyPort != any || got.Port != 4000 {
+		if got := remote(r, sip.MediaProfile{AnyPort: any}, 7); got.AnyPort != any || got.Port != 4000 || got.NatPrefixes != nil || got.Version != 7 {
 			t.Errorf("any port %v: %v", any, got)
 		}
+	}
+	got := remote(r, sip.MediaProfile{NATPrefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}, 1)
+	if len(got.NatPrefixes) != 1 || got.NatPrefixes[0] != "203.0.113.0/24" {
+		t.Errorf("behind NAT: %v", got)
 	}
 }
 

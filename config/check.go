@@ -137,10 +137,13 @@ func (l *loader) attachment(a *Attachment, key string) {
 	l.oneOf(key+".reg_event", a.RegEvent, "required", "try", "off")
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive", "active", "required")
-	l.oneOf(key+".latch", a.Latch, "off", "strict")
+	l.latch(a, key)
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
 	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)
+	if a.MaxDuration != 0 {
+		l.between(key+".max_duration", a.MaxDuration, time.Minute, 30*24*time.Hour)
+	}
 	if a.KeepAlive != 0 {
 		l.between(key+".keep_alive", a.KeepAlive, 5*time.Second, time.Hour)
 	}
@@ -175,6 +178,29 @@ func (l *loader) attachment(a *Attachment, key string) {
 		l.auth(&a.Auth, key+".auth")
 	} else {
 		l.between(key+".options_interval", a.OptionsEvery, time.Second, time.Hour)
+	}
+}
+
+// latch checks where media may come from.
+func (l *loader) latch(a *Attachment, key string) {
+	l.oneOf(key+".latch", a.Latch, sip.LatchOff, sip.LatchStrict, sip.LatchNAT)
+	switch nat := a.Latch == sip.LatchNAT; {
+	case nat && len(a.NATPrefixes) == 0:
+		l.fault(key+".nat_prefixes", "is empty: which addresses are the phones behind NAT seen at?")
+	case !nat && len(a.NATPrefixes) > 0:
+		l.fault(key+".nat_prefixes", "goes with latch: nat, not %s", a.Latch)
+	}
+	ours, _ := netip.ParseAddr(a.LocalAddr) // checked by itself
+	for i, s := range a.NATPrefixes {
+		p, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			l.fault(fmt.Sprintf("%s.nat_prefixes[%d]", key, i), "%q is not an address range such as 203.0.113.0/24", s)
+		case ours.IsValid() && p.Addr().Is4() != ours.Is4():
+			l.fault(fmt.Sprintf("%s.nat_prefixes[%d]", key, i), "%s cannot be reached from local_addr %s", s, a.LocalAddr)
+		case p.Bits() == 0:
+			l.fault(fmt.Sprintf("%s.nat_prefixes[%d]", key, i), "%s is everybody: name the ranges that phones come from", s)
+		}
 	}
 }
 

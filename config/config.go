@@ -103,13 +103,16 @@ type Attachment struct {
 	DSCP          int           `yaml:"dscp"`            // of SIP; 0: the system's
 	NumberForm    string        `yaml:"number_form"`     // tel | sip
 	Preconditions string        `yaml:"preconditions"`   // off | passive | active | required
-	Latch         string        `yaml:"latch"`           // off | strict
+	Latch         string        `yaml:"latch"`           // off | strict | nat
+	NATPrefixes   []string      `yaml:"nat_prefixes"`    // nat: where media may come from
 	VideoAVPF     string        `yaml:"video_avpf"`      // capneg | plain_avpf | avp
 	OfferG711     bool          `yaml:"offer_g711"`
 	OfferOpus     bool          `yaml:"offer_opus"`
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
 	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
+	MaxDuration   time.Duration `yaml:"max_duration"`    // of an answered call; 0: no limit
+	IsFocus       bool          `yaml:"isfocus"`
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
 	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
@@ -202,6 +205,7 @@ func DefaultAttachment() Attachment {
 		VideoAVPF:     "capneg",
 		SessionExp:    1800 * time.Second,
 		MinSE:         90 * time.Second,
+		MaxDuration:   24 * time.Hour,
 		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

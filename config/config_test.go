@@ -120,6 +120,25 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// What the file says of NAT reaches those who describe media.
+func TestNATPrefixes(t *testing.T) {
+	f, err := Parse([]byte(ue("auth: {password: x}\n    latch: nat\n    nat_prefixes: [203.0.113.0/24, 198.51.100.0/24]")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := f.SIP("x")
+	if a := o.Attachments[0]; a.Latch != sip.LatchNAT || len(a.NATPrefixes) != 2 || a.NATPrefixes[1].String() != "198.51.100.0/24" {
+		t.Errorf("latch %s of %v", a.Latch, a.NATPrefixes)
+	}
+	if err := o.Validate(); err != nil {
+		t.Error(err)
+	}
+	o.Attachments[0].NATPrefixes = nil
+	if o.Validate() == nil {
+		t.Error("latch nat without prefixes is valid")
+	}
+}
+
 // Every fault is reported at once, each with its line and key.
 func TestFaults(t *testing.T) {
 	for _, tt := range []struct {
@@ -165,6 +184,12 @@ func TestFaults(t *testing.T) {
 				strings.TrimPrefix(strings.ReplaceAll(ue("auth: {password: x}\n    cps: -1"), "carrier", "c"), "attachments:\n"), nil, []string{
 				`unknown key "tarets"`, `attachments[1].max_calls: many is not a number`, `attachments[2].cps: -1 is negative`}},
 		{"types on one line", "video: {enabled: perhaps, fps: 10}\n", nil, []string{`line 1: perhaps is not a true or false`}},
+		{"latch nat without prefixes", ue("auth: {password: x}\n    latch: nat"), nil, []string{"attachments[0].nat_prefixes: is empty"}},
+		{"prefixes without latch nat", ue("auth: {password: x}\n    latch: strict\n    nat_prefixes: [203.0.113.0/24]"), nil, []string{"attachments[0].nat_prefixes: goes with latch: nat, not strict"}},
+		{"prefixes of nobody and everybody", ue("auth: {password: x}\n    latch: nat\n    nat_prefixes: [203.0.113.7, '2001:db8::/32', 0.0.0.0/0]"), nil, []string{
+			`nat_prefixes[0]: "203.0.113.7" is not an address range`, `nat_prefixes[1]: 2001:db8::/32 cannot be reached`, `nat_prefixes[2]: 0.0.0.0/0 is everybody`}},
+		{"latch of another kind", ue("auth: {password: x}\n    latch: open"), nil, []string{`attachments[0].latch: "open" is not one of off, strict, nat`}},
+		{"latch nat", ue("auth: {password: x}\n    latch: nat\n    nat_prefixes: [203.0.113.0/24]"), nil, nil},
 		{"no proof", ue("auth: {}"), nil, []string{"attachments[0].auth: neither password nor k"}},
 		{"bad key", ue("auth: {k: abc, opc: '" + hex32 + "'}"), nil, []string{"attachments[0].auth.k: is not 32 hex digits"}},
 		{"k alone", ue("auth: {k: '" + hex32 + "'}"), nil, []string{"k needs either op or opc"}},

@@ -33,7 +33,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		Expires: a.Expires, RegEvent: a.RegEvent, RegState: a.RegState, OrigRoute: a.OrigRoute, Untrusted: !a.Trusted, HideCaller: a.HideCaller,
 		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF, Latch: a.Latch,
 		OfferG711: a.OfferG711, OfferOpus: a.OfferOpus, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
-		SessionExpires: a.SessionExp, MinSE: a.MinSE,
+		SessionExpires: a.SessionExp, MinSE: a.MinSE, MaxDuration: a.MaxDuration, IsFocus: a.IsFocus,
 		PeerRate: a.PeerRate, InviteRate: a.InviteRate,
 		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, FollowRedirect: a.Redirect, DSCP: a.DSCP,
 	}
@@ -44,6 +44,9 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	if o.CPS == 0 {
 		o.CPS = -1
 	}
+	if o.MaxDuration == 0 {
+		o.MaxDuration = -1
+	}
 	if o.KeepAlive == 0 {
 		o.KeepAlive = -1
 	}
@@ -51,12 +54,18 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		o.Peers = append(o.Peers, sip.Target{Host: t.Host, Transport: t.Transport, Priority: t.Priority, Weight: t.Weight,
 			CPS: t.CPS, MaxCalls: t.MaxCalls})
 	}
-	for _, p := range a.TrustPeers {
-		if prefix, err := netip.ParsePrefix(p); err == nil { // checked on load
-			o.TrustPeers = append(o.TrustPeers, prefix)
+	o.TrustPeers, o.NATPrefixes = prefixes(a.TrustPeers), prefixes(a.NATPrefixes)
+	return o
+}
+
+// prefixes are address ranges that were checked on load.
+func prefixes(list []string) (out []netip.Prefix) {
+	for _, s := range list {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p)
 		}
 	}
-	return o
+	return out
 }
 
 // Bridge is the file's part for conferences.

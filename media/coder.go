@@ -147,26 +147,15 @@ func (s *stream) format() payload.Format {
 }
 
 // initialMode is where IMS.md §5.1 starts: one mode: it; two or three: the lowest;
-// more: the second lowest; but the best where the peer set no limit.
+// more, or no set: the second lowest. The rest comes when it gets through (stepMode).
 func (s *stream) initialMode() int {
-	top := s.topMode()
-	n := bits.OnesCount16(s.modes)
-	switch {
+	switch n := bits.OnesCount16(s.modes); {
 	case !s.kind.amr():
 		return 0
-	case n == top+1 && s.kind.codec != mediapb.AudioStream_CODEC_UNSPECIFIED && s.modes == s.allModes():
-		return top
 	case n <= 3:
 		return bits.TrailingZeros16(s.modes)
 	}
 	return bits.TrailingZeros16(s.modes & (s.modes - 1))
-}
-
-func (s *stream) allModes() uint16 {
-	if s.kind.wide() {
-		return 1<<9 - 1
-	}
-	return 1<<8 - 1
 }
 
 // topMode is the highest mode of the set.

@@ -147,6 +147,7 @@ type phone struct {
 	heard   []float64 // samples at 16 kHz, silence where nothing came
 	packets []rtp.Packet
 	fts     []uint8 // of the frames that came
+	asked   []uint8 // mode requests in them
 	reports [][]byte
 	got     bool
 }
@@ -345,12 +346,13 @@ func (p *phone) listen() {
 		for i := range frames {
 			frames[i].Bits = make([]byte, amr.MaxBytes)
 		}
-		_, n, err := p.format.Unpack(body, &frames)
+		cmr, n, err := p.format.Unpack(body, &frames)
 		if err != nil || n != 1 {
 			p.a.t.Errorf("%s: payload from the engine: %d frames, %v", p.leg.Id, n, err)
 			return
 		}
 		p.fts = append(p.fts, frames[0].Type)
+		p.asked = append(p.asked, cmr)
 		p.dec.decode(frames[0].Type, false, frames[0].Bits, &out)
 	})
 	if p.a.now%int64(tickTime) != 0 {

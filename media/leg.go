@@ -11,6 +11,7 @@ import (
 	"sparkle/media/codec/opus"
 	"sparkle/media/dtmf"
 	"sparkle/media/jitter"
+	"sparkle/media/latch"
 	"sparkle/media/mediapb"
 	"sparkle/media/mix"
 	"sparkle/media/payload"
@@ -18,10 +19,6 @@ import (
 	"sparkle/media/rtp"
 	"sparkle/media/tap"
 )
-
-// latchTime is how long any source port of the right address is taken, where
-// signalling said so (IMS.md §5.5 "strict").
-const latchTime = 5 * time.Second
 
 // leg is one phone's audio on its worker.
 type leg struct {
@@ -46,7 +43,7 @@ type leg struct {
 	extra  []*leg // hears these too
 
 	// In.
-	rtpGate, rtcpGate gate
+	rtpGate, rtcpGate latch.Gate
 	rx                rtp.Source
 	rtpIn             rtp.Packet
 	rxPackets         uint64 // of all sources
@@ -102,13 +99,15 @@ type leg struct {
 	mode    int
 	limit   int // highest mode the peer asked for
 	raise   int // ticks without loss
-	cmr     uint8
+	wish    wish
 	spurt   bool // the last frame sent was speech
 	tx      [12 + frameMax + 4]byte
 	msg     message // tx, queued
 	txCount uint64
 	txBytes uint64
 	refused uint64
+	remote  [2]netip.AddrPort // where RTP and RTCP go, and as the kernel wants it
+	to      [2]sockaddr
 	lastTS  uint32
 	rtcp    rtcpState
 
@@ -158,38 +157,6 @@ func (p *past) newest() []byte {
 	return nil
 }
 
-// gate lets packets of one socket in, by their source.
-type gate struct {
-	want  netip.AddrPort
-	any   bool // any port at first
-	fixed uint16
-	from  int64 // of the first packet
-}
-
-// admit says whether a packet may come in.
-func (g *gate) admit(from netip.AddrPort, now int64) bool {
-	if from.Addr() != g.want.Addr() {
-		return false
-	}
-	if !g.any {
-		return from.Port() == g.want.Port()
-	}
-	if g.from == 0 {
-		g.from = now
-	}
-	if now-g.from < int64(latchTime) {
-		g.fixed = from.Port()
-		return true
-	}
-	return from.Port() == g.fixed
-}
-
-func (g *gate) set(want netip.AddrPort, anyPort bool) {
-	if g.want != want || g.any != anyPort {
-		*g = gate{want: want, any: anyPort}
-	}
-}
-
 // fd is the socket of RTP (0) or RTCP (1).
 func (l *leg) fd(rtcp int32) int {
 	if rtcp == 1 {
@@ -202,7 +169,7 @@ func newLeg(id string, pair *port.Pair, now int64) *leg {
 	l := &leg{
 		id: id, pair: pair, born: now,
 		ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), tsBase: rand.Uint32(),
-		duck: 1, lastLevel: mix.Silent, smooth: mix.Silent, hush: mix.Silent, cmr: payload.NoRequest,
+		duck: 1, lastLevel: mix.Silent, smooth: mix.Silent, hush: mix.Silent, wish: newWish,
 	}
 	l.level.Store(-1270)
 	l.local = [2]netip.AddrPort{netip.AddrPortFrom(pair.IP, pair.Port), netip.AddrPortFrom(pair.IP, pair.Port+1)}
@@ -224,18 +191,40 @@ func (l *leg) apply(p *plan, now int64) {
 		l.spurt = false
 		return
 	}
-	l.rtpGate.set(l.st.remote, l.st.anyPort)
-	l.rtcpGate.set(l.st.rtcpTo, l.st.anyPort)
+	var who, control latch.Policy
+	if l.st.remote.IsValid() {
+		who = latch.Policy{Want: l.st.remote, AnyPort: l.st.anyPort, Prefixes: l.st.prefixes, Own: l.pair.IP, Version: l.st.version, Live: l.present}
+		control = who
+		control.Want = l.st.rtcpTo
+	}
+	l.rtpGate.Set(who, l.since(now))
+	l.rtcpGate.Set(control, l.since(now))
+	l.aim()
 	switch {
 	case old == nil || old.kind.codec != l.st.kind.codec:
 		if old != nil && old.clock != l.st.clock {
 			l.ssrc = rand.Uint32() // another clock is another source (RFC 7160 §4.1)
 			l.txCount, l.txBytes = 0, 0
 		}
-		l.mode, l.limit, l.spurt = l.st.initialMode(), l.st.topMode(), false
+		l.mode, l.limit, l.raise, l.spurt = l.st.initialMode(), l.st.topMode(), 0, false
+		l.wish = newWish
 		l.rx.Clock = l.st.clock
 	case old.modes != l.st.modes:
-		l.mode, l.limit = l.st.initialMode(), l.st.topMode()
+		l.mode, l.limit, l.raise = l.st.initialMode(), l.st.topMode(), 0
+		l.wish = newWish
+	}
+}
+
+// aim has packets go to whom the gates listen.
+func (l *leg) aim() {
+	l.rtcpGate.Follow(l.rtpGate.Host())
+	for i, a := range [2]netip.AddrPort{l.rtpGate.To(), l.rtcpGate.To()} {
+		if a != l.remote[i] {
+			l.remote[i], l.to[i] = a, sockaddr{}
+			if a.IsValid() {
+				l.to[i] = toSockaddr(a)
+			}
+		}
 	}
 }
 
@@ -264,7 +253,7 @@ func (l *leg) isSpeech(ft uint8) bool {
 // onRTP takes one datagram of the RTP socket.
 func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now int64) {
 	l.tap.Put(false, false, l.local[0], from, b)
-	if l.st == nil || !l.rtpGate.admit(from, now) {
+	if l.st == nil || !l.rtpGate.May(from) {
 		l.stranger++
 		return
 	}
@@ -274,15 +263,23 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		return
 	}
 	s := l.st
-	if h.Type == s.dtmfPT && s.dtmfPT != 0 {
+	digit := h.Type == s.dtmfPT && s.dtmfPT != 0
+	comfort := h.Type == ptCN && s.kind.law() && len(h.Payload) > 0
+	if !digit && !comfort && h.Type != s.pt {
+		l.dropped++
+		return
+	}
+	if !l.rtpGate.Take(from, h.SSRC, h.Seq, l.since(now)) {
+		l.stranger++
+		return
+	}
+	if l.rtpGate.NAT() {
+		l.aim()
+	}
+	if digit {
 		l.lastRx.Store(now)
 		l.rx.AddEvent(h, l.since(now)) // not counted, each key press would look like ten losses
 		l.onDigit(w, h, now)
-		return
-	}
-	comfort := h.Type == ptCN && s.kind.law() && len(h.Payload) > 0
-	if h.Type != s.pt && !comfort {
-		l.dropped++
 		return
 	}
 	n := 1
@@ -327,6 +324,9 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		case f.Type == amr.NoData:
 			// A hole in an aggregate: nothing to store; speech around it makes it a loss.
 		default:
+			if int(f.Type) <= s.topMode() {
+				l.wish.heard = f.Type
+			}
 			l.jb.Push(ts, at, f.Type, f.Bad, !l.isSpeech(f.Type), f.Bits)
 		}
 	}
@@ -469,23 +469,24 @@ func (l *leg) fade() bool {
 }
 
 // stepMode moves the encoder's mode towards what the peer takes: every second frame
-// and to a neighbour only, as the most timid peer wants it (IMS.md §5.1). Up without
-// being asked goes slowly, and not into loss.
+// and to a neighbour only, as the most timid peer wants it (IMS.md §5.1). Up it goes when
+// half a second got through without much loss.
 func (l *leg) stepMode(n uint64) {
 	if !l.kind.amr() || l.mode == l.limit || n&1 == 1 {
 		return
 	}
 	if l.mode < l.limit {
-		if l.rtcp.txLoss > 0.03 {
+		if l.rtcp.txLoss > lossHigh {
 			l.raise = 0
 			return
 		}
 		if l.raise += 2; l.raise < 25 {
 			return
 		}
+	}
+	if l.mode = l.st.stepMode(l.mode, l.limit); l.mode == l.limit {
 		l.raise = 0
 	}
-	l.mode = l.st.stepMode(l.mode, l.limit)
 }
 
 // send sends a frame. NO_DATA is not sent, but who was in the middle of speech hears of
@@ -512,7 +513,7 @@ func (l *leg) send(e *encoded, n uint64) {
 	switch {
 	case l.kind.amr():
 		size = copy(b[12:], e.payload(l.kind.wide(), l.st.octetAlign))
-		b[12] |= l.cmr << 4
+		b[12] |= l.wish.cmr << 4
 	case e.lost:
 		l.seq++
 		return
@@ -522,7 +523,7 @@ func (l *leg) send(e *encoded, n uint64) {
 	rtp.PutHeader(b, speech && !l.spurt, pt, l.seq, ts, l.ssrc)
 	l.spurt = speech
 	l.seq++
-	l.tap.Put(true, false, l.local[0], l.st.remote, b[:12+size])
+	l.tap.Put(true, false, l.local[0], l.remote[0], b[:12+size])
 	l.room.tx.send(l, 12+size)
 }
 

@@ -50,16 +50,20 @@ type stream struct {
 	pt         uint8
 	octetAlign bool
 	modes      uint16 // bit per allowed mode
-	dtmfPT     uint8  // 0: none
-	dtmfRate   uint32 // Hz
-	remote     netip.AddrPort
-	rtcpTo     netip.AddrPort
-	to, toRTCP sockaddr
-	anyPort    bool
-	send, recv bool
-	rtcpOff    bool
-	silence    *silence // what it is sent while nobody is heard
-	rs, rr     uint32   // b=RS and b=RR; both 0 without rtcpOff: not said
+	// How the mode of what is sent may change (mode-change-period=2, mode-change-neighbor=1):
+	// our encoders always keep to it, others' frames are asked only where the peer wants it.
+	everySecond, neighbor bool
+	dtmfPT                uint8  // 0: none
+	dtmfRate              uint32 // Hz
+	remote                netip.AddrPort
+	rtcpTo                netip.AddrPort
+	anyPort               bool
+	prefixes              []netip.Prefix // latch nat: where the peer may be too
+	version               uint64         // of the peer's description
+	send, recv            bool
+	rtcpOff               bool
+	silence               *silence // what it is sent while nobody is heard
+	rs, rr                uint32   // b=RS and b=RR; both 0 without rtcpOff: not said
 }
 
 // coderKind is a codec as encoders see it: legs of one kind may share one.
@@ -172,6 +176,10 @@ func newStream(a *mediapb.AudioStream, pair *port.Pair) (*stream, error) {
 	s.step = uint32(s.clock / 50)
 	if s.kind.amr() {
 		s.kind.dtx = a.Dtx
+		s.everySecond, s.neighbor = a.ModeChangePeriod == 2, a.ModeChangeNeighbor
+		if a.ModeChangePeriod > 2 {
+			return nil, invalid("audio.mode_change_period", fmt.Sprintf("%d is neither 1 nor 2", a.ModeChangePeriod))
+		}
 		for _, mode := range a.ModeSet {
 			if mode > uint32(top) {
 				return nil, invalid("audio.mode_set", fmt.Sprintf("mode %d is above %d", mode, top))
@@ -249,6 +257,13 @@ func (s *stream) setRemote(r *mediapb.Remote, pair *port.Pair) error {
 		rtcp = uint16(r.Port) + 1
 	}
 	s.remote, s.rtcpTo = netip.AddrPortFrom(ip, uint16(r.Port)), netip.AddrPortFrom(ip, rtcp)
-	s.to, s.toRTCP, s.anyPort = toSockaddr(s.remote), toSockaddr(s.rtcpTo), r.AnyPort
+	s.anyPort, s.version = r.AnyPort, r.Version
+	for _, p := range r.NatPrefixes {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil {
+			return invalid("audio.remote.nat_prefixes", err.Error())
+		}
+		s.prefixes = append(s.prefixes, prefix)
+	}
 	return nil
 }

@@ -90,14 +90,14 @@ func (r *room) route(l *leg, n uint64) way {
 	if others == 0 {
 		l.via, l.hearGain = nil, 1 // there is nothing to fade in
 		if r.pair {
-			if x := r.other(l); x.chosen && l.takes(x) {
+			if x := r.other(l); x.chosen && l.takes(x, n) {
 				l.via = x
 				return wayPass
 			}
 		}
 		return waySilence
 	}
-	if others == 1 && (l.via == source || l.quietly || source.gain == 0 || r.dips(source)) && l.takes(source) {
+	if others == 1 && (l.via == source || l.quietly || source.gain == 0 || r.dips(source)) && l.takes(source, n) {
 		l.via, l.hearGain = source, 1
 		return wayPass
 	}
@@ -174,7 +174,7 @@ func (r *room) other(l *leg) *leg {
 }
 
 // takes says whether the frame that x has in this tick may go to l as it is.
-func (l *leg) takes(x *leg) bool {
+func (l *leg) takes(x *leg, n uint64) bool {
 	switch {
 	case !x.chosen || x.kind.codec != l.kind.codec:
 		return false
@@ -188,7 +188,11 @@ func (l *leg) takes(x *leg) bool {
 	case x.cur.verdict != jitter.Play || !x.isSpeech(x.cur.ft) || x.cur.ft == amr.SpeechLost:
 		return true
 	}
-	return l.st.modes>>x.cur.ft&1 == 1 && int(x.cur.ft) <= l.limit
+	mode := int(x.cur.ft)
+	if mode != l.mode && (l.st.everySecond && n&1 == 1 || l.st.neighbor && l.st.stepMode(l.mode, mode) != mode) {
+		return false // its SDP says how modes may change, and x's phone knows nothing of it
+	}
+	return l.st.modes>>mode&1 == 1 && mode <= l.limit
 }
 
 // pass sends l the frame of the leg it hears. A frame that was lost is said to be lost: a

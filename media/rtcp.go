@@ -39,9 +39,13 @@ func (l *leg) interval() int64 {
 	return int64(rtp.Interval(bps, octets, 0, rand.Float64()))
 }
 
-// control sends the report that is due.
+// control asks the phone for another mode where it is time, and sends the report that is due.
 func (l *leg) control(now int64) {
-	if l.st == nil || l.st.rtcpOff || now < l.rtcp.next || !l.st.rtcpTo.IsValid() {
+	if l.st != nil && l.kind.amr() && now >= l.wish.next {
+		l.wish.next = now + int64(time.Second)
+		l.wish.step(l.st, &l.rx, now)
+	}
+	if l.st == nil || l.st.rtcpOff || now < l.rtcp.next || !l.remote[1].IsValid() {
 		return
 	}
 	l.rtcp.next = now + l.interval()
@@ -50,7 +54,7 @@ func (l *leg) control(now int64) {
 
 // bye tells the peer that the stream ends.
 func (l *leg) bye(now int64) {
-	if l.st != nil && !l.st.rtcpOff && l.st.rtcpTo.IsValid() {
+	if l.st != nil && !l.st.rtcpOff && l.remote[1].IsValid() {
 		l.sendReport(now, true)
 	}
 }
@@ -63,8 +67,8 @@ func (l *leg) sendReport(now int64, bye bool) {
 	if bye {
 		n += rtp.PutBye(b[n:], l.ssrc)
 	}
-	l.tap.Put(true, true, l.local[1], l.st.rtcpTo, b[:n])
-	if !sendTo(l.pair.RTCP, b[:n], &l.st.toRTCP) {
+	l.tap.Put(true, true, l.local[1], l.remote[1], b[:n])
+	if !sendTo(l.pair.RTCP, b[:n], &l.to[1]) {
 		l.refused++
 	}
 }
@@ -73,13 +77,22 @@ func (l *leg) sendReport(now int64, bye bool) {
 // the path could forge it, and signalling says when a call ends.
 func (l *leg) onRTCP(_ *worker, b []byte, from netip.AddrPort, whole bool, now int64) {
 	l.tap.Put(false, true, l.local[1], from, b)
-	if l.st == nil || !l.rtcpGate.admit(from, now) {
+	if l.st == nil || !l.rtcpGate.May(from) {
 		l.stranger++
 		return
 	}
 	if !whole || !validRTCP(b) {
 		l.dropped++
 		return
+	}
+	// Others are behind the same NAT: the phone is who sends its RTP too.
+	nat := l.rtcpGate.NAT()
+	if nat && from != l.st.rtcpTo && binary.BigEndian.Uint32(b[4:]) != l.rx.SSRC || !l.rtcpGate.Control(from, l.since(now)) {
+		l.stranger++
+		return
+	}
+	if nat {
+		l.aim()
 	}
 	l.lastRx.Store(now)
 	for {
@@ -141,6 +154,7 @@ type legStats struct {
 	concealed, txPackets, txBytes, refused, lastRx uint64
 	jitter, playout, rtt                           time.Duration
 	loss, txLoss, level                            float32
+	cmr                                            uint8
 	talking, wide                                  bool
 }
 
@@ -150,7 +164,7 @@ func (l *leg) stats(now int64) legStats {
 		dropped: l.dropped, stranger: l.stranger, concealed: l.concealed,
 		txPackets: l.txCount, txBytes: l.txBytes, refused: l.refused, lastRx: uint64(l.lastRx.Load()),
 		jitter: l.rx.Jitter(), rtt: l.rtcp.rtt, loss: float32(l.rx.Loss()), txLoss: l.rtcp.txLoss,
-		level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: !l.kind.narrow(),
+		cmr: l.wish.cmr, level: float32(l.level.Load()) / 10, talking: l.talking.Load(), wide: !l.kind.narrow(),
 	}
 	if l.jb != nil {
 		s.late, s.playout = l.jb.Late, l.jb.Depth()
@@ -164,7 +178,7 @@ func (e *Engine) legStats(le *legEntry, s legStats, _ int64) *mediapb.LegStats {
 		RxPackets: s.packets, RxBytes: s.bytes, RxLost: s.lost, RxLate: s.late, RxDropped: s.dropped,
 		RxStranger: s.stranger, RxJitterMs: ms(s.jitter), RxLoss: s.loss, Concealed: s.concealed,
 		TxPackets: s.txPackets, TxBytes: s.txBytes, TxLoss: s.txLoss, RttMs: ms(s.rtt),
-		PlayoutMs: ms(s.playout), TxRefused: s.refused,
+		PlayoutMs: ms(s.playout), TxRefused: s.refused, Cmr: uint32(s.cmr),
 	}
 	if s.lastRx != 0 {
 		a.LastRx = e.wall(int64(s.lastRx))

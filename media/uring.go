@@ -34,13 +34,13 @@ func newSender(opt Options) *sender {
 // send queues or sends n octets of l.tx to the leg's peer. They must stay until flush.
 func (s *sender) send(l *leg, n int) {
 	if s.ring == nil {
-		l.sent(n, sendTo(l.pair.RTP, l.tx[:n], &l.st.to))
+		l.sent(n, sendTo(l.pair.RTP, l.tx[:n], &l.to[0]))
 		return
 	}
 	if len(s.legs) == ringSize {
 		s.flush()
 	}
-	l.msg.set(l.tx[:n], &l.st.to)
+	l.msg.set(l.tx[:n], &l.to[0])
 	s.ring.sendmsg(len(s.legs), l.pair.RTP, &l.msg.hdr)
 	s.legs = append(s.legs, l)
 }
@@ -73,7 +73,7 @@ func (s *sender) again(i int) {
 	l := s.legs[i]
 	s.legs[i] = nil
 	n := int(l.msg.iov.Len)
-	l.sent(n, sendTo(l.pair.RTP, l.tx[:n], &l.st.to))
+	l.sent(n, sendTo(l.pair.RTP, l.tx[:n], &l.to[0]))
 }
 
 func (s *sender) close() {

@@ -28,7 +28,8 @@ func peers(t testing.TB, n int) (legs []*leg, phones []*net.UDPConn) {
 		phone := listenUDP(t)
 		t.Cleanup(func() { pair.Close(); phone.Close() })
 		l := newLeg(fmt.Sprint(i), pair, 0)
-		l.st = &stream{to: toSockaddr(addrOf(phone))}
+		l.st = &stream{}
+		l.to[0] = toSockaddr(addrOf(phone))
 		legs, phones = append(legs, l), append(phones, phone)
 	}
 	return legs, phones

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
+	"github.com/google/uuid"
 
 	"sparkle/sip/dialog"
 )
@@ -60,6 +61,12 @@ func (a *attachment) user() string {
 	return user
 }
 
+// instance is the feature tag that names us among the devices of one identity (RFC 5626 4.1): a
+// UUID of a name (RFC 9562 5.5), so that it is the same after a restart.
+func instance(impi string) string {
+	return `+sip.instance="<urn:uuid:` + uuid.NewSHA1(uuid.NameSpaceURL, []byte("sip:"+impi)).String() + `>"`
+}
+
 func (a *attachment) uriTransport() string { return ";transport=" + a.o.Transport }
 
 // contactURI is where requests inside our dialogs reach us.
@@ -92,7 +99,7 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		Transport: strings.ToUpper(o.Transport), Host: a.host, Port: a.port,
 		Offer: inv.Offer, Setup: inv.SetupTimeout, Ring: inv.RingTimeout,
 		T1: a.ua.o.T1, T2: a.ua.o.T2,
-		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
+		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE, MaxDuration: max(o.MaxDuration, 0),
 		ID: token, Authorize: a.authorize,
 	}
 	if o.FollowRedirect {

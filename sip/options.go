@@ -17,6 +17,13 @@ const (
 	ModeAS    = "as"    // application server and media server inside the core (ISC, Mr)
 )
 
+// Where an attachment's phones may send media from (IMS.md §5.5).
+const (
+	LatchOff    = "off"    // the signalled address and port
+	LatchStrict = "strict" // any port of it at first
+	LatchNAT    = "nat"    // configured prefixes too, for who proves himself
+)
+
 // Options are the room's.
 type Options struct {
 	Attachments []AttachmentOptions
@@ -59,17 +66,19 @@ type AttachmentOptions struct {
 	FollowRedirect  bool          // a 3xx to who belongs to the same network is followed, see redirect
 	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
-	Preconditions string // off | passive (default) | active: in our offers | required: of the callee too (RFC 3312)
-	Latch         string // off (default) | strict; carried for the bridge
-	VideoAVPF     string // capneg | plain_avpf | avp; carried for the bridge
-	OfferG711     bool   // carried for the bridge
-	OfferOpus     bool   // carried for the bridge
-	NumberForm    string // tel (default on ue) | sip (default on trunk)
-	PANI          string // P-Access-Network-Info; "" leaves it out on a trunk, ue: IEEE-802.3
-	IsFocus       bool   // tell phones that they are in a conference (Contact ;isfocus)
+	Preconditions string         // off | passive (default) | active: in our offers | required: of the callee too (RFC 3312)
+	Latch         string         // where media may come from: off (default) | strict | nat; carried for the bridge
+	NATPrefixes   []netip.Prefix // nat: besides the signalled address
+	VideoAVPF     string         // capneg | plain_avpf | avp; carried for the bridge
+	OfferG711     bool           // carried for the bridge
+	OfferOpus     bool           // carried for the bridge
+	NumberForm    string         // tel (default on ue) | sip (default on trunk)
+	PANI          string         // P-Access-Network-Info; "" leaves it out on a trunk, ue: IEEE-802.3
+	IsFocus       bool           // tell phones that they are in a conference (Contact ;isfocus)
 
 	SessionExpires time.Duration // RFC 4028; 1800 s, negative: no session timer
 	MinSE          time.Duration // 90 s
+	MaxDuration    time.Duration // of an answered call; 24 h, negative: no limit
 
 	MaxCalls int     // live calls at once, the others wait; 1000, negative: no limit
 	CPS      float64 // new calls a second, the others wait their turn; 20, negative: no limit
@@ -121,7 +130,10 @@ func (a AttachmentOptions) Validate() error {
 	}
 	oneOf("transport", a.Transport, "tcp", "udp", "tls")
 	oneOf("preconditions", a.Preconditions, "off", "passive", "active", "required")
-	oneOf("latch", a.Latch, "off", "strict")
+	oneOf("latch", a.Latch, LatchOff, LatchStrict, LatchNAT)
+	if (a.Latch == LatchNAT) != (len(a.NATPrefixes) > 0) {
+		bad("nat_prefixes: they go with latch nat")
+	}
 	oneOf("video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	oneOf("regstate", a.RegState, "reg", "unreg")
 	oneOf("orig_route", a.OrigRoute, "param", "user")
@@ -255,6 +267,7 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	a.Peers, a.Targets = append(peers, a.Peers...), nil
 	dur(&a.SessionExpires, 1800*time.Second)
 	dur(&a.MinSE, 90*time.Second)
+	dur(&a.MaxDuration, 24*time.Hour)
 	if a.MaxCalls == 0 {
 		a.MaxCalls = 1000
 	}

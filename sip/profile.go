@@ -7,5 +7,6 @@ func (ua *UA) MediaProfile(name string) (MediaProfile, bool) {
 	if !ok {
 		return MediaProfile{}, false
 	}
-	return MediaProfile{LocalIP: o.LocalAddr, OfferG711: o.OfferG711, OfferOpus: o.OfferOpus, VideoAVPF: o.VideoAVPF, AnyPort: o.Latch == "strict"}, true
+	return MediaProfile{LocalIP: o.LocalAddr, OfferG711: o.OfferG711, OfferOpus: o.OfferOpus, VideoAVPF: o.VideoAVPF,
+		AnyPort: o.Latch == LatchStrict, NATPrefixes: o.NATPrefixes}, true
 }

@@ -8,6 +8,7 @@ package sip
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -228,6 +229,8 @@ type MediaProfile struct {
 	OfferOpus bool   // Opus after AMR-WB
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
 	AnyPort   bool   // media may come from any port of the signalled address: latch strict
+	// NATPrefixes are where phones' media may come from besides: latch nat.
+	NATPrefixes []netip.Prefix
 }
 
 // Incoming is a call that comes in: an INVITE outside any dialog that passed the front
@@ -237,7 +240,7 @@ type Incoming struct {
 	At         time.Time
 	CallID     string
 	ICID       string   // of P-Charging-Vector; made here if the peer gave none
-	Target     string   // Request-URI as it came: whom the caller wants
+	Target     string   // whom the caller wants: P-Called-Party-ID (RFC 7315 4.2), or the Request-URI as it came
 	To         string   // URI of To: what was dialled first
 	Caller     Identity // who calls
 	Diverted   string   // who was dialled before the call was diverted here; "" nobody

@@ -39,10 +39,13 @@ type slot struct {
 	silent bool
 	bad    bool
 	kind   uint8
-	index  int64
+	index  int64 // of the last frame that was here, also after it was played
 	n      int
 	data   []byte
 }
+
+// noIndex is the index of no frame.
+const noIndex = -1 << 62
 
 // Buffer is one leg's. It is not safe for concurrent use.
 type Buffer struct {
@@ -84,6 +87,7 @@ func New(ticks uint32, size int) *Buffer {
 	mem := make([]byte, slots*size)
 	for i := range b.ring {
 		b.ring[i].data = mem[i*size : (i+1)*size : (i+1)*size]
+		b.ring[i].index = noIndex
 	}
 	return b
 }
@@ -91,7 +95,7 @@ func New(ticks uint32, size int) *Buffer {
 // Reset forgets the stream: a new SSRC, a new codec, a jump.
 func (b *Buffer) Reset() {
 	for i := range b.ring {
-		b.ring[i].used = false
+		b.ring[i].used, b.ring[i].index = false, noIndex
 	}
 	b.started, b.playing, b.jn, b.missing, b.quiet, b.since = false, false, 0, 0, false, 0
 	b.slack, b.lateRun = 0, 0
@@ -112,6 +116,11 @@ func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool,
 	if d := index - b.newest; d > resync && !silent && !b.quiet || d < -resync || b.playing && index-b.next >= slots {
 		b.restart(ts, at)
 		index = 0
+	}
+	s := &b.ring[uint64(index)%slots]
+	if s.index == index { // sent twice, as redundancy (RFC 4867 §3.7.1): it says nothing of the path
+		b.Duplicate++
+		return false
 	}
 	b.observe(index, at)
 	// The first words after a pause set the schedule anew. Running dry is no pause.
@@ -136,11 +145,7 @@ func (b *Buffer) Push(ts uint32, at time.Duration, kind uint8, bad, silent bool,
 	if !b.playing && index < b.next {
 		b.next = index // the first packets came in the wrong order
 	}
-	s := &b.ring[uint64(index)%slots]
-	if s.used && s.index == index {
-		b.Duplicate++
-		return false
-	}
+	s = &b.ring[uint64(index)%slots] // of the schedule that holds now
 	s.used, s.index, s.kind, s.bad, s.silent = true, index, kind, bad, silent
 	s.n = copy(s.data, data)
 	return true

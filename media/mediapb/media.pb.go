@@ -628,7 +628,7 @@ type Remote struct {
 	Port     uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`                         // RTP
 	RtcpPort uint32                 `protobuf:"varint,3,opt,name=rtcp_port,json=rtcpPort,proto3" json:"rtcp_port,omitempty"` // 0: RTP + 1
 	AnyPort  bool                   `protobuf:"varint,4,opt,name=any_port,json=anyPort,proto3" json:"any_port,omitempty"`    // accept any source port of this ip (IMS.md §5.5 "strict": phones behind an SBC)
-	// Media may come from these prefixes too ("nat"), and is sent back there: see package latch.
+	// "nat": media may come from these address ranges too and is then sent back there (package latch).
 	NatPrefixes []string `protobuf:"bytes,5,rep,name=nat_prefixes,json=natPrefixes,proto3" json:"nat_prefixes,omitempty"`
 	// Rises with every description of the peer; only then may another source be taken.
 	Version       uint64 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`

@@ -175,6 +175,17 @@ func (s *Source) roll(at time.Duration) {
 	}
 }
 
+// Recent is how many packets the last 5 s should have brought, and how many of them did
+// not come.
+func (s *Source) Recent() (lost, expected uint64) {
+	old := s.window[len(s.window)-1]
+	expected, received := s.expected()-old.expected, s.Received-old.received
+	if received >= expected || expected > 1<<40 {
+		return 0, expected
+	}
+	return expected - received, expected
+}
+
 // Loss is the share of packets lost in the last 5 s, 0..1.
 func (s *Source) Loss() float64 {
 	old := s.window[len(s.window)-1]

@@ -21,6 +21,7 @@ func wired(t testing.TB, change func(*mediapb.VideoStream)) (l *leg, p *Plane, r
 	rtpTo, rtcpTo = udp(t), udp(t)
 	t.Cleanup(func() { l.sock.close(); rtpTo.Close(); rtcpTo.Close() })
 	l.stream.remote, l.stream.rtcp = local(rtpTo), local(rtcpTo)
+	l.gates(start)
 	if l.tier, l.tx.pack.Mode = 1, 1; l.stream.pb.FbNack {
 		l.tx.cache = &cache{}
 	}
@@ -198,6 +199,7 @@ func arrive(l *leg, at time.Time, seqs ...uint16) {
 func TestWhatIsMissingIsAskedFor(t *testing.T) {
 	l, p, _, rtcpTo := wired(t, mends)
 	l.stream.remote = peer
+	l.gates(start)
 	l.rx.last = start
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	arrive(l, start, 1, 2)
@@ -245,6 +247,7 @@ func TestWhatIsMissingIsAskedFor(t *testing.T) {
 	}
 	l, _, _, rtcpTo = wired(t, nil)
 	l.stream.remote = peer
+	l.gates(start)
 	arrive(l, start, 1, 2, 4, 5, 6)
 	if got := heard(t, rtcpTo); len(got) != 0 {
 		t.Errorf("asked though NACK was not negotiated: %v", got)
@@ -256,6 +259,7 @@ func TestWhatIsMissingIsAskedFor(t *testing.T) {
 func TestAHoleInABurstIsMended(t *testing.T) {
 	l, p, _, rtcpTo := wired(t, mends)
 	l.stream.remote = peer
+	l.gates(start)
 	var pkt rtp.Packet
 	fragment := func(seq uint16) []byte {
 		b, err := (&rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 114, SequenceNumber: seq, Timestamp: 6000, SSRC: 1, Marker: seq == 40},
@@ -290,6 +294,7 @@ func TestAHoleInABurstIsMended(t *testing.T) {
 func TestNACKsAreBounded(t *testing.T) {
 	l, _, _, rtcpTo := wired(t, func(v *mediapb.VideoStream) { mends(v); v.RtcpRsBps, v.RtcpRrBps = 8000, 6000 })
 	l.stream.remote = peer
+	l.gates(start)
 	arrive(l, start, 1)
 	heard(t, rtcpTo)
 	octets, at, seq := 0, start, uint16(1)
@@ -546,6 +551,7 @@ func TestRateAskedOfAPhone(t *testing.T) {
 func TestAPhoneIsAskedForLess(t *testing.T) {
 	l, _, _, rtcpTo := wired(t, mends)
 	l.stream.remote = peer
+	l.gates(start)
 	l.ctl.rtt = time.Second // too far away for NACK: what is lost is lost
 	seq := uint16(0)
 	var got []rtcp.Packet
@@ -583,6 +589,7 @@ func TestAPhoneIsAskedForLess(t *testing.T) {
 func TestEachRequestHasItsNumber(t *testing.T) {
 	l, _, _, rtcpTo := wired(t, func(v *mediapb.VideoStream) { v.FbPli = false })
 	l.stream.remote = peer
+	l.gates(start)
 	arrive(l, start, 1)
 	l.rx.needSince = time.Time{} // the first key frame came
 	l.ctl.firSeq = 5

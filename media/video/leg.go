@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 
+	"sparkle/media/latch"
 	"sparkle/media/mediapb"
 	"sparkle/media/tap"
 	"sparkle/media/video/rtp264"
@@ -21,9 +22,6 @@ import (
 )
 
 const (
-	// portWindow is how long any source port of the signalled address is taken, where
-	// that is allowed at all (IMS.md §5.5 strict).
-	portWindow = 5 * time.Second
 	// undecodable is how long packets may come without a picture before it is said.
 	undecodable = 10 * time.Second
 	videoClock  = 90000
@@ -40,6 +38,7 @@ type leg struct {
 	conf   string
 	source uint32 // under which the video process knows its pictures
 	sock   Sockets
+	own    netip.Addr // of the sockets
 	wg     sync.WaitGroup
 
 	tap atomic.Pointer[tap.Tap] // copies of its packets go there; nil: nowhere
@@ -79,6 +78,7 @@ type sender struct {
 
 // receiver is the phone's stream to us.
 type receiver struct {
+	gate      latch.Gate
 	reorder   rtp264.Reorder
 	depay     rtp264.Depacketizer
 	meter     meter
@@ -86,8 +86,6 @@ type receiver struct {
 	known     bool // ssrc is set
 	newSSRC   uint32
 	newCount  int
-	since     time.Time // of the present remote
-	latched   netip.AddrPort
 	first     time.Time // packet since the remote was set
 	last      time.Time // RTP
 	lastAny   time.Time // RTP or RTCP
@@ -120,6 +118,9 @@ func newLeg(p *Plane, id, conf string, source uint32, sock Sockets) *leg {
 	l := &leg{p: p, id: id, conf: conf, source: source, sock: sock}
 	l.tx = sender{ssrc: binary.BigEndian.Uint32(seed[0:]), seq: binary.BigEndian.Uint16(seed[4:]) & 0x7fff,
 		base: binary.BigEndian.Uint32(seed[6:]), epoch: time.Now(), lastFIR: -1, buf: make([]byte, 0, 1600)}
+	if sock.RTP != nil {
+		l.own = sock.RTP.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	}
 	l.ctl.cname = hex.EncodeToString(seed[10:]) // random per leg, no host name (IMS.md §5.4)
 	return l
 }
@@ -132,7 +133,7 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 	old := l.stream
 	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType) {
 		r := &l.rx
-		r.known, r.first, r.latched, r.since, r.newCount = false, time.Time{}, netip.AddrPort{}, now, 0
+		r.known, r.first, r.newCount = false, time.Time{}, 0
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
 		r.needSets, _ = rtp264.ParseSprop(s.pb.SpropIn) // checked by newStream
 		l.away = false
@@ -143,9 +144,10 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 		l.tx.cache = &cache{}
 	}
 	if s != nil && live && !l.live {
-		l.rx.last, l.rx.lastAny, l.rx.since = now, now, now
+		l.rx.last, l.rx.lastAny = now, now
 	}
 	l.stream, l.live = s, live
+	l.gates(now)
 }
 
 func (l *leg) setDSCP(s *stream) {
@@ -270,8 +272,9 @@ func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool, now time.T
 // write sends an RTP packet; l.mu is held.
 func (l *leg) write(b []byte) bool {
 	t := &l.tx
-	l.tapped(true, false, l.sock.RTP, l.stream.remote, b)
-	if _, err := l.sock.RTP.WriteToUDPAddrPort(b, l.stream.remote); err != nil {
+	to := l.rx.gate.To()
+	l.tapped(true, false, l.sock.RTP, to, b)
+	if _, err := l.sock.RTP.WriteToUDPAddrPort(b, to); err != nil {
 		t.refused++
 		return false
 	}
@@ -317,7 +320,7 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 		r.dropped++
 		return nil
 	}
-	if !l.trusted(from, s.remote, now) {
+	if !r.gate.May(from) {
 		r.stranger++
 		return nil
 	}
@@ -326,6 +329,11 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 		r.dropped++
 		return nil
 	}
+	if !r.gate.Take(from, pkt.SSRC, pkt.SequenceNumber, l.since(now)) {
+		r.stranger++
+		return nil
+	}
+	l.ctl.gate.Follow(r.gate.Host())
 	if !r.known || pkt.SSRC != r.ssrc {
 		if !r.takeSSRC(pkt.SSRC) {
 			r.dropped++
@@ -336,10 +344,6 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 	var events []*mediapb.Event
 	if r.first.IsZero() {
 		r.first = now
-		r.latched = from
-	}
-	if now.Sub(r.first) < portWindow {
-		r.latched = from
 	}
 	if !r.started {
 		r.started = true
@@ -369,17 +373,20 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 	return events
 }
 
-// trusted checks a datagram's source (IMS.md §5.5): the signalled address and port,
-// or any port of that address for the first seconds where that is allowed.
-func (l *leg) trusted(from, want netip.AddrPort, now time.Time) bool {
-	if from == want {
-		return true
+// gates tells them whom signalling names. l.mu is held.
+func (l *leg) gates(now time.Time) {
+	if l.stream == nil {
+		return
 	}
-	if !l.stream.anyPort || from.Addr() != want.Addr() {
-		return false
-	}
-	return l.rx.first.IsZero() || now.Sub(l.rx.first) < portWindow || from == l.rx.latched
+	p := latch.Policy{Want: l.stream.remote, AnyPort: l.stream.anyPort, Prefixes: l.stream.prefixes, Own: l.own, Version: l.stream.pb.GetRemote().GetVersion(), Live: l.live}
+	l.rx.gate.Set(p, l.since(now))
+	p.Want = l.stream.rtcp
+	l.ctl.gate.Set(p, l.since(now))
+	l.ctl.gate.Follow(l.rx.gate.Host())
 }
+
+// since is the leg's own time.
+func (l *leg) since(now time.Time) time.Duration { return now.Sub(l.tx.epoch) }
 
 // takeSSRC decides about a packet of another stream: the first is taken at once, a
 // later change after three packets in a row, so that a stray one changes nothing.

@@ -1,6 +1,7 @@
 package video
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,6 +37,7 @@ func bare(t testing.TB, change func(*mediapb.VideoStream)) (*leg, *Plane) {
 		t.Fatal(err)
 	}
 	l.stream, l.live = s, true
+	l.gates(start)
 	l.rx.last = start
 	return l, p
 }
@@ -60,7 +62,7 @@ func TestAnyPortIsFixedAfterFiveSeconds(t *testing.T) {
 		ok   bool
 	}{
 		{elsewhere, 0, false}, {other, 0, true}, {third, 4 * time.Second, true}, {other, 4900 * time.Millisecond, true},
-		{third, 6 * time.Second, false}, {other, 6 * time.Second, true}, {peer, 7 * time.Second, true}, {elsewhere, 7 * time.Second, false},
+		{third, 6 * time.Second, false}, {other, 6 * time.Second, true}, {peer, 7 * time.Second, false}, {elsewhere, 7 * time.Second, false},
 	} {
 		before := l.rx.stranger
 		l.receive(packet(uint16(i), 1, 0x61, 9), tt.from, start.Add(tt.at), &pkt)
@@ -68,10 +70,90 @@ func TestAnyPortIsFixedAfterFiveSeconds(t *testing.T) {
 			t.Errorf("step %d from %v after %v: taken %v, want %v", i, tt.from, tt.at, got, tt.ok)
 		}
 	}
+	// RTCP's ports by the same rule.
+	rr, err := rtcp.Marshal([]rtcp.Packet{&rtcp.ReceiverReport{SSRC: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, tt := range []struct {
+		from netip.AddrPort
+		at   time.Duration
+		ok   bool
+	}{
+		{elsewhere, 0, false}, {third, 0, true}, {other, 4 * time.Second, true}, {third, 6 * time.Second, false}, {other, 6 * time.Second, true},
+	} {
+		before := l.rx.stranger
+		l.report(rr, tt.from, start.Add(time.Minute+tt.at))
+		if got := l.rx.stranger == before; got != tt.ok {
+			t.Errorf("step %d, RTCP from %v after %v: taken %v, want %v", i, tt.from, tt.at, got, tt.ok)
+		}
+	}
 	strict, _ := bare(t, nil)
 	strict.receive(packet(1, 1, 0x61, 9), other, start, &pkt)
 	if strict.rx.stranger != 1 {
 		t.Error("another port was taken from a leg whose port is signalled")
+	}
+}
+
+// Behind a NAT the phone's pictures are taken, and ours go, where three packets of one stream
+// came from; others with its SSRC and next numbers are not seen, and are sent nothing.
+func TestPicturesOfAPhoneBehindNAT(t *testing.T) {
+	at := func(ip string) *net.UDPConn {
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	l, p, named, _ := wired(t, func(v *mediapb.VideoStream) { v.Remote.NatPrefixes = []string{"127.0.0.16/28"} })
+	phone, near, far := at("127.0.0.20"), at("127.0.0.21"), at("127.0.0.9")
+	var pkt rtp.Packet
+	seq, after := uint16(0), time.Duration(0)
+	send := func(from *net.UDPConn) bool {
+		before := l.rx.meter.received
+		seq++
+		l.receive(packet(seq, 7, 0x65, 0x88, 9), local(from), start.Add(after+time.Duration(seq)*10*time.Millisecond), &pkt)
+		if l.rx.meter.received > before {
+			return true
+		}
+		seq-- // the next is still the next
+		return false
+	}
+	for range 10 {
+		if send(far) {
+			t.Fatal("pictures from outside the prefixes")
+		}
+	}
+	l.send(picture(100))
+	if len(came(t, named)) == 0 {
+		t.Error("nothing goes where signalling says")
+	}
+	for _, want := range []bool{false, false, true} { // three packets of one stream prove a phone
+		if seq++; send(phone) != want {
+			t.Errorf("packet %d of the phone", seq)
+		}
+	}
+	after = 3 * time.Second // before, the named address would have been preferred
+	for range 10 {
+		if send(near) || send(far) || send(named) {
+			t.Error("pictures from two")
+		}
+	}
+	if !send(phone) || len(p.box.units) != 2 {
+		t.Errorf("%d pictures", len(p.box.units))
+	}
+	l.send(picture(100))
+	if len(came(t, phone)) == 0 || len(came(t, named))+len(came(t, near))+len(came(t, far)) != 0 {
+		t.Error("pictures do not go to the phone alone")
+	}
+	bye := []byte{0x80, 201, 0, 1, 0, 0, 0, 7, 0x81, 206, 0, 2, 0, 0, 0, 7, 0, 0, 0, 9}
+	for i := range 100 {
+		l.report(bye, local(near), start.Add(time.Duration(i)*time.Second))
+		l.beat(start.Add(time.Duration(i) * time.Second))
+	}
+	if n := len(came(t, near)); n != 0 || l.tx.askedBy != 0 {
+		t.Errorf("%d packets of RTCP to a stranger, %d requests taken of it", n, l.tx.askedBy)
 	}
 }
 
@@ -110,6 +192,7 @@ func TestKeyFrameIsAskedForAgainAndGivenUp(t *testing.T) {
 	phone := udp(t)
 	defer phone.Close()
 	l.stream.rtcp = local(phone)
+	l.gates(start)
 	l.rx.known, l.rx.ssrc = true, 77
 	l.rx.needKey(start)
 	var at []time.Duration
@@ -201,6 +284,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	sink := udp(t)
 	defer sink.Close()
 	l.stream.remote = local(sink)
+	l.gates(start)
 	l.tier = 1
 	l.tx.pack.Mode = 1
 	u := wire.Unit{ID: 1, Key: true, At: time.Now().UnixNano(), Data: append([]byte{0, 0, 0, 1, 0x65}, make([]byte, 3000)...)}
@@ -215,6 +299,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 		t.Errorf("only %d packets were sent", l.tx.packets)
 	}
 	l.stream.remote = peer
+	l.gates(start)
 	var pkt rtp.Packet
 	var box []byte
 	b := packet(1, 1, append([]byte{0x65}, make([]byte, 900)...)...)

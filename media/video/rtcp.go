@@ -1,6 +1,7 @@
 package video
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -10,12 +11,14 @@ import (
 
 	"github.com/pion/rtcp"
 
+	"sparkle/media/latch"
 	"sparkle/media/mediapb"
 	"sparkle/media/rtp"
 )
 
 // control is a leg's RTCP side. Guarded by the leg's mu.
 type control struct {
+	gate     latch.Gate
 	cname    string
 	due      time.Time
 	firSeq   uint8
@@ -74,13 +77,18 @@ func (l *leg) report(b []byte, from netip.AddrPort, now time.Time) (key bool) {
 		l.rx.dropped++
 		return false
 	}
-	if from != s.rtcp && !(s.anyPort && from.Addr() == s.rtcp.Addr()) {
+	if !l.ctl.gate.May(from) {
 		l.rx.stranger++
 		return false
 	}
 	packets, err := rtcp.Unmarshal(b)
 	if err != nil {
 		l.rx.dropped++
+		return false
+	}
+	// Others are behind the same NAT: the phone is who sends its RTP too.
+	if l.ctl.gate.NAT() && from != s.rtcp && (len(b) < 8 || binary.BigEndian.Uint32(b[4:]) != l.rx.ssrc) || !l.ctl.gate.Control(from, l.since(now)) {
+		l.rx.stranger++
 		return false
 	}
 	l.rx.lastAny = now
@@ -285,8 +293,9 @@ func (l *leg) writeRTCP(ps []rtcp.Packet) int {
 	if err != nil {
 		panic("video: our own RTCP does not marshal: " + err.Error())
 	}
-	l.tapped(true, true, l.sock.RTCP, l.stream.rtcp, b)
-	if _, err := l.sock.RTCP.WriteToUDPAddrPort(b, l.stream.rtcp); err != nil {
+	to := l.ctl.gate.To()
+	l.tapped(true, true, l.sock.RTCP, to, b)
+	if _, err := l.sock.RTCP.WriteToUDPAddrPort(b, to); err != nil {
 		l.tx.refused++
 	}
 	return len(b)

@@ -45,6 +45,7 @@ type stream struct {
 	remote   netip.AddrPort
 	rtcp     netip.AddrPort
 	anyPort  bool
+	prefixes []netip.Prefix // latch nat
 	key      tierKey
 	feedback bool
 }
@@ -93,6 +94,13 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 	}
 	s := &stream{pb: v, remote: netip.AddrPortFrom(ip.Unmap(), uint16(port)), rtcp: netip.AddrPortFrom(ip.Unmap(), uint16(rtcp)),
 		anyPort: v.GetRemote().GetAnyPort(), feedback: v.FbPli || v.FbFir}
+	for _, x := range v.GetRemote().GetNatPrefixes() {
+		prefix, err := netip.ParsePrefix(x)
+		if err != nil {
+			return bad("remote.nat_prefixes", "%v", err)
+		}
+		s.prefixes = append(s.prefixes, prefix)
+	}
 	p := h264.Params{Width: int(v.Width), Height: int(v.Height), FPS: int(v.Fps), BitrateBps: int(v.BitrateBps), ProfileLevelID: v.ProfileLevelId}
 	if p.Width == 0 && p.Height == 0 {
 		p.Width, p.Height = 240, 320

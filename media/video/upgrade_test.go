@@ -140,6 +140,7 @@ func TestNoRTCPWhereNoneIsWanted(t *testing.T) {
 	l.sock = Sockets{udp(t), udp(t)}
 	defer l.sock.close()
 	l.stream.rtcp = local(sink)
+	l.gates(start)
 	l.rx.known = true
 	for d := time.Duration(0); d < 20*time.Second; d += 100 * time.Millisecond {
 		l.beat(start.Add(d))

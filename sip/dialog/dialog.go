@@ -58,6 +58,7 @@ type Options struct {
 
 	SessionExpires time.Duration // RFC 4028: what we ask for; 0: no session timer
 	MinSE          time.Duration // the least we accept; 90 s
+	MaxDuration    time.Duration // of a call that was answered; 0: no limit
 
 	ID   func() string  // fresh unguessable tokens for branches
 	Rand func() float64 // [0,1), for the wait after glare; nil: 0.5
@@ -275,6 +276,7 @@ const (
 	timerQoS                   // the peer's resources do not come
 	timerQoSAgain              // our UPDATE for them again after 491
 	timerOther                 // nobody tells what to answer to a request of another usage
+	timerLongest               // the call has lasted as long as it may
 	timerCount
 )
 
@@ -510,7 +512,18 @@ func (c *Call) fire(t timer) {
 		}
 	case timerOther:
 		c.otherLate()
+	case timerLongest:
+		c.byeAndEnd(c.winner, hang{"timeout", "max_duration", `SIP;cause=200;text="maximum duration"`})
 	}
+}
+
+// up notes that the call has been answered.
+func (c *Call) up(e Connected) {
+	c.connected = true
+	if c.o.MaxDuration > 0 {
+		c.arm(timerLongest, c.o.MaxDuration)
+	}
+	c.emit(e)
 }
 
 // GivenUp says that the call has ended or somebody wants it to.

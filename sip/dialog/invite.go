@@ -292,10 +292,9 @@ func (c *Call) onSuccess(res *sip.Response) {
 		c.byeAndEnd(f, hang{"remote", "no_sdp", `SIP;cause=488;text="no session description"`})
 	default:
 		c.winner = f
-		c.connected = true
 		c.stop(timerSetup, timerRing, timerQoS, timerQoSAgain)
 		c.emit(Answer{SDP: sdp, Final: true})
-		c.emit(Connected{Contact: value(res, "Contact"), Server: cmp.Or(value(res, "Server"), value(res, "User-Agent"))})
+		c.up(Connected{Contact: value(res, "Contact"), Server: cmp.Or(value(res, "Server"), value(res, "User-Agent"))})
 		c.agreeSession(res, true)
 	}
 }

@@ -136,7 +136,7 @@ func finishAnswer(b []byte, offer, ours *Session, o AnswerOptions, video *videoA
 		a := ours.Media[m.Index]
 		r.agreeVideo(a, m, &pair{&a.Payloads[0], video.f}, video.avpf && !o.NoAVPF)
 	}
-	if err := r.settle(offer.Audio, offer.Video); err != nil {
+	if err := r.settle(offer); err != nil {
 		return nil, r, err
 	}
 	return b, r, nil

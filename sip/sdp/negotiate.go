@@ -25,6 +25,9 @@ type Result struct {
 	// Held: the peer wants to hear and see nothing from us: sendonly or inactive on all
 	// it has, or the old c=0.0.0.0.
 	Held bool
+	// Version is the version of the peer's description (o=): it rises when anything in it
+	// is another (RFC 3264 §8).
+	Version uint64
 	// Notes are what the peer did wrong and we forgave, for the log.
 	Notes []string
 }
@@ -119,16 +122,17 @@ func Negotiate(offer, answer *Session) (Result, error) {
 		return r, audioErr
 	}
 	r.negotiateVideo(offer, answer)
-	return r, r.settle(answer.Audio, answer.Video)
+	return r, r.settle(answer)
 }
 
 // settle ends both Negotiate and Answer with what holds for the whole session.
-func (r *Result) settle(audio, video *Media) error {
+func (r *Result) settle(peer *Session) error {
+	r.Version = peer.Origin.Version
 	if r.Audio == nil && r.Video == nil {
 		return ErrNoMedia
 	}
 	r.Held = true
-	if r.Audio != nil && !audio.Held() || r.Video != nil && !video.Held() {
+	if r.Audio != nil && !peer.Audio.Held() || r.Video != nil && !peer.Video.Held() {
 		r.Held = false
 	}
 	return nil
