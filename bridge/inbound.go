@@ -141,18 +141,19 @@ func (b *Bridge) route(in sip.Incoming) destination {
 		}
 		return destination{room: r, takes: id}
 	}
-	// A registered number is called by its Contact; who was dialled is in To then.
-	for _, uri := range []string{in.Target, in.To} {
-		t := parseTarget(uri)
+	// Whoever is registered is called by his Contact; a core that does not say who was
+	// dialled has left that in To at least. It may be more than the number in Contact is.
+	dialled := []target{parseTarget(in.Target), parseTarget(in.To)}
+	for _, t := range dialled {
 		if b.isFactory(t) {
 			return destination{factory: true}
 		}
 		if r := b.named(t); r != nil {
 			return destination{room: r}
 		}
-		if slices.Contains(b.opt.DialIn, b.numberOf(t)) {
-			return destination{lobby: true}
-		}
+	}
+	if slices.ContainsFunc(dialled, func(t target) bool { return slices.Contains(b.opt.DialIn, b.numberOf(t)) }) {
+		return destination{lobby: true}
 	}
 	if id, ok := strings.CutPrefix(parseTarget(in.Target).user, "conf="); ok && b.isServer(in.Attachment) && aliasForm.MatchString(strings.ToLower(id)) {
 		return destination{mrf: strings.ToLower(id)}

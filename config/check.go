@@ -141,6 +141,9 @@ func (l *loader) attachment(a *Attachment, key string) {
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
 	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)
+	if a.MaxDuration != 0 {
+		l.between(key+".max_duration", a.MaxDuration, time.Minute, 30*24*time.Hour)
+	}
 	if a.KeepAlive != 0 {
 		l.between(key+".keep_alive", a.KeepAlive, 5*time.Second, time.Hour)
 	}

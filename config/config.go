@@ -58,6 +58,7 @@ type Media struct {
 	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped
 	Realtime   bool          `yaml:"realtime"`
 	MaxTalkers int           `yaml:"max_talkers"` // the loudest so many are heard at once
+	AGC        bool          `yaml:"agc"`         // a slow gain for each talker
 }
 
 // Video is the video process.
@@ -111,6 +112,8 @@ type Attachment struct {
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
 	MinSE         time.Duration `yaml:"min_se"`          // the shortest one taken
+	MaxDuration   time.Duration `yaml:"max_duration"`    // of an answered call; 0: no limit
+	IsFocus       bool          `yaml:"isfocus"`
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
 	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
@@ -203,6 +206,7 @@ func DefaultAttachment() Attachment {
 		VideoAVPF:     "capneg",
 		SessionExp:    1800 * time.Second,
 		MinSE:         90 * time.Second,
+		MaxDuration:   24 * time.Hour,
 		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

@@ -33,7 +33,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		Expires: a.Expires, RegEvent: a.RegEvent, RegState: a.RegState, OrigRoute: a.OrigRoute, Untrusted: !a.Trusted, HideCaller: a.HideCaller,
 		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF, Latch: a.Latch,
 		OfferG711: a.OfferG711, OfferOpus: a.OfferOpus, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
-		SessionExpires: a.SessionExp, MinSE: a.MinSE,
+		SessionExpires: a.SessionExp, MinSE: a.MinSE, MaxDuration: a.MaxDuration, IsFocus: a.IsFocus,
 		PeerRate: a.PeerRate, InviteRate: a.InviteRate,
 		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, FollowRedirect: a.Redirect, DSCP: a.DSCP,
 	}
@@ -43,6 +43,9 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	}
 	if o.CPS == 0 {
 		o.CPS = -1
+	}
+	if o.MaxDuration == 0 {
+		o.MaxDuration = -1
 	}
 	if o.KeepAlive == 0 {
 		o.KeepAlive = -1
@@ -92,7 +95,7 @@ func (f File) CDR() cdr.Options {
 func (f File) Engine() media.Options {
 	return media.Options{
 		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
-		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers,
+		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers, AGC: f.Media.AGC,
 	}
 }
 

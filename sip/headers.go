@@ -10,6 +10,7 @@ import (
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
+	"github.com/google/uuid"
 
 	"sparkle/sip/dialog"
 )
@@ -60,11 +61,22 @@ func (a *attachment) user() string {
 	return user
 }
 
+// instance is the feature tag that names us among the devices of one identity (RFC 5626 4.1): a
+// UUID of a name (RFC 9562 5.5), so that it is the same after a restart.
+func instance(impi string) string {
+	return `+sip.instance="<urn:uuid:` + uuid.NewSHA1(uuid.NameSpaceURL, []byte("sip:"+impi)).String() + `>"`
+}
+
 func (a *attachment) uriTransport() string { return ";transport=" + a.o.Transport }
 
-// contactURI is where requests inside our dialogs reach us.
+// contactURI is where requests inside our dialogs reach us. Who hides his number does so here
+// too (RFC 3323 4.1); what is registered must stay what was registered.
 func (a *attachment) contactURI() string {
-	return "sip:" + a.user() + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport()
+	user := a.user()
+	if a.o.HideCaller && a.o.Mode != ModeUE {
+		user = "anonymous"
+	}
+	return "sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport()
 }
 
 func (a *attachment) contact(video bool) string {
@@ -92,7 +104,7 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		Transport: strings.ToUpper(o.Transport), Host: a.host, Port: a.port,
 		Offer: inv.Offer, Setup: inv.SetupTimeout, Ring: inv.RingTimeout,
 		T1: a.ua.o.T1, T2: a.ua.o.T2,
-		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE,
+		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE, MaxDuration: max(o.MaxDuration, 0),
 		ID: token, Authorize: a.authorize,
 	}
 	if o.FollowRedirect {

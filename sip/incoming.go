@@ -220,11 +220,20 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 	return Incoming{
 		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
-		Target: req.Recipient.String(), To: req.To().Address.String(), Caller: identityOf(req),
+		Target: wanted(req), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
 		Recipients: recipients(req),
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
 	}
+}
+
+// wanted is whom a request outside a dialog is for. A core that has put our Contact into the
+// Request-URI says in P-Called-Party-ID what was there before (RFC 7315 4.2).
+func wanted(req *sipgo.Request) string {
+	if uri := dialog.AddrSpec(first(req, "P-Called-Party-ID")); uri != "" {
+		return uri
+	}
+	return req.Recipient.String()
 }
 
 func first(m sipgo.Message, name string) string {

@@ -117,9 +117,12 @@ func TestIncomingCall(t *testing.T) {
 		c := newCaller(t, p, ua)
 		c.request("INVITE", "i1", 1, "", "Supported: 100rel, timer", "Allow: UPDATE, PRACK",
 			"P-Asserted-Identity: <sip:+15550123@carrier.example>, <tel:+15550123;verstat=TN-Validation-Passed>",
-			"P-Charging-Vector: icid-value=abc;orig-ioi=x", "\n"+offerSDP)
+			"P-Charging-Vector: icid-value=abc;orig-ioi=x", "P-Called-Party-ID: <sip:mmtel@factory.example>", "\n"+offerSDP)
 		p.expect("100")
 		in, call := k.next()
+		if in.Target != "sip:mmtel@factory.example" {
+			t.Errorf("the caller wants %q", in.Target)
+		}
 		if in.CallID != "in@caller" || in.ICID != "abc" || in.Caller.Number != "+15550123" || !in.Caller.Trusted || string(in.Offer) != offerSDP {
 			t.Errorf("incoming %+v", in)
 		}

@@ -64,6 +64,13 @@ func (a *attachment) hasRoom(r raw) bool {
 	return known || !full && a.invites.spend(time.Now(), netip.Addr{}, 0)
 }
 
+// full says that no further call is taken.
+func (a *attachment) full() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.shutd || a.pace.max > 0 && a.pace.busy >= a.pace.max
+}
+
 var fromTag = regexp.MustCompile(`(?i);\s*tag\s*=\s*([^\s;,]+)`)
 
 // onRequest is where sipgo hands over a request, in a goroutine of its own.
@@ -105,6 +112,8 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 		a.onUsage(req, tx)
 	case inDialog || req.Method != sipgo.INVITE && req.Method != sipgo.OPTIONS:
 		a.answer(req, tx, verdict{status: 481})
+	case req.Method == sipgo.OPTIONS && a.full(): // as an INVITE would be (RFC 3261 11.2)
+		a.answer(req, tx, overload())
 	case req.Method == sipgo.OPTIONS:
 		a.answer(req, tx, verdict{status: 200})
 	default:

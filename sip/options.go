@@ -78,6 +78,7 @@ type AttachmentOptions struct {
 
 	SessionExpires time.Duration // RFC 4028; 1800 s, negative: no session timer
 	MinSE          time.Duration // 90 s
+	MaxDuration    time.Duration // of an answered call; 24 h, negative: no limit
 
 	MaxCalls int     // live calls at once, the others wait; 1000, negative: no limit
 	CPS      float64 // new calls a second, the others wait their turn; 20, negative: no limit
@@ -266,6 +267,7 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	a.Peers, a.Targets = append(peers, a.Peers...), nil
 	dur(&a.SessionExpires, 1800*time.Second)
 	dur(&a.MinSE, 90*time.Second)
+	dur(&a.MaxDuration, 24*time.Hour)
 	if a.MaxCalls == 0 {
 		a.MaxCalls = 1000
 	}

@@ -240,7 +240,7 @@ type Incoming struct {
 	At         time.Time
 	CallID     string
 	ICID       string   // of P-Charging-Vector; made here if the peer gave none
-	Target     string   // Request-URI as it came: whom the caller wants
+	Target     string   // whom the caller wants: P-Called-Party-ID (RFC 7315 4.2), or the Request-URI as it came
 	To         string   // URI of To: what was dialled first
 	Caller     Identity // who calls
 	Diverted   string   // who was dialled before the call was diverted here; "" nobody

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -157,13 +158,20 @@ func (a *attachment) listen(transport string, port int) (socket, error) {
 	return socket{l, l.Addr().(*net.TCPAddr).Port, nil}, nil
 }
 
-// mark sets the DSCP of what a socket sends, and of connections it accepts.
+// deadAfter is how long TCP repeats what nobody acknowledges (RFC 5482); the system's own patience
+// is a quarter of an hour, and everything that is written to the connection meanwhile is lost.
+const deadAfter = 10 * time.Second
+
+// mark sets the DSCP and the patience of a socket, and of connections it accepts.
 func (a *attachment) mark(network, _ string, c syscall.RawConn) error {
-	if a.o.DSCP == 0 {
-		return nil
-	}
 	var err error
 	ctl := c.Control(func(fd uintptr) {
+		if strings.HasPrefix(network, "tcp") {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(deadAfter/time.Millisecond))
+		}
+		if err != nil || a.o.DSCP == 0 {
+			return
+		}
 		if network == "udp6" || network == "tcp6" {
 			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, a.o.DSCP<<2)
 			return

@@ -63,7 +63,7 @@ func (us *usages) meant(req *sipgo.Request) string {
 	if us.target != "" {
 		return us.target
 	}
-	return req.Recipient.String()
+	return wanted(req)
 }
 
 // from is who sent a request.

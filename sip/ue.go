@@ -20,7 +20,8 @@ func newRegistrar(a *attachment) (*register.Client, error) {
 	o := a.o
 	ro := register.Options{
 		Domain: o.Domain, IMPI: o.IMPI, IMPU: o.IMPU, Contact: a.contactURI(), Targets: a.addrs(),
-		Algorithms: o.Auth.Algorithms, Password: o.Auth.Password,
+		ContactParams: register.FeatureTags + ";" + instance(o.IMPI),
+		Algorithms:    o.Auth.Algorithms, Password: o.Auth.Password,
 		K: o.Auth.K, OP: o.Auth.OP, OPc: o.Auth.OPc,
 		Expires: o.Expires, AccessNetwork: o.PANI, UserAgent: a.ua.o.UserAgent,
 	}

@@ -53,6 +53,9 @@ func newUE(t *testing.T, p *peer) *UA {
 		if !proves("REGISTER", reg.get("Authorization")) {
 			t.Errorf("Authorization %q", reg.get("Authorization"))
 		}
+		if !strings.Contains(reg.get("Contact"), instance("")[:len(`+sip.instance="<urn:uuid:`)]) {
+			t.Errorf("no instance in %q", reg.get("Contact"))
+		}
 		reg.write(answer(reg, 200, "OK", "r", "Contact: "+reg.get("Contact")+";expires=600",
 			"Service-Route: <sip:orig@scscf.example:6060;lr>", "P-Associated-URI: <sip:+15550199@ims.example>, <tel:+15550199>"))
 	}()

@@ -10,18 +10,20 @@ import (
 	"sparkle/sip/sdp"
 )
 
-// call is one incoming call of a handset: the callee's side of RFC 3261 §13.3, with
-// 100rel (RFC 3262), UPDATE (RFC 3311) and preconditions (RFC 3312). It belongs to the
-// handset's loop.
+// call is one call of a handset. Of one that comes in: the callee's side of RFC 3261
+// §13.3, with 100rel (RFC 3262), UPDATE (RFC 3311) and preconditions (RFC 3312). It belongs
+// to the handset's loop.
 type call struct {
-	h  *Handset
-	s  Script
-	tx *wire.ServerTx
+	h   *Handset
+	s   Script
+	tx  *wire.ServerTx // of the INVITE that came in
+	out *outgoing      // of one that the handset placed
 	// view is what others see; index its place in the history, -1 before the first.
 	view  Call
 	index int
 
-	tag       string            // our To tag
+	tag       string            // ours in the dialog
+	from, to  string            // values of From and To in our requests
 	forks     map[string]string // To tags of the other phones that rang: "ringing", "answered", "gone"
 	remoteURI string
 	routes    []string
@@ -153,6 +155,7 @@ func (h *Handset) invited(tx *wire.ServerTx) {
 	}
 	k.inviteSeq, _ = m.CSeq()
 	k.remoteSeq = k.inviteSeq
+	k.from, k.to = m.Get("To")+";tag="+k.tag, m.Get("From")
 	if a, err := wire.ParseAddr(m.Get("Contact")); err == nil {
 		k.remoteURI = a.URI
 	}
@@ -206,8 +209,8 @@ func (k *call) begin() {
 	k.progress()
 }
 
-// open gets the media's sockets and works out our description.
-func (k *call) open() error {
+// openMedia gets the media's sockets.
+func (k *call) openMedia() error {
 	var err error
 	if k.media, err = k.h.o.Media(k.h.o); err != nil {
 		return err
@@ -221,6 +224,15 @@ func (k *call) open() error {
 		return err
 	}
 	k.wantVid = k.s.Video
+	return nil
+}
+
+// open gets the media's sockets and works out our description.
+func (k *call) open() error {
+	err := k.openMedia()
+	if err != nil {
+		return err
+	}
 	if k.offer == nil {
 		return k.offerOurs()
 	}

@@ -4,7 +4,7 @@
 // a SIP stack of its own (package wire).
 //
 // A Core plays P-CSCF, registrar, S-CSCF and HSS on one socket pair; a Handset
-// registers with it over a socket of its own and behaves as its Script says.
+// registers with it over a socket of its own, behaves as its Script says, and dials.
 package lab
 
 import (

@@ -294,6 +294,7 @@ type registration struct {
 	wait        chan error // who waits for the running attempt, nil if nobody
 	tries       int
 	expires     int
+	routes      []string // Service-Route: where calls of ours begin (RFC 3608); nil: not registered
 }
 
 // PowerOn registers and waits for it.
@@ -377,7 +378,9 @@ func (h *Handset) registerAnswer(m *wire.Message, err error) {
 			return
 		}
 	case m.Status == 200:
+		r.routes = nil
 		if r.expires > 0 {
+			r.routes = append([]string{}, m.Values("Service-Route")...)
 			r.timer = h.ep.After(h.granted(m)/2, func() { r.tries = 0; h.sendRegister() })
 		}
 	default:

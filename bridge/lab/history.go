@@ -40,6 +40,7 @@ type Call struct {
 	CallID  string
 	From    string // the caller's asserted identity, else From
 	To      string // who was called, as the caller wrote it
+	Placed  bool   // by the handset: Offer is ours, Answer and Headers are of the 2xx
 	Headers []string
 	State   CallState
 	Held    bool // by us or them

@@ -41,7 +41,7 @@ func (k *call) inDialog(tx *wire.ServerTx) {
 	case "BYE":
 		k.view.Reason = m.Get("Reason")
 		tx.Respond(m.Reply(200, "", ""))
-		if !k.final { // a BYE before the answer ends the INVITE too (RFC 3261 §15.1.2)
+		if !k.final && k.tx != nil { // a BYE before the answer ends the INVITE too (RFC 3261 §15.1.2)
 			k.final = true
 			k.view.Status = 487
 			k.tx.Respond(k.response(487, ""))
@@ -203,14 +203,13 @@ func (k *call) repeatRe(tx *wire.ServerTx, r *wire.Message, wait time.Duration, 
 // newRequest is a request of ours within the dialog (RFC 3261 §12.2.1.1).
 func (k *call) newRequest(method string) *wire.Message {
 	k.localSeq++
-	inv := k.tx.Req
 	m := &wire.Message{Method: method, URI: k.remoteURI}
 	for _, v := range k.routes {
 		m.Add("Route", v)
 	}
 	m.Add("Max-Forwards", "70")
-	m.Add("From", inv.Get("To")+";tag="+k.tag)
-	m.Add("To", inv.Get("From"))
+	m.Add("From", k.from)
+	m.Add("To", k.to)
 	m.Add("Call-ID", k.view.CallID)
 	m.Add("CSeq", fmt.Sprintf("%d %s", k.localSeq, method))
 	return m
@@ -267,14 +266,7 @@ func (k *call) reanswered(re *reoffer, seq uint32, r *wire.Message, err error) {
 		return
 	}
 	if err == nil && r.Status < 300 {
-		a := k.newRequest("ACK")
-		k.localSeq-- // an ACK has the number of its INVITE
-		a.Set("CSeq", fmt.Sprintf("%d ACK", seq))
-		to := k.hop()
-		a.Prepend("Via", k.h.ep.Via(to.Proto, wire.Branch()))
-		if sendErr := k.h.ep.Send(a, to); sendErr != nil {
-			k.h.log.Warn("ACK not sent", "err", sendErr)
-		}
+		k.sendACK(seq)
 	}
 	if k.re != re { // a repeated 2xx
 		return
@@ -405,7 +397,8 @@ func (h *Handset) VideoOn() error {
 	})
 }
 
-// HangUp ends the call with BYE, or refuses one that rings with 486.
+// HangUp ends the call with BYE, refuses one that rings with 486, or gives up one that has
+// been dialled.
 func (h *Handset) HangUp() error {
 	err := ErrNoCall
 	doErr := h.ep.Do(func() {
@@ -414,6 +407,9 @@ func (h *Handset) HangUp() error {
 			case k.view.State == Ended:
 			case k.final:
 				k.bye(ByHandset, userEnds)
+				err = nil
+			case k.out != nil:
+				k.out.tx.Cancel("")
 				err = nil
 			default:
 				k.refuse(486, "", `Q.850;cause=17;text="User decline"`, "")
@@ -432,7 +428,7 @@ func (h *Handset) Answer() error {
 	err := ErrNoCall
 	doErr := h.ep.Do(func() {
 		for _, k := range h.live {
-			if k.view.State == Ringing && k.pending == nil && !k.final {
+			if k.view.State == Ringing && k.pending == nil && !k.final && k.out == nil {
 				k.accept()
 				err = nil
 				return

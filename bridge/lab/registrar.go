@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -82,6 +83,27 @@ func (c *Core) AddSubscriber(impi, impu string, auth Auth) error {
 		}
 		c.subs[key] = s
 	})
+}
+
+// AddService has a URI, of a service or a conference factory, lead to the subscriber with
+// the public identity impu (TS 23.228 §5.4.12).
+func (c *Core) AddService(uri, impu string) error {
+	key, err := userKey(uri)
+	if err != nil {
+		return fmt.Errorf("service %s: %w", uri, err)
+	}
+	owner, err := userKey(impu)
+	if err != nil {
+		return fmt.Errorf("service %s: %w", uri, err)
+	}
+	doErr := c.ep.Do(func() {
+		if s := c.subs[owner]; s != nil {
+			c.subs[key] = s
+		} else {
+			err = fmt.Errorf("service %s: no subscriber %s", uri, impu)
+		}
+	})
+	return cmp.Or(doErr, err)
 }
 
 // Registered says whether a public identity has a contact now.

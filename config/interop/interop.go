@@ -143,6 +143,11 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	if o.Mode == sip.ModeTrunk {
 		p.row("Failover of an INVITE", "no answer in %s, connection error, or %s; never after a 18x", wait, codes(o.FailoverOn))
 	}
+	longest := "no limit"
+	if o.MaxDuration > 0 {
+		longest = o.MaxDuration.String()
+	}
+	p.row("Longest call", "%s, then BYE", longest)
 	if o.FollowRedirect {
 		p.row("300, 301, 302", "followed within your network, at most three times; 305 and 380 are final")
 	} else {

@@ -316,8 +316,7 @@ func (c *Call) onFirstAck(p *peerOffer, ack *sip.Request) {
 		}
 		c.emit(Answer{SDP: sdp, Final: true})
 	}
-	c.connected = true
-	c.emit(Connected{})
+	c.up(Connected{})
 	c.proposeQueued()
 }
 

@@ -1,6 +1,10 @@
 package dialog
 
-import "testing"
+import (
+	"strings"
+	"testing"
+	"time"
+)
 
 // timed is a connected call with a session timer that we refresh.
 const timed = `
@@ -78,4 +82,35 @@ func TestSessionTimer(t *testing.T) {
 		{"the peer knows no session timer: none runs", up + `
 			wait 100h ->`},
 	})
+}
+
+// No call lasts longer than it may, whoever keeps refreshing its session.
+func TestLongestCall(t *testing.T) {
+	o := options()
+	o.MaxDuration = 20 * time.Minute
+	b := newBench(t, o)
+	b.run(`
+		start -> INVITE 1
+		< 180 a -> ringing
+		wait 50s ->
+		< 200 a answer Session-Expires=1000;refresher=uas -> ACK 1 to a; final answer answer; connected
+		wait 900s ->
+		> UPDATE a 1 Session-Expires=1000;refresher=uac Supported=timer -> UPDATE1=200 Session-Expires=1000;refresher=uac
+		wait 299s ->
+		wait 1s -> BYE 2 to a; ended by timeout max_duration connected`)
+	if reason := value(b.sent["BYE"], "Reason"); !strings.Contains(reason, "maximum duration") {
+		t.Errorf("Reason %s", reason)
+	}
+	b.settle()
+
+	o.SessionExpires = 0
+	b = newIncomingBench(t, o, plain)
+	b.run(`
+		start -> INV=100
+		wait 30s ->
+		accept ours -> INV=200 ours
+		> ACK a 1 -> connected
+		wait 1199s ->
+		wait 1s -> BYE 1 to a; ended by timeout max_duration connected`)
+	b.settle()
 }

@@ -102,7 +102,7 @@ func Classify(f Final) Verdict {
 // connectedDetail: who ended a call that had been answered, and was it wanted.
 func connectedDetail(f Final) string {
 	switch f.Why {
-	case "removed", "room_closed", "session_expired", "media_timeout", "media_incompatible_midcall":
+	case "removed", "room_closed", "session_expired", "max_duration", "media_timeout", "media_incompatible_midcall":
 		return f.Why
 	case "no_sdp", "bad_sdp", "no_common_codec", "media_incompatible":
 		return "media_incompatible"

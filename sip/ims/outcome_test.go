@@ -132,6 +132,7 @@ func TestClassify(t *testing.T) {
 		{"dead leg", Final{Connected: true, By: "local", Why: "leg_dead"}, Dropped, "media_timeout", RetryLater},
 		{"media lost", Final{Connected: true, By: "local", Why: "media_lost"}, Dropped, "connection_lost", RetryLater},
 		{"media gone", Final{Connected: true, By: "local", Why: "media_down"}, Dropped, "connection_lost", RetryLater},
+		{"longest call", Final{Connected: true, By: "timeout", Why: "max_duration"}, HungUp, "max_duration", RetryNo},
 		{"session expired", Final{Connected: true, By: "timeout"}, Dropped, "session_expired", RetryLater},
 		{"dialog lost", Final{Connected: true, By: "network"}, Dropped, "connection_lost", RetryLater},
 		{"we hang up", Final{Connected: true, By: "local", Why: "hung_up"}, HungUp, "hung_up", RetryNo},

@@ -51,6 +51,7 @@ var details = map[string]struct{ outcome, retry, zh, en string }{
 	"room_closed":                {HungUp, RetryNo, "会议已结束", "The conference was ended."},
 	"connection_lost":            {Dropped, RetryLater, "通话连接中断", "The connection was lost."},
 	"media_timeout":              {Dropped, RetryLater, "长时间收不到对方的声音数据", "No audio arrived from the phone for too long."},
+	"max_duration":               {HungUp, RetryNo, "通话已达到最长时限，已结束", "The call had lasted as long as calls may."},
 	"session_expired":            {Dropped, RetryLater, "网络不再确认通话，通话已结束", "The network no longer confirmed the call."},
 	"media_incompatible_midcall": {Dropped, RetryNo, "对方切换到不支持的音视频格式", "The phone switched to an unsupported format."},
 }
