@@ -454,7 +454,9 @@ func TestAMRPackedOtherwiseIsSaid(t *testing.T) {
 		a.set(confC())
 		x := a.join("c", "x", wb, 500, func(l *mediapb.Leg) { l.Audio.OctetAlign = aligned })
 		y := a.join("c", "y", wb, 0)
-		said := func(ev *mediapb.Event) bool { return ev.Leg == "x" && ev.GetMediaNote().GetWhat() == "amr_format_mismatch" }
+		said := func(ev *mediapb.Event) bool {
+			return ev.Leg == "x" && ev.GetMediaNote().GetWhat() == "amr_format_mismatch"
+		}
 		x.write([]byte{0x80, 96, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0xff}) // is nothing in either
 		a.run(time.Second)
 		if n := a.count(said); n != 0 {
