@@ -58,6 +58,7 @@ type Media struct {
 	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped
 	Realtime   bool          `yaml:"realtime"`
 	MaxTalkers int           `yaml:"max_talkers"` // the loudest so many are heard at once
+	AGC        bool          `yaml:"agc"`         // a slow gain for each talker
 }
 
 // Video is the video process.

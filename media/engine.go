@@ -240,7 +240,7 @@ func (e *Engine) openRoom(id string) (*roomEntry, error) {
 			w = x
 		}
 	}
-	re := &roomEntry{id: id, w: w, room: newRoom(id, e.opt.MaxTalkers, w.tx)}
+	re := &roomEntry{id: id, w: w, room: newRoom(id, e.opt, w.tx)}
 	e.rooms[id] = re
 	w.post(func() { w.rooms = append(w.rooms, re.room) })
 	return re, nil

@@ -55,6 +55,8 @@ type leg struct {
 	rxBytes           uint64
 	concealed         uint64
 
+	taken [2]uint64 // twice the worker's beat in which RTP and RTCP were read, and 1: all of it
+
 	// The tick's.
 	cur         frame           // what is due
 	past        past            // what was due before and has not been decoded
@@ -83,6 +85,7 @@ type leg struct {
 	player      player
 	prompted    bool // was played to: from then on it is sent silence between sounds
 	detector    mix.Detector
+	agc         mix.AGC // room.agc
 	talks       bool
 	smooth      float32 // dBov
 	hush        float32 // of its silence, dBov, where it says so
@@ -153,6 +156,14 @@ func (p *past) newest() []byte {
 		}
 	}
 	return nil
+}
+
+// fd is the socket of RTP (0) or RTCP (1).
+func (l *leg) fd(rtcp int32) int {
+	if rtcp == 1 {
+		return l.pair.RTCP
+	}
+	return l.pair.RTP
 }
 
 func newLeg(id string, pair *port.Pair, now int64) *leg {
