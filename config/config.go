@@ -156,6 +156,8 @@ type Auth struct {
 	OPcFile      string   `yaml:"opc_file"`
 	AMF          string   `yaml:"amf"`
 	SQNFile      string   `yaml:"sqn_file"`
+	Realm        string   `yaml:"realm"` // empty: the domain; *: any
+	BareFirst    bool     `yaml:"bare_first"`
 }
 
 // Default is the configuration of an empty file. It runs: the API on loopback, no
