@@ -42,9 +42,11 @@ func (r *room) onMedia(now time.Time, e *mediapb.Event) {
 		l.note(now, "media", w.MediaResumed.Kind+" flows again")
 	case *mediapb.Event_MediaStalled:
 		l.note(now, "media", w.MediaStalled.Kind+" stalled")
-		if w.MediaStalled.LegDead && !l.held && l.ConnectedAt != nil {
+		if w.MediaStalled.LegDead && l.ConnectedAt != nil {
 			r.drop(now, l, "media_timeout")
 		}
+	case *mediapb.Event_MediaNote:
+		l.note(now, "media", w.MediaNote.What)
 	case *mediapb.Event_Digit:
 		l.note(now, "dtmf", "a key") // which one may be a secret
 		for _, key := range w.Digit.Digit {

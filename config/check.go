@@ -253,6 +253,9 @@ func (l *loader) auth(a *Auth, key string) {
 	if a.K != "" && (a.OP == "") == (a.OPc == "") {
 		l.fault(key, "k needs either op or opc")
 	}
+	if strings.ContainsAny(a.Realm, "\"\\\r\n") {
+		l.fault(key+".realm", "%q cannot stand between quotes", a.Realm)
+	}
 	for _, s := range []struct {
 		name, value string
 		octets      int

@@ -58,6 +58,7 @@ type Media struct {
 	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped
 	Realtime   bool          `yaml:"realtime"`
 	MaxTalkers int           `yaml:"max_talkers"` // the loudest so many are heard at once
+	AGC        bool          `yaml:"agc"`         // a slow gain for each talker
 }
 
 // Video is the video process.
@@ -155,6 +156,8 @@ type Auth struct {
 	OPcFile      string   `yaml:"opc_file"`
 	AMF          string   `yaml:"amf"`
 	SQNFile      string   `yaml:"sqn_file"`
+	Realm        string   `yaml:"realm"` // empty: the domain; *: any
+	BareFirst    bool     `yaml:"bare_first"`
 }
 
 // Default is the configuration of an empty file. It runs: the API on loopback, no

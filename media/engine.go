@@ -82,8 +82,8 @@ type legEntry struct {
 	seen *mediapb.StreamStats // of video streams that have been closed; nil: none
 
 	// The reporter's:
-	watch    bool // present and not held, since watchAt
-	watchAt  int64
+	watch    watch
+	watchAt  int64 // since when a sign of life is expected
 	stalled  bool
 	lastTalk bool
 	lastDBov float32
@@ -240,7 +240,7 @@ func (e *Engine) openRoom(id string) (*roomEntry, error) {
 			w = x
 		}
 	}
-	re := &roomEntry{id: id, w: w, room: newRoom(id, e.opt.MaxTalkers, w.tx)}
+	re := &roomEntry{id: id, w: w, room: newRoom(id, e.opt, w.tx)}
 	e.rooms[id] = re
 	w.post(func() { w.rooms = append(w.rooms, re.room) })
 	return re, nil
@@ -441,11 +441,10 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	p.freeOld()
 	le.kind = p.kind
 	e.mu.Lock()
-	watch := m.Present && !m.Held
-	if watch && !le.watch {
+	le.watch = p.watch()
+	if le.watch == watchNothing {
 		le.watchAt = now
 	}
-	le.watch = watch
 	e.mu.Unlock()
 	return nil
 }

@@ -447,6 +447,35 @@ func TestMalformedPacketsAreCountedAndDropped(t *testing.T) {
 	y.hears(x, z)
 }
 
+// A phone that packs AMR in the other way is not heard, and that is said, once.
+func TestAMRPackedOtherwiseIsSaid(t *testing.T) {
+	for _, aligned := range []bool{false, true} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		x := a.join("c", "x", wb, 500, func(l *mediapb.Leg) { l.Audio.OctetAlign = aligned })
+		y := a.join("c", "y", wb, 0)
+		said := func(ev *mediapb.Event) bool {
+			return ev.Leg == "x" && ev.GetMediaNote().GetWhat() == "amr_format_mismatch"
+		}
+		x.write([]byte{0x80, 96, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0xff}) // is nothing in either
+		a.run(time.Second)
+		if n := a.count(said); n != 0 {
+			t.Errorf("octet-align=%v: said %d times of a phone that packs as agreed", aligned, n)
+		}
+		y.toneHz = 0 // and x, which reads as it packs, is sent nothing
+		x.leg.Audio.Send = false
+		x.update()
+		x.listen()
+		x.format.OctetAligned = !aligned
+		before := a.stats("x").Audio.RxDropped
+		a.run(time.Second)
+		if n := a.count(said); n != 1 || a.stats("x").Audio.RxDropped-before != 50 {
+			t.Errorf("octet-align=%v: said %d times", aligned, n)
+		}
+		y.hears()
+	}
+}
+
 func TestLossIsConcealedAndReported(t *testing.T) {
 	a := newAir(t, Options{})
 	x, y, z := a.three()

@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func TestSilentLegIsReportedOnceAndAgainWhenItReturns(t *testing.T) {
 		t.Errorf("%d legs started, want 3", n)
 	}
 	x.off, z.off = true, true
-	z.leg.Held = true
+	z.leg.Audio.Send, z.leg.Audio.Recv = false, false // it holds us
 	z.update()
 	a.run(19 * time.Second)
 	if n := a.count(dead); n != 0 {
@@ -59,6 +60,76 @@ func TestSilentLegIsReportedOnceAndAgainWhenItReturns(t *testing.T) {
 	if n := a.count(dead); n != 2 {
 		t.Errorf("%d reports after the second silence, want 2", n)
 	}
+}
+
+// On hold a phone that sends RTCP has to go on doing so, and is sent RTCP; one that sends none,
+// or may not, is left to the session timer. A phone that the organiser holds sends as ever.
+func TestLifeOnHold(t *testing.T) {
+	a := newAir(t, Options{MediaTimeout: 20 * time.Second})
+	a.set(confC())
+	held := func(l *mediapb.Leg) { l.Audio.Send, l.Audio.Recv = false, false }
+	reports := a.join("c", "reports", wb, 0)
+	silent := a.join("c", "silent", wb, 0, held)
+	mayNot := a.join("c", "mayNot", wb, 0)
+	ours := a.join("c", "ours", wb, 0)
+	for _, p := range a.phones {
+		p.noDTX = true
+		p.codecs()
+	}
+	report := func(p *phone) {
+		if _, err := p.rtcp.WriteToUDPAddrPort([]byte{0x80, rtp.TypeRR, 0, 1, 0, 0, 0, byte(p.ssrc)}, p.toRTCP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report(reports)
+	report(mayNot)
+	a.run(time.Second)
+	held(reports.leg)
+	held(mayNot.leg)
+	mayNot.leg.Audio.RtcpOff = true
+	ours.leg.Held = true
+	for _, p := range a.phones {
+		p.update()
+		p.off = p != ours
+	}
+	a.run(100 * time.Millisecond)
+	dead := func(want ...*phone) {
+		t.Helper()
+		for _, p := range a.phones {
+			n := 0
+			if slices.Contains(want, p) {
+				n = 1
+			}
+			if got := a.count(func(ev *mediapb.Event) bool { return ev.Leg == p.leg.Id && ev.GetMediaStalled().GetLegDead() }); got != n {
+				t.Errorf("%s was reported dead %d times, want %d", p.leg.Id, got, n)
+			}
+		}
+	}
+	for _, p := range a.phones {
+		p.reports, p.packets = nil, nil
+	}
+	for range 9 {
+		before, too := len(reports.reports), len(silent.reports)
+		a.run(5 * time.Second)
+		if len(reports.reports) == before || len(silent.reports) == too {
+			t.Fatal("5 s on hold without a report of ours")
+		}
+		report(reports)
+	}
+	dead()
+	if len(reports.packets)+len(silent.packets)+len(mayNot.packets)+len(mayNot.reports) != 0 {
+		t.Errorf("on hold %d, %d and %d packets were sent, and %d reports to who wants none", len(reports.packets), len(silent.packets), len(mayNot.packets), len(mayNot.reports))
+	}
+	ours.off = true
+	a.run(21 * time.Second)
+	dead(reports, ours)
+	// Called back by the phone: life is expected again from here on.
+	silent.leg.Audio.Send, silent.leg.Audio.Recv = true, true
+	silent.update()
+	a.run(19 * time.Second)
+	dead(reports, ours)
+	a.run(2 * time.Second)
+	dead(reports, ours, silent)
 }
 
 // press sends one key press: many packets, the end three times (RFC 4733 §2.5).

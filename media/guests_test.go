@@ -374,7 +374,13 @@ func TestComfortNoise(t *testing.T) {
 }
 
 func TestGuestsDoNotAllocate(t *testing.T) {
-	a := newAir(t, Options{})
+	for _, agc := range []bool{false, true} {
+		guestsDoNotAllocate(t, Options{AGC: agc})
+	}
+}
+
+func guestsDoNotAllocate(t *testing.T, opt Options) {
+	a := newAir(t, opt)
 	a.set(confC())
 	feed := []*phone{a.join("c", "o", opu, 0), a.join("c", "g", g7, 0), a.join("c", "p", pcmu, 0)}
 	a.join("c", "w", wb, 0)
@@ -405,7 +411,7 @@ func TestGuestsDoNotAllocate(t *testing.T) {
 		}
 		w.onDeadline(a.now)
 	}); n != 0 {
-		t.Errorf("a tick allocates %v times, want 0", n)
+		t.Errorf("agc %v: a tick allocates %v times, want 0", opt.AGC, n)
 	}
 }
 

@@ -48,12 +48,15 @@ type leg struct {
 	rtpIn             rtp.Packet
 	rxPackets         uint64 // of all sources
 	started           bool   // MediaStarted was told
+	mispacked         bool   // MediaNote was told
 	digits            dtmf.Receiver
 	frames            [payload.MaxFrames]amr.Frame
 	frameBuf          [payload.MaxFrames][amr.MaxBytes]byte
 	dropped, stranger uint64
 	rxBytes           uint64
 	concealed         uint64
+
+	taken [2]uint64 // twice the worker's beat in which RTP and RTCP were read, and 1: all of it
 
 	// The tick's.
 	cur         frame           // what is due
@@ -83,6 +86,7 @@ type leg struct {
 	player      player
 	prompted    bool // was played to: from then on it is sent silence between sounds
 	detector    mix.Detector
+	agc         mix.AGC // room.agc
 	talks       bool
 	smooth      float32 // dBov
 	hush        float32 // of its silence, dBov, where it says so
@@ -110,6 +114,7 @@ type leg struct {
 	rtcp    rtcpState
 
 	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
+	reports atomic.Bool  // it sends RTCP
 	talking atomic.Bool
 	level   atomic.Int32 // tenths of dBov
 }
@@ -153,6 +158,14 @@ func (p *past) newest() []byte {
 		}
 	}
 	return nil
+}
+
+// fd is the socket of RTP (0) or RTCP (1).
+func (l *leg) fd(rtcp int32) int {
+	if rtcp == 1 {
+		return l.pair.RTCP
+	}
+	return l.pair.RTP
 }
 
 func newLeg(id string, pair *port.Pair, now int64) *leg {
@@ -278,6 +291,10 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 	}
 	if n == 0 {
 		l.dropped++
+		if l.kind.amr() && !l.mispacked && l.packsOtherwise(h.Payload) {
+			l.mispacked = true
+			w.note(note{what: noteMispacked, leg: l, at: now})
+		}
 		return
 	}
 	l.lastRx.Store(now)
@@ -367,6 +384,15 @@ func (l *leg) unpack(body []byte) int {
 		l.limit = int(cmr)
 	}
 	return n
+}
+
+// packsOtherwise says whether a payload that cannot be read makes sense in the format that was
+// not agreed (IMS.md §5.1).
+func (l *leg) packsOtherwise(body []byte) bool {
+	f := l.st.format()
+	f.OctetAligned = !f.OctetAligned
+	_, _, err := f.Unpack(body, &l.frames)
+	return err == nil
 }
 
 func (l *leg) onDigit(w *worker, h *rtp.Packet, now int64) {

@@ -8,7 +8,7 @@
 // An audio worker is one locked thread. It sleeps until its next tick, by an absolute
 // schedule, or until a command comes; then, every 20 ms, in one straight pass:
 //
-//	sockets ──> epoll, recvmmsg ──> source check ──> parse, unpack ──> jitter buffer
+//	sockets ──> epoll, io_uring ──> source check ──> parse, unpack ──> jitter buffer
 //	                                                                       │ pull: one frame a leg
 //	    ┌── comfort noise, nothing: no further <───────────────────────────┤
 //	    │                                          level, before decoding  │
@@ -54,10 +54,13 @@
 //	notes        1024           dropped, counted in events_lost: the reporter is stuck
 //	events       256 Levels, 65,536 others per reader: oldest Levels go; then the
 //	             reader is cut off with RESOURCE_EXHAUSTED
-//	socket       what a tick does not take (64 packets) waits in the kernel, which drops
+//	socket       what a tick does not take (65 packets) waits in the kernel, which drops
+//	receives     256 sockets in one call; more are read by the next, at once
 //	sends        1024 in one call; more go in the next, at once
 //	jitter       640 ms; later packets replace the schedule (package jitter)
 //	a late tick  is counted; ticks missed altogether are skipped, not caught up
+//
+// Where io_uring is not allowed, sockets are read with recvmmsg and written to one by one.
 package media
 
 import (

@@ -30,9 +30,12 @@ type Options struct {
 	// MaxTalkers is how many legs are heard at once in a conference, the loudest win;
 	// 0 is 8.
 	MaxTalkers int
+	// AGC gives each talker a slow gain of his own (mix.AGC). A voice that has one is not
+	// passed on as it came but decoded and encoded.
+	AGC bool
 	// MaxLegs bounds the legs of the engine; 0 is 4000.
 	MaxLegs int
-	// PlainSockets sends packets one by one though the kernel has io_uring: to compare.
+	// PlainSockets sends and receives socket by socket though the kernel has io_uring: to compare.
 	PlainSockets bool
 	// Log is where the engine writes; nil discards.
 	Log *slog.Logger

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sparkle/media/mediapb"
+	"sparkle/media/mix"
 )
 
 // voice is recorded speech, five seconds of speaker n at 26 dB below full scale.
@@ -414,6 +415,18 @@ func TestTenTalkersAreLimitedWithoutDistortion(t *testing.T) {
 	g, r := lowpass(got), lowpass(ref)
 	if c := correlation(g, r); c < 0.97 {
 		t.Errorf("correlation with the sum %.3f, want 0.97: it is distorted", c)
+	}
+	// By itself the limiter takes this from the sum: what is left over once it is scaled as it
+	// fits best.
+	var xy, xx, yy float64
+	for _, v := range ref {
+		y := float64(mix.Limit(int32(v)))
+		xy, xx, yy = xy+v*y, xx+v*v, yy+y*y
+	}
+	sdr := 10 * math.Log10(xy*xy/xx/max(yy-xy*xy/xx, 1e-3))
+	t.Logf("ten talkers: signal to distortion of the limiter %.1f dB", sdr)
+	if sdr < 25 {
+		t.Errorf("signal to distortion of the limiter %.1f dB, want 25", sdr)
 	}
 	peak := 0.0
 	for _, v := range got {

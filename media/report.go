@@ -38,6 +38,8 @@ func (e *Engine) tell(n note) {
 		ev.What = &mediapb.Event_MediaStarted{MediaStarted: &mediapb.MediaStarted{Kind: "audio"}}
 	case noteDigit:
 		ev.What = &mediapb.Event_Digit{Digit: &mediapb.Digit{Digit: string(rune(n.digit)), DurationMs: n.ms}}
+	case noteMispacked:
+		ev.What = &mediapb.Event_MediaNote{MediaNote: &mediapb.MediaNote{What: "amr_format_mismatch"}}
 	case notePlayEnded:
 		ev.What = &mediapb.Event_PlayEnded{PlayEnded: &mediapb.PlayEnded{Id: n.id, Cut: n.cut}}
 	}
@@ -92,17 +94,46 @@ func (e *Engine) lookAtLevels(re *roomEntry, legs []*legEntry, now int64) {
 	}
 }
 
+// watch is what a leg has to give a sign of life by (IMS.md §5.4).
+type watch uint8
+
+const (
+	watchNothing watch = iota // it may say nothing: the session timer decides
+	watchAny                  // RTP or RTCP, on any stream
+	watchReports              // on hold: RTCP, if it is a phone that sends any
+)
+
+// watch is what may be expected of a leg with this plan. A leg that the organiser holds
+// goes on sending; the phone that holds us does not.
+func (p *plan) watch() watch {
+	s := p.stream
+	switch {
+	case !p.present || s == nil || !s.remote.IsValid():
+		return watchNothing
+	case s.send && s.recv:
+		return watchAny
+	case s.rtcpOff:
+		return watchNothing
+	}
+	return watchReports
+}
+
 // lookForLife reports a leg from which nothing came on any stream for the media
 // time-out, once, and that it came back.
 func (e *Engine) lookForLife(le *legEntry, now int64) {
+	l := le.leg.Load()
 	e.mu.Lock()
-	watch, from := le.watch, le.watchAt
+	watches := le.watch != watchNothing
+	if le.watch == watchReports && !l.reports.Load() {
+		watches, le.watchAt = false, now
+	}
+	from := le.watchAt
 	e.mu.Unlock()
-	if !watch {
+	if !watches {
 		le.stalled = false
 		return
 	}
-	last := max(from, le.leg.Load().lastRx.Load())
+	last := max(from, l.lastRx.Load())
 	silent := now - last
 	if silent >= int64(e.opt.MediaTimeout) && e.pictures != nil {
 		if v := e.pictures.LegStats(le.id); v != nil && v.LastRx != 0 {

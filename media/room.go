@@ -22,6 +22,7 @@ const (
 type room struct {
 	id         string
 	maxTalkers int
+	agc        bool
 	legs       []*leg
 	whispers   []whisper
 	shared     []*group
@@ -59,8 +60,8 @@ type group struct {
 	used uint64 // tick+1 of its last frame, 0: never
 }
 
-func newRoom(id string, maxTalkers int, tx *sender) *room {
-	return &room{id: id, maxTalkers: maxTalkers, tx: tx}
+func newRoom(id string, o Options, tx *sender) *room {
+	return &room{id: id, maxTalkers: o.MaxTalkers, agc: o.AGC, tx: tx}
 }
 
 func (r *room) setWhispers(w []whisper) {
@@ -120,6 +121,7 @@ func (r *room) apply(l *leg, p *plan, now int64) {
 		l.own, l.dec, l.kind, l.jb = p.fresh.own, p.fresh.dec, p.kind, p.jb
 		l.ownTick = 0
 		l.follows = false
+		l.agc = mix.AGC{}
 		l.past.n = 0
 		l.loud, l.probed = amr.Loudness{}, 0
 		l.opusLevel, l.wasActive = [2]float32{mix.Silent, mix.Silent}, false
@@ -214,6 +216,9 @@ func (r *room) pull(w *worker, l *leg, n uint64, now int64) {
 	default:
 		l.speech = true
 		l.measure(r.loudness(w, l, n))
+		if r.agc && (l.decoded || l.kind.law() && c.verdict == jitter.Play) { // not by an estimate
+			l.agc.Step(l.lastLevel, l.detector.Voice())
+		}
 	}
 }
 
@@ -244,6 +249,7 @@ func (r *room) loudness(w *worker, l *leg, n uint64) float32 {
 		l.probed++
 	case r.pair: // nothing hangs on it
 		return guess
+	case r.agc && !l.agc.Sure():
 	case heard && r.histAt == n: // it was mixed and most likely will be
 	case heard && n+probeEvery >= l.probeAt+probeHeard:
 	case n >= l.probeAt:
@@ -273,7 +279,7 @@ func (r *room) opusLoudness(w *worker, l *leg, n uint64) float32 {
 	switch {
 	case l.probed < firstProbes:
 		l.probed++
-	case turned, heard && r.histAt == n, voice == 1 && !heard, n >= l.probeAt:
+	case turned, r.agc && !l.agc.Sure(), heard && r.histAt == n, voice == 1 && !heard, n >= l.probeAt:
 	default:
 		return guess
 	}
@@ -387,6 +393,9 @@ func (r *room) mixdown(w *worker, n uint64) {
 		}
 		if !l.decoded {
 			r.decode(w, l)
+		}
+		if r.agc {
+			l.agc.Apply(l.pcm[:])
 		}
 		l.contributes = l.fade()
 		if l.contributes && !l.aside {

@@ -41,7 +41,7 @@ const (
 
 // isPair says whether the room is two legs that can be passed each other's frames.
 func (r *room) isPair() bool {
-	if len(r.legs) != 2 {
+	if len(r.legs) != 2 || r.agc {
 		return false
 	}
 	a, b := r.legs[0], r.legs[1]
@@ -176,7 +176,7 @@ func (r *room) other(l *leg) *leg {
 // takes says whether the frame that x has in this tick may go to l as it is.
 func (l *leg) takes(x *leg, n uint64) bool {
 	switch {
-	case !x.chosen || x.kind.codec != l.kind.codec:
+	case !x.chosen || x.kind.codec != l.kind.codec || l.room.agc && x.agc.Active():
 		return false
 	case l.kind.isOpus(): // a peer that set a limit is encoded for; a longer frame is not ours to time
 		p := l.kind.opus

@@ -95,6 +95,9 @@ func (l *leg) onRTCP(_ *worker, b []byte, from netip.AddrPort, whole bool, now i
 		l.aim()
 	}
 	l.lastRx.Store(now)
+	if !l.reports.Load() {
+		l.reports.Store(true)
+	}
 	for {
 		r, rest, ok := rtp.Next(b)
 		if !ok {

@@ -13,7 +13,8 @@ import (
 // know.
 
 const (
-	rxBatch = 16   // packets per recvmmsg; more are taken by the next call
+	rxReady = 256  // sockets that one call reads a packet from each
+	rxBatch = 16   // packets per recvmmsg of one socket; more are taken by the next call
 	rxSize  = 2048 // larger datagrams are truncated, flagged and dropped as malformed
 	ctlSize = 32   // of control data: the kernel's time of arrival
 )
@@ -25,19 +26,32 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// reader holds the buffers of one worker's recvmmsg calls.
+// reader takes the packets of a tick: one from each socket that has any with a single call,
+// through io_uring where the kernel allows it (BenchmarkReceive), and what more there is
+// socket by socket.
 type reader struct {
-	hdr  [rxBatch]mmsghdr
-	iov  [rxBatch]unix.Iovec
-	from [rxBatch]unix.RawSockaddrInet6 // large enough for both families
-	ctl  [rxBatch][ctlSize]byte
-	buf  [rxBatch][rxSize]byte
+	ring *ring // nil: all socket by socket
+	hdr  []mmsghdr
+	iov  []unix.Iovec
+	from []unix.RawSockaddrInet6 // large enough for both families
+	ctl  [][ctlSize]byte
+	buf  [][rxSize]byte
 	used int   // headers that the last call wrote into
 	skew int64 // monotonic less real time, ns
 }
 
-func newReader() *reader {
-	r := &reader{}
+func newReader(opt Options) *reader {
+	r, n := &reader{}, rxBatch
+	if !opt.PlainSockets {
+		var err error
+		if r.ring, err = newRing(rxReady); err != nil {
+			opt.Log.Debug("packets are received socket by socket", "err", err)
+		} else {
+			n = rxReady
+		}
+	}
+	r.hdr, r.iov, r.from = make([]mmsghdr, n), make([]unix.Iovec, n), make([]unix.RawSockaddrInet6, n)
+	r.ctl, r.buf = make([][ctlSize]byte, n), make([][rxSize]byte, n)
 	for i := range r.hdr {
 		r.iov[i].Base = &r.buf[i][0]
 		r.iov[i].SetLen(rxSize)
@@ -46,8 +60,42 @@ func newReader() *reader {
 		r.hdr[i].hdr.Name = (*byte)(unsafe.Pointer(&r.from[i]))
 		r.hdr[i].hdr.Control = &r.ctl[i][0]
 	}
-	r.used = rxBatch
+	r.used = n
 	return r
+}
+
+func (r *reader) close() {
+	if r.ring != nil {
+		r.ring.close()
+	}
+}
+
+// fresh makes headers ready for the next call.
+func (r *reader) fresh() {
+	for i := range r.used {
+		r.hdr[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		r.hdr[i].hdr.SetControllen(ctlSize)
+	}
+	r.used = 0
+}
+
+// ask queues the taking of the i-th packet, from fd.
+func (r *reader) ask(i, fd int) { r.ring.recvmsg(i, fd, &r.hdr[i].hdr) }
+
+// take takes the first n packets, which were asked for. got hears of those that were there.
+func (r *reader) take(n int, got func(i int)) {
+	r.used = n
+	r.ring.submit(n) // what it does not do is still there when the sockets are looked at again
+	for {
+		i, res, ok := r.ring.result()
+		if !ok {
+			return
+		}
+		if res >= 0 { // else EAGAIN, or an ICMP error that belongs to something we sent
+			r.hdr[i].len = uint32(res)
+			got(i)
+		}
+	}
 }
 
 // stamp asks the kernel for the time at which each packet arrives, so that a socket that
@@ -77,11 +125,7 @@ func (r *reader) arrival(i int, now int64) int64 {
 
 // read takes up to rxBatch datagrams from fd; 0 when there are none.
 func (r *reader) read(fd int) int {
-	for i := range r.used {
-		r.hdr[i].hdr.Namelen = unix.SizeofSockaddrInet6
-		r.hdr[i].hdr.SetControllen(ctlSize)
-	}
-	r.used = 0
+	r.fresh()
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.hdr[0])),
 		rxBatch, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
@@ -150,7 +194,7 @@ func sendTo(fd int, b []byte, to *sockaddr) bool {
 // poller waits for nothing: it asks which sockets have packets.
 type poller struct {
 	fd     int
-	events [256]unix.EpollEvent
+	events [rxReady]unix.EpollEvent
 }
 
 func newPoller() (*poller, error) {

@@ -54,7 +54,7 @@ func (s *sender) flush() {
 		s.again(i)
 	}
 	for {
-		i, ok := s.ring.failed()
+		i, _, ok := s.ring.result() // successes are not told of
 		if !ok {
 			break
 		}
@@ -98,8 +98,8 @@ func (m *message) set(b []byte, to *sockaddr) {
 	m.hdr.Namelen = to.len
 }
 
-// ring is an io_uring that only sends: requests are done within submit, by this thread,
-// and only those that failed are told of.
+// ring is an io_uring of requests that do not wait: they are done within submit, by this
+// thread.
 type ring struct {
 	fd      int
 	mem     []byte // both queues
@@ -115,7 +115,7 @@ type ring struct {
 	tail    uint32
 }
 
-// ringSize is how many packets leave in one call.
+// ringSize is how many packets leave in one call, rxReady how many are taken.
 const ringSize = 1024
 
 // The parts of <linux/io_uring.h> that are needed.
@@ -124,6 +124,7 @@ const (
 	uringFeatCQESkip    = 1 << 11
 	uringEnterGetEvents = 1 << 0
 	uringOpSendmsg      = 9
+	uringOpRecvmsg      = 10
 	uringSQESkipSuccess = 1 << 6
 	uringOffSQRing      = 0
 	uringOffSQEs        = 0x10000000
@@ -189,10 +190,18 @@ func newRing(entries uint32) (*ring, error) {
 
 // sendmsg queues a datagram. Its index comes back if it fails.
 func (r *ring) sendmsg(index, fd int, hdr *unix.Msghdr) {
+	r.queue(uringSQE{opcode: uringOpSendmsg, flags: uringSQESkipSuccess, msgFlags: unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL}, index, fd, hdr)
+}
+
+// recvmsg queues the taking of a datagram.
+func (r *ring) recvmsg(index, fd int, hdr *unix.Msghdr) {
+	r.queue(uringSQE{opcode: uringOpRecvmsg, msgFlags: unix.MSG_DONTWAIT}, index, fd, hdr)
+}
+
+func (r *ring) queue(e uringSQE, index, fd int, hdr *unix.Msghdr) {
+	e.fd, e.addr, e.len, e.data = int32(fd), uint64(uintptr(unsafe.Pointer(hdr))), 1, uint64(index)
 	slot := r.tail & r.sqMask
-	sqe := (*uringSQE)(unsafe.Add(r.sqes, uintptr(slot)*unsafe.Sizeof(uringSQE{})))
-	*sqe = uringSQE{opcode: uringOpSendmsg, flags: uringSQESkipSuccess, fd: int32(fd),
-		addr: uint64(uintptr(unsafe.Pointer(hdr))), len: 1, msgFlags: unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL, data: uint64(index)}
+	*(*uringSQE)(unsafe.Add(r.sqes, uintptr(slot)*unsafe.Sizeof(uringSQE{}))) = e
 	*(*uint32)(unsafe.Add(r.sqArray, uintptr(slot)*4)) = slot
 	r.tail++
 }
@@ -216,17 +225,16 @@ func (r *ring) submit(n int) (done int) {
 	return done
 }
 
-// failed takes the index of a request that failed; false when there is none left.
-func (r *ring) failed() (index int, ok bool) {
-	for head := r.cqHead.Load(); head != r.cqTail.Load(); {
-		cqe := *(*uringCQE)(unsafe.Add(r.cqes, uintptr(head&r.cqMask)*unsafe.Sizeof(uringCQE{})))
-		head++
-		r.cqHead.Store(head)
-		if cqe.res < 0 {
-			return int(cqe.data), true
-		}
+// result takes what became of a request: its index, and octets or a negative error number;
+// false when there is none left. Requests come back in the order in which they were queued.
+func (r *ring) result() (index int, res int32, ok bool) {
+	head := r.cqHead.Load()
+	if head == r.cqTail.Load() {
+		return 0, 0, false
 	}
-	return 0, false
+	cqe := *(*uringCQE)(unsafe.Add(r.cqes, uintptr(head&r.cqMask)*unsafe.Sizeof(uringCQE{})))
+	r.cqHead.Store(head + 1)
+	return int(cqe.data), cqe.res, true
 }
 
 func (r *ring) close() {

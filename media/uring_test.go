@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -144,6 +145,81 @@ func BenchmarkSend(b *testing.B) {
 				for _, p := range phones {
 					recv(p, func([]byte) {})
 				}
+			}
+			b.ReportMetric(float64(cpu)/float64(b.N)/n/1000, "µs/packet")
+		})
+	}
+}
+
+// Both ways of receiving take every packet, in order: one or many from a socket, more sockets
+// than fit into a call, and no more of a flood than a share.
+func TestReaders(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		t.Run(fmt.Sprintf("plain=%v", plain), func(t *testing.T) {
+			a := newAir(t, Options{PlainSockets: plain})
+			a.set(confC())
+			const n = rxReady + 50
+			for i := range n {
+				a.join("c", fmt.Sprint("leg", i), pcmu, 0)
+			}
+			w := a.e.workers[0]
+			if !plain && w.rx.ring == nil {
+				t.Log("this kernel has no io_uring for us: the plain way is tested twice")
+			}
+			burst := func(i int) int { return 1 + i%3*3 } // 1, 4 or 7 packets
+			a.now += int64(time.Second)
+			for i, p := range a.phones {
+				for range burst(i) {
+					p.talk()
+				}
+				p.arrive()
+			}
+			w.receive(a.now)
+			for i, p := range a.phones {
+				l := a.e.legs[p.leg.Id].leg.Load()
+				if got := l.rx.Received; got != uint64(burst(i)) || l.jb.Late+l.jb.Duplicate != 0 {
+					t.Fatalf("leg %d got %d packets, want %d; %+v", i, got, burst(i), l.jb.Counters)
+				}
+			}
+			flooder := a.phones[3]
+			l := a.e.legs[flooder.leg.Id].leg.Load()
+			before := l.rx.Received
+			for range 200 {
+				flooder.talk()
+			}
+			flooder.arrive()
+			w.receive(a.now)
+			if got := l.rx.Received - before; got < 16 || got > 4*rxBatch*(2+2*n/rxReady) {
+				t.Errorf("%d packets of a flood in a beat", got)
+			}
+		})
+	}
+}
+
+// BenchmarkReceive is the choice between the two ways: CPU time a packet, one from each of
+// many phones.
+func BenchmarkReceive(b *testing.B) {
+	const n = 500
+	for _, plain := range []bool{false, true} {
+		b.Run(fmt.Sprintf("plain=%v", plain), func(b *testing.B) {
+			a := newAir(b, Options{PlainSockets: plain})
+			a.set(confC())
+			for i := range n {
+				a.join("c", fmt.Sprint("leg", i), pcmu, 0)
+			}
+			w := a.e.workers[0]
+			var cpu int64
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			for b.Loop() {
+				a.now += int64(tickTime)
+				for _, p := range a.phones {
+					p.talk()
+					p.arrive()
+				}
+				from := threadCPU()
+				w.receive(a.now)
+				cpu += threadCPU() - from
 			}
 			b.ReportMetric(float64(cpu)/float64(b.N)/n/1000, "µs/packet")
 		})

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -28,6 +30,9 @@ type worker struct {
 	rx       *reader
 	tx       *sender
 	received int // packets, since the last tick
+	beats    uint64
+	asked    []unix.EpollEvent // sockets that the reader was asked for
+	more     []unix.EpollEvent // sockets that have more
 	rooms    []*room
 	slots    []*leg // by what epoll tells; nil: free
 	realtime atomic.Bool
@@ -55,7 +60,8 @@ func newWorker(e *Engine, index int) (*worker, error) {
 		return nil, err
 	}
 	return &worker{
-		index: index, e: e, poll: p, rx: newReader(), bell: b, tx: newSender(e.opt),
+		index: index, e: e, poll: p, rx: newReader(e.opt), bell: b, tx: newSender(e.opt),
+		asked: make([]unix.EpollEvent, rxReady), more: make([]unix.EpollEvent, 0, rxReady),
 		inbox: make(chan func(), inboxSize), done: make(chan struct{}), tick: 1,
 		deadline: e.clock() + int64(tickTime),
 	}, nil
@@ -172,6 +178,7 @@ func (w *worker) step(now int64) {
 // close is called after run has returned.
 func (w *worker) close() {
 	w.poll.close()
+	w.rx.close()
 	w.bell.close()
 	w.tx.close()
 }
@@ -187,51 +194,85 @@ func (w *worker) commands() {
 	}
 }
 
-// receive takes what came on all sockets of the worker. It asks for each socket about
-// once: a flood must not keep it from the tick.
+// receive takes what came on all sockets of the worker. A socket that is flooded gets a
+// bounded share of each beat, and must not keep it from the tick; what does not fit waits in
+// the kernel, which drops the rest.
 func (w *worker) receive(now int64) {
 	w.rx.begin(now)
-	for range 1 + 2*len(w.slots)/len(w.poll.events) {
+	w.beats++
+	for range 2 + 2*len(w.slots)/rxReady {
 		n := w.poll.ready()
-		for i := range n {
-			ev := &w.poll.events[i]
-			l := w.slots[ev.Fd]
-			if l == nil {
-				continue
+		if w.rx.ring != nil {
+			w.takeFirst(n, now)
+		} else {
+			for _, ev := range w.poll.events[:n] {
+				w.drain(ev, now)
 			}
-			w.drain(l, ev.Pad == 1, now)
 		}
-		if n < len(w.poll.events) {
+		if n == 0 || w.rx.ring == nil && n < rxReady {
 			return
 		}
 	}
 }
 
-// drain reads one socket. A socket that is flooded gets a bounded share of each beat;
-// what does not fit waits in the kernel, which drops the rest.
-func (w *worker) drain(l *leg, rtcp bool, now int64) {
-	fd := l.pair.RTP
-	if rtcp {
-		fd = l.pair.RTCP
+// takeFirst takes one packet from each of the first n sockets that have some, all with one
+// call. A socket that is among them again has more waiting, and is drained, once a beat.
+func (w *worker) takeFirst(n int, now int64) {
+	w.rx.fresh()
+	asked := 0
+	for _, ev := range w.poll.events[:n] {
+		l := w.slots[ev.Fd]
+		if l == nil {
+			continue
+		}
+		switch l.taken[ev.Pad] {
+		case 2 * w.beats: // one
+			l.taken[ev.Pad] = 2*w.beats + 1
+			w.more = append(w.more, ev)
+		case 2*w.beats + 1: // all that it may send in a beat
+		default:
+			l.taken[ev.Pad] = 2 * w.beats
+			w.asked[asked] = ev
+			w.rx.ask(asked, l.fd(ev.Pad))
+			asked++
+		}
+	}
+	w.rx.take(asked, func(i int) { w.took(w.slots[w.asked[i].Fd], w.asked[i].Pad, i, now) })
+	for _, ev := range w.more {
+		w.drain(ev, now)
+	}
+	w.more = w.more[:0]
+}
+
+// drain reads one socket, up to 64 packets.
+func (w *worker) drain(ev unix.EpollEvent, now int64) {
+	l := w.slots[ev.Fd]
+	if l == nil {
+		return
 	}
 	for range 4 {
-		n := w.rx.read(fd)
-		w.received += n
+		n := w.rx.read(l.fd(ev.Pad))
 		for i := range n {
-			b, from, whole := w.rx.packet(i)
-			at := now
-			if !w.e.manual {
-				at = w.rx.arrival(i, now)
-			}
-			if rtcp {
-				l.onRTCP(w, b, from, whole, at)
-			} else {
-				l.onRTP(w, b, from, whole, at)
-			}
+			w.took(l, ev.Pad, i, now)
 		}
 		if n < rxBatch {
 			return
 		}
+	}
+}
+
+// took gives the leg the i-th packet of the last call.
+func (w *worker) took(l *leg, rtcp int32, i int, now int64) {
+	w.received++
+	b, from, whole := w.rx.packet(i)
+	at := now
+	if !w.e.manual {
+		at = w.rx.arrival(i, now)
+	}
+	if rtcp == 1 {
+		l.onRTCP(w, b, from, whole, at)
+	} else {
+		l.onRTP(w, b, from, whole, at)
 	}
 }
 
@@ -298,6 +339,7 @@ type noteKind uint8
 const (
 	noteStarted noteKind = iota
 	noteDigit
+	noteMispacked
 	notePlayEnded
 )
 

@@ -81,3 +81,30 @@ func TestInstance(t *testing.T) {
 		t.Errorf("%s, %s, %s", a, again, b)
 	}
 }
+
+// Who hides his number says it to nobody but those who assert it: not in Contact either (RFC 3323
+// 4.1).
+func TestHiddenCaller(t *testing.T) {
+	for _, untrusted := range []bool{false, true} {
+		p := newPeer(t, "tcp")
+		ua := newTrunk(t, p, func(o *AttachmentOptions) { o.HideCaller, o.Untrusted = true, untrusted })
+		call, ev := place(t, ua)
+		inv := p.expect("INVITE")
+		for _, line := range inv.order {
+			if strings.Contains(line, "15550100") && (untrusted || !strings.HasPrefix(line, "P-Asserted-Identity:")) {
+				t.Errorf("untrusted %v: %s", untrusted, line)
+			}
+		}
+		if inv.get("Privacy") != "id" || !strings.Contains(inv.get("From"), "anonymous.invalid") {
+			t.Errorf("%q", inv.order)
+		}
+		inv.write(answer(inv, 200, "OK", "a", p.contact(), "\n"+answerSDP))
+		p.expect("ACK")
+		next[Answer](ev)
+		next[Connected](ev)
+		inv.write(p.inDialog(inv, "a", "BYE", 1)) // such a Contact still leads to the call
+		p.expect("200")
+		next[Ended](ev)
+		call.Hangup("", "")
+	}
+}

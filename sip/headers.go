@@ -69,9 +69,14 @@ func instance(impi string) string {
 
 func (a *attachment) uriTransport() string { return ";transport=" + a.o.Transport }
 
-// contactURI is where requests inside our dialogs reach us.
+// contactURI is where requests inside our dialogs reach us. Who hides his number does so here
+// too (RFC 3323 4.1); what is registered must stay what was registered.
 func (a *attachment) contactURI() string {
-	return "sip:" + a.user() + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport()
+	user := a.user()
+	if a.o.HideCaller && a.o.Mode != ModeUE {
+		user = "anonymous"
+	}
+	return "sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport()
 }
 
 func (a *attachment) contact(video bool) string {

@@ -95,6 +95,8 @@ type Auth struct {
 	K, OP, OPc string
 	AMF        string
 	SQNFile    string // where the AKA sequence number is kept over restarts
+	Realm      string // ue: whose challenges to a REGISTER are answered; "": the domain's, "*": anybody's
+	BareFirst  bool   // ue: no Authorization in the first REGISTER
 }
 
 // Validate names everything that is wrong, not only the first.
@@ -203,6 +205,9 @@ func (a AttachmentOptions) Validate() error {
 	}
 	if a.Auth.K != "" && a.Auth.OP == "" && a.Auth.OPc == "" {
 		bad("auth: k needs op or opc")
+	}
+	if strings.ContainsAny(a.Auth.Realm, "\"\\\r\n") {
+		bad("auth: realm %q cannot stand between quotes", a.Auth.Realm)
 	}
 	if a.InviteRate < 0 {
 		bad("invite_rate: %v is negative", a.InviteRate)

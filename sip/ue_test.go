@@ -280,3 +280,30 @@ func TestOurOffer(t *testing.T) {
 	bye.write(answer(bye, 200, "OK", ""))
 	next[Ended](ev)
 }
+
+// A registrar may want no Authorization in the first REGISTER, and have a realm that is not the
+// home domain; a challenge of any other realm is still not answered.
+func TestRegistrarsOfTheirOwnKind(t *testing.T) {
+	p := newPeer(t, "tcp")
+	o := AttachmentOptions{Name: "ue", Mode: ModeUE, Transport: "tcp", LocalAddr: "127.0.0.1", Domain: realm, IMPI: impi, IMPU: "sip:+15550100@ims.example",
+		Auth: Auth{Password: secret, Realm: "pbx.example", BareFirst: true}, Targets: []string{p.addr}}
+	go func() {
+		reg := p.expect("REGISTER")
+		if v := reg.get("Authorization"); v != "" {
+			t.Errorf("first REGISTER has %q", v)
+		}
+		reg.write(answer(reg, 401, "Unauthorized", "r", "WWW-Authenticate: "+challenge, "WWW-Authenticate: "+strings.Replace(challenge, "ims.example", "pbx.example", 1)))
+		reg = p.expect("REGISTER")
+		if got := digestParams(reg.get("Authorization"))["realm"]; got != "pbx.example" {
+			t.Errorf("proof for %q", got)
+		}
+		reg.write(answer(reg, 200, "OK", "r", "Contact: "+reg.get("Contact")+";expires=600"))
+		reg = p.expect("REGISTER") // the end
+		reg.write(answer(reg, 200, "OK", "r"))
+	}()
+	newUA(t, Options{Attachments: []AttachmentOptions{o}, T1: 50 * time.Millisecond})
+	o.Auth.Realm = "a\"b"
+	if err := o.Validate(); err == nil || !strings.Contains(err.Error(), "realm") {
+		t.Errorf("a realm with quotes: %v", err)
+	}
+}

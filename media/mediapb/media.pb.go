@@ -2211,6 +2211,7 @@ type Event struct {
 	//	*Event_VideoState
 	//	*Event_VideoProcess
 	//	*Event_PlayEnded
+	//	*Event_MediaNote
 	What          isEvent_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2346,6 +2347,15 @@ func (x *Event) GetPlayEnded() *PlayEnded {
 	return nil
 }
 
+func (x *Event) GetMediaNote() *MediaNote {
+	if x != nil {
+		if x, ok := x.What.(*Event_MediaNote); ok {
+			return x.MediaNote
+		}
+	}
+	return nil
+}
+
 type isEvent_What interface {
 	isEvent_What()
 }
@@ -2382,6 +2392,10 @@ type Event_PlayEnded struct {
 	PlayEnded *PlayEnded `protobuf:"bytes,17,opt,name=play_ended,json=playEnded,proto3,oneof"`
 }
 
+type Event_MediaNote struct {
+	MediaNote *MediaNote `protobuf:"bytes,18,opt,name=media_note,json=mediaNote,proto3,oneof"`
+}
+
 func (*Event_MediaStarted) isEvent_What() {}
 
 func (*Event_MediaStalled) isEvent_What() {}
@@ -2397,6 +2411,8 @@ func (*Event_VideoState) isEvent_What() {}
 func (*Event_VideoProcess) isEvent_What() {}
 
 func (*Event_PlayEnded) isEvent_What() {}
+
+func (*Event_MediaNote) isEvent_What() {}
 
 type MediaStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2814,6 +2830,52 @@ func (x *PlayEnded) GetCut() bool {
 	return false
 }
 
+// MediaNote is something the peer does wrong, said once a leg: amr_format_mismatch (it packs AMR
+// in the other format than was agreed, RFC 4867 §4: nothing of it is heard).
+type MediaNote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MediaNote) Reset() {
+	*x = MediaNote{}
+	mi := &file_media_mediapb_media_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MediaNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MediaNote) ProtoMessage() {}
+
+func (x *MediaNote) ProtoReflect() protoreflect.Message {
+	mi := &file_media_mediapb_media_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MediaNote.ProtoReflect.Descriptor instead.
+func (*MediaNote) Descriptor() ([]byte, []int) {
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *MediaNote) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
 type VideoProcess struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
@@ -2825,7 +2887,7 @@ type VideoProcess struct {
 
 func (x *VideoProcess) Reset() {
 	*x = VideoProcess{}
-	mi := &file_media_mediapb_media_proto_msgTypes[32]
+	mi := &file_media_mediapb_media_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +2899,7 @@ func (x *VideoProcess) String() string {
 func (*VideoProcess) ProtoMessage() {}
 
 func (x *VideoProcess) ProtoReflect() protoreflect.Message {
-	mi := &file_media_mediapb_media_proto_msgTypes[32]
+	mi := &file_media_mediapb_media_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +2912,7 @@ func (x *VideoProcess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoProcess.ProtoReflect.Descriptor instead.
 func (*VideoProcess) Descriptor() ([]byte, []int) {
-	return file_media_mediapb_media_proto_rawDescGZIP(), []int{32}
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VideoProcess) GetState() string {
@@ -3098,7 +3160,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\vevents_lost\x18\r \x01(\x04R\n" +
 	"eventsLost\x12\x1d\n" +
 	"\n" +
-	"ports_free\x18\x0e \x01(\rR\tportsFree\"\xd1\x04\n" +
+	"ports_free\x18\x0e \x01(\rR\tportsFree\"\x8f\x05\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x1e\n" +
 	"\n" +
@@ -3115,7 +3177,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"videoState\x12E\n" +
 	"\rvideo_process\x18\x10 \x01(\v2\x1e.sparkle.media.v1.VideoProcessH\x00R\fvideoProcess\x12<\n" +
 	"\n" +
-	"play_ended\x18\x11 \x01(\v2\x1b.sparkle.media.v1.PlayEndedH\x00R\tplayEndedB\x06\n" +
+	"play_ended\x18\x11 \x01(\v2\x1b.sparkle.media.v1.PlayEndedH\x00R\tplayEnded\x12<\n" +
+	"\n" +
+	"media_note\x18\x12 \x01(\v2\x1b.sparkle.media.v1.MediaNoteH\x00R\tmediaNoteB\x06\n" +
 	"\x04what\"\"\n" +
 	"\fMediaStarted\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\"Z\n" +
@@ -3142,7 +3206,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x06height\x18\x03 \x01(\rR\x06height\"-\n" +
 	"\tPlayEnded\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
-	"\x03cut\x18\x02 \x01(\bR\x03cut\"H\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\"\x1f\n" +
+	"\tMediaNote\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\"H\n" +
 	"\fVideoProcess\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x10\n" +
@@ -3175,7 +3241,7 @@ func file_media_mediapb_media_proto_rawDescGZIP() []byte {
 }
 
 var file_media_mediapb_media_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_media_mediapb_media_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_media_mediapb_media_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_media_mediapb_media_proto_goTypes = []any{
 	(Whisper_Mode)(0),       // 0: sparkle.media.v1.Whisper.Mode
 	(AudioStream_Codec)(0),  // 1: sparkle.media.v1.AudioStream.Codec
@@ -3211,7 +3277,8 @@ var file_media_mediapb_media_proto_goTypes = []any{
 	(*Level)(nil),           // 31: sparkle.media.v1.Level
 	(*VideoState)(nil),      // 32: sparkle.media.v1.VideoState
 	(*PlayEnded)(nil),       // 33: sparkle.media.v1.PlayEnded
-	(*VideoProcess)(nil),    // 34: sparkle.media.v1.VideoProcess
+	(*MediaNote)(nil),       // 34: sparkle.media.v1.MediaNote
+	(*VideoProcess)(nil),    // 35: sparkle.media.v1.VideoProcess
 }
 var file_media_mediapb_media_proto_depIdxs = []int32{
 	6,  // 0: sparkle.media.v1.Conference.whispers:type_name -> sparkle.media.v1.Whisper
@@ -3234,38 +3301,39 @@ var file_media_mediapb_media_proto_depIdxs = []int32{
 	29, // 17: sparkle.media.v1.Event.digit:type_name -> sparkle.media.v1.Digit
 	30, // 18: sparkle.media.v1.Event.levels:type_name -> sparkle.media.v1.Levels
 	32, // 19: sparkle.media.v1.Event.video_state:type_name -> sparkle.media.v1.VideoState
-	34, // 20: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
+	35, // 20: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
 	33, // 21: sparkle.media.v1.Event.play_ended:type_name -> sparkle.media.v1.PlayEnded
-	31, // 22: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
-	5,  // 23: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
-	3,  // 24: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
-	7,  // 25: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
-	9,  // 26: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
-	4,  // 27: sparkle.media.v1.Media.OpenVideo:input_type -> sparkle.media.v1.LegRef
-	4,  // 28: sparkle.media.v1.Media.CloseVideo:input_type -> sparkle.media.v1.LegRef
-	4,  // 29: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
-	13, // 30: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
-	14, // 31: sparkle.media.v1.Media.Capture:input_type -> sparkle.media.v1.CaptureRequest
-	17, // 32: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
-	2,  // 33: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
-	2,  // 34: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
-	2,  // 35: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
-	2,  // 36: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
-	8,  // 37: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 38: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
-	8,  // 39: sparkle.media.v1.Media.OpenVideo:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 40: sparkle.media.v1.Media.CloseVideo:output_type -> sparkle.media.v1.Empty
-	22, // 41: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
-	2,  // 42: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
-	15, // 43: sparkle.media.v1.Media.Capture:output_type -> sparkle.media.v1.Captured
-	18, // 44: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
-	19, // 45: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
-	25, // 46: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
-	35, // [35:47] is the sub-list for method output_type
-	23, // [23:35] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	34, // 22: sparkle.media.v1.Event.media_note:type_name -> sparkle.media.v1.MediaNote
+	31, // 23: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
+	5,  // 24: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
+	3,  // 25: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
+	7,  // 26: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
+	9,  // 27: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
+	4,  // 28: sparkle.media.v1.Media.OpenVideo:input_type -> sparkle.media.v1.LegRef
+	4,  // 29: sparkle.media.v1.Media.CloseVideo:input_type -> sparkle.media.v1.LegRef
+	4,  // 30: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
+	13, // 31: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
+	14, // 32: sparkle.media.v1.Media.Capture:input_type -> sparkle.media.v1.CaptureRequest
+	17, // 33: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
+	2,  // 34: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
+	2,  // 35: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
+	2,  // 36: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
+	2,  // 37: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
+	8,  // 38: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
+	2,  // 39: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
+	8,  // 40: sparkle.media.v1.Media.OpenVideo:output_type -> sparkle.media.v1.OpenLegReply
+	2,  // 41: sparkle.media.v1.Media.CloseVideo:output_type -> sparkle.media.v1.Empty
+	22, // 42: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
+	2,  // 43: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
+	15, // 44: sparkle.media.v1.Media.Capture:output_type -> sparkle.media.v1.Captured
+	18, // 45: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
+	19, // 46: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
+	25, // 47: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
+	36, // [36:48] is the sub-list for method output_type
+	24, // [24:36] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_media_mediapb_media_proto_init() }
@@ -3282,6 +3350,7 @@ func file_media_mediapb_media_proto_init() {
 		(*Event_VideoState)(nil),
 		(*Event_VideoProcess)(nil),
 		(*Event_PlayEnded)(nil),
+		(*Event_MediaNote)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3289,7 +3358,7 @@ func file_media_mediapb_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_media_mediapb_media_proto_rawDesc), len(file_media_mediapb_media_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

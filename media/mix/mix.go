@@ -94,6 +94,9 @@ func (d *Detector) Step(level float32) bool {
 	return false
 }
 
+// Voice says whether the frame of the last Step was talk itself, and no hangover.
+func (d *Detector) Voice() bool { return d.hang == hangover }
+
 // Hush tells the detector how loud the sender's silence is, dBov, by his own account.
 func (d *Detector) Hush(level float32) { d.noise = max(min(level, -40), -90) }
 

@@ -325,6 +325,10 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 func FuzzReceive(f *testing.F) {
 	f.Add(packet(1, 1, 0x65, 1, 2, 3), false)
 	f.Add([]byte{0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9}, true)
+	for _, p := range []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 9, Nacks: []rtcp.NackPair{{PacketID: 7, LostPackets: 0xffff}}},
+		putMaxRates(fmtTMMBR, 1, maxRate{9, 100_000, 40}), putMaxRates(fmtTMMBN, 1, maxRate{9, 100_000, 40}, maxRate{8, 0, 0})} {
+		f.Add(marshal(f, p), true)
+	}
 	for _, dir := range []string{"rtp", "rtcp"} {
 		files, _ := filepath.Glob(filepath.Join("testdata", "malformed", dir, "*.bin"))
 		for _, name := range files {
@@ -335,9 +339,13 @@ func FuzzReceive(f *testing.F) {
 			f.Add(b, dir == "rtcp")
 		}
 	}
+	sock := Sockets{udp(f), udp(f)} // on loopback: what they are told to send to the phone goes nowhere
+	f.Cleanup(sock.close)
 	f.Fuzz(func(t *testing.T, b []byte, control bool) {
-		l, p := bare(t, func(v *mediapb.VideoStream) { v.CvoExtension = 4 })
-		l.rx.ssrc, l.rx.known = 1, true
+		l, p := bare(t, func(v *mediapb.VideoStream) { mends(v); v.CvoExtension = 4 })
+		l.rx.ssrc, l.rx.known, l.tx.ssrc, l.tier = 1, true, 9, 1
+		l.sock, l.tx.cache = sock, &cache{}
+		l.tx.cache.put(7, []byte{1}, start)
 		if control {
 			l.report(b, peerC, start)
 			return

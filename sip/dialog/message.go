@@ -3,15 +3,14 @@ package dialog
 import (
 	"bytes"
 	"encoding/xml"
-	"io"
-	"mime"
-	"mime/multipart"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/body"
 )
 
 // Phrase is the reason phrase we send with a status.
@@ -224,36 +223,17 @@ func altService(m sip.Message) string {
 	}
 }
 
-// maxParts bounds a multipart body: nobody has a reason to send more.
-const maxParts = 8
-
 // SDP returns the session description a message carries, also inside multipart, and
-// nil if it has none.
+// nil if it has none. One for an early session (RFC 3959) is not the call's.
 func SDP(m sip.Message) []byte {
-	body := m.Body()
-	if len(body) == 0 {
+	parts, err := body.Parse(body.Header{Type: value(m, "Content-Type"), Disposition: value(m, "Content-Disposition"),
+		Encoding: value(m, "Content-Transfer-Encoding")}, m.Body())
+	if err != nil {
 		return nil
 	}
-	kind, ps, err := mime.ParseMediaType(value(m, "Content-Type"))
-	switch {
-	case err != nil:
-		return nil
-	case kind == "application/sdp":
-		return body
-	case !strings.HasPrefix(kind, "multipart/"):
-		return nil
-	}
-	r := multipart.NewReader(bytes.NewReader(body), ps["boundary"])
-	for range maxParts {
-		part, err := r.NextRawPart()
-		if err != nil {
-			return nil
-		}
-		if kind, _, _ := mime.ParseMediaType(part.Header.Get("Content-Type")); kind == "application/sdp" {
-			if data, err := io.ReadAll(part); err == nil && len(data) > 0 {
-				return data
-			}
-			return nil
+	for _, p := range parts {
+		if p.Type == body.SDP && p.Disposition != "early-session" && len(p.Data) > 0 {
+			return p.Data
 		}
 	}
 	return nil

@@ -1,6 +1,10 @@
 package dialog
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/emiago/sipgo/sip"
+)
 
 // Offers of ours.
 func TestOffers(t *testing.T) {
@@ -115,6 +119,32 @@ func TestVersion(t *testing.T) {
 	} {
 		if got := string(c.version([]byte(step.in))); got != step.want {
 			t.Errorf("%q became %q, want %q", step.in, got, step.want)
+		}
+	}
+}
+
+// A session description is found wherever RFC 5621 lets it stand, and no other is taken for it.
+func TestSDP(t *testing.T) {
+	part := func(headers, body string) string { return "--b\r\n" + headers + "\r\n\r\n" + body + "\r\n" }
+	const sdp, xml = "Content-Type: application/sdp", "Content-Type: application/3gpp-ims+xml"
+	for _, tt := range []struct{ kind, body, want string }{
+		{"application/sdp", "v=0", "v=0"},
+		{"Application/SDP; charset=utf-8", "v=0", "v=0"},
+		{"text/plain", "v=0", ""},
+		{"", "v=0", ""},
+		{"application/sdp", "", ""},
+		{"multipart/mixed;boundary=b", part(xml, "<x/>") + part(sdp, "v=0") + "--b--", "v=0"},
+		{"multipart/mixed;boundary=b", part(sdp+"\r\nContent-Disposition: early-session", "v=1") + part(sdp+"\r\nContent-Disposition: session", "v=0") + "--b--", "v=0"},
+		{"multipart/mixed;boundary=b", part(sdp+"\r\nContent-Transfer-Encoding: base64", "dj0w") + "--b--", "v=0"},
+		{"multipart/mixed;boundary=b", part("Content-Type: multipart/alternative;boundary=c", "--c\r\n"+sdp+"\r\n\r\nv=0\r\n--c--") + "--b--", "v=0"},
+		{"multipart/mixed;boundary=b", part(sdp, "v=0"), ""}, // cut off
+		{"multipart/mixed", part(sdp, "v=0") + "--b--", ""},
+	} {
+		req := sip.NewRequest(sip.INVITE, sip.Uri{Scheme: "sip", Host: "h"})
+		add(req, "Content-Type", tt.kind)
+		req.SetBody([]byte(tt.body))
+		if got := string(SDP(req)); got != tt.want {
+			t.Errorf("%s %q: %q, want %q", tt.kind, tt.body, got, tt.want)
 		}
 	}
 }

@@ -97,10 +97,10 @@ func (d *Decoder) doubt(toc byte) {
 	d.odd = max(d.odd-1, 0)
 }
 
-// ceiling is the highest RMS that comes out, 12 dB below full scale: a voice is at -26, a
-// shout into the phone at -15. Any octets decode to something, and without it noise could
+// ceiling is the highest RMS that comes out, 9 dB below full scale: a voice is at -26, a
+// shout into the phone at -12. Any octets decode to something, and without it noise could
 // come out at full scale.
-const ceiling = 32768 / 4
+const ceiling = 32768 * 0.35
 
 // limit holds 20 ms to the ceiling. Its gain falls at once, with a short ramp, and comes
 // back by 3 dB a frame.
