@@ -405,8 +405,8 @@ func (c *call) send(req *sipgo.Request, again bool) {
 }
 
 // listen watches a transaction. Its responses, every further 2xx of the INVITE and those of
-// other forks too (RFC 6026), have come by way of the screen; what comes when the call has
-// been forgotten is a stray.
+// other forks too (RFC 6026), have come by way of the screen, all but the one that sipgo has
+// acknowledged; what comes when the call has been forgotten is a stray.
 func (c *call) listen(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
 	tx.OnRetransmission(c.a.onStray)
 	c.a.wg.Go(c.a.safely(func() { c.follow(req, tx, again) }))
@@ -420,7 +420,10 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 		case res := <-tx.Responses():
 			heard = true
 			final = final || res.StatusCode >= 200
-			if res.IsSuccess() {
+			switch {
+			case acknowledged(res):
+				c.post(dialog.Response{Res: res})
+			case res.IsSuccess():
 				c.a.onStray(res)
 			}
 		case <-tx.Done():

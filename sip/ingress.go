@@ -227,6 +227,10 @@ func (a *attachment) arrive(info sipgo.TransportReadProps, m sipgo.Message) {
 	case *sipgo.Response:
 		tag, _ := m.From().Params.Get("tag")
 		if c := a.find(string(*m.CallID()), tag); c != nil {
+			if acknowledged(m) {
+				c.box.expect(time.Now(), m)
+				return
+			}
 			m.SetTransport(info.Transport)
 			m.SetSource(info.RemoteAddr.String())
 			c.post(dialog.Response{Res: m})
@@ -248,8 +252,11 @@ func (a *attachment) onStray(res *sipgo.Response) {
 		return
 	}
 	tag, _ := res.From().Params.Get("tag")
-	if a.find(string(*id), tag) != nil {
-		return // it has had it: see arrive
+	if c := a.find(string(*id), tag); c != nil {
+		if acknowledged(res) { // of other responses it knows: see arrive
+			c.post(dialog.Response{Res: res})
+		}
+		return
 	}
 	if res.IsSuccess() {
 		a.dropAnswer(res, a.target())

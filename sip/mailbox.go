@@ -17,12 +17,14 @@ import (
 //
 // What came over the wire is read in the order it came, although sipgo takes each message in
 // a goroutine of its own, the newest first as often as not. The screen, which sees every
-// message in its reader's goroutine, posts responses itself; of a request, which needs the
-// transaction that sipgo makes of it, it says that it is to be expected:
+// message in its reader's goroutine, posts responses itself; of what sipgo has to see first it
+// says that it is to be expected. That is a request, which needs the transaction that sipgo
+// makes of it, and the final answer to an INVITE, which sipgo acknowledges before the call may
+// send the next INVITE:
 //
 //	screen: expect INFO 1, expect INFO 2, response 3 → sipgo: INFO 2, INFO 1 → take: 1, 2, 3
 //
-// What is behind an expected request waits for it, but no longer than late: should sipgo
+// What is behind an expected message waits for it, but no longer than late: should sipgo
 // keep it for itself, nothing is held up for more than that.
 type mailbox struct {
 	wake chan struct{} // cap 1: something may be read
@@ -31,9 +33,9 @@ type mailbox struct {
 	letters []letter // those that came over the wire by n
 	closed  bool
 	last    uint64 // n of the newest arrival
-	due     []due  // requests that sipgo has in hand, oldest first; at most maxDue
+	due     []due  // what sipgo has in hand, oldest first; at most maxDue
 	seed    maphash.Seed
-	recent  [16]uint64 // branches of the newest requests: one that comes again is sipgo's to answer
+	recent  [16]uint64 // branches of the newest of them: one that comes again is sipgo's to answer
 	oldest  int        // in recent
 }
 
@@ -59,11 +61,11 @@ func newMailbox() *mailbox {
 	return &mailbox{wake: make(chan struct{}, 1), seed: maphash.MakeSeed()}
 }
 
-// expect says that a request has been read that sipgo will hand over.
-func (m *mailbox) expect(now time.Time, req *sipgo.Request) {
+// expect says that a message has been read that sipgo will hand over.
+func (m *mailbox) expect(now time.Time, msg sipgo.Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b := m.branch(req)
+	b := m.branch(msg)
 	if m.closed || b == 0 || slices.Contains(m.recent[:], b) {
 		return
 	}
@@ -76,10 +78,19 @@ func (m *mailbox) expect(now time.Time, req *sipgo.Request) {
 	m.due = append(m.due, due{m.last, b, now.Add(late)})
 }
 
-// branch is the hash of a request's branch, 0 if it has none or shares it with the INVITE.
-func (m *mailbox) branch(req *sipgo.Request) uint64 {
-	via := req.Via()
-	if via == nil || req.IsCancel() {
+// acknowledged says whether sipgo answers res with an ACK (RFC 3261 §17.1.1.2).
+func acknowledged(res *sipgo.Response) bool {
+	seq := res.CSeq()
+	return res.StatusCode >= 300 && seq != nil && seq.MethodName == sipgo.INVITE
+}
+
+// branch is the hash of a message's branch, 0 if it has none or shares it with the INVITE.
+func (m *mailbox) branch(msg sipgo.Message) uint64 {
+	if req, ok := msg.(*sipgo.Request); ok && req.IsCancel() {
+		return 0
+	}
+	via := msg.(interface{ Via() *sipgo.ViaHeader }).Via()
+	if via == nil {
 		return 0
 	}
 	b, _ := via.Params.Get("branch")
@@ -89,12 +100,12 @@ func (m *mailbox) branch(req *sipgo.Request) uint64 {
 	return maphash.String(m.seed, b)
 }
 
-// arrived takes an expected request off the list and returns its place.
-func (m *mailbox) arrived(req *sipgo.Request) (n uint64) {
+// arrived takes an expected message off the list and returns its place.
+func (m *mailbox) arrived(msg sipgo.Message) (n uint64) {
 	if len(m.due) == 0 {
 		return 0
 	}
-	b := m.branch(req)
+	b := m.branch(msg)
 	for i, d := range m.due {
 		if d.branch == b {
 			m.due = append(m.due[:i], m.due[i+1:]...)
@@ -114,6 +125,10 @@ func (m *mailbox) put(in any) bool {
 		case dialog.Request:
 			l.n = m.arrived(in.Req)
 		case dialog.Response:
+			if acknowledged(in.Res) {
+				l.n = m.arrived(in.Res)
+				break
+			}
 			m.last++
 			l.n = m.last
 		}
