@@ -441,10 +441,10 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	p.freeOld()
 	le.kind = p.kind
 	e.mu.Lock()
-	le.watch = p.watch()
 	if le.watch == watchNothing {
 		le.watchAt = now
 	}
+	le.watch = p.watch()
 	e.mu.Unlock()
 	return nil
 }

@@ -62,6 +62,24 @@ func TestSilentLegIsReportedOnceAndAgainWhenItReturns(t *testing.T) {
 	}
 }
 
+// Who is in from his first plan on has as long to be heard of as everybody.
+func TestLifeIsExpectedFromTheAnswerOn(t *testing.T) {
+	a := newAir(t, Options{MediaTimeout: 20 * time.Second})
+	a.set(confC())
+	a.join("c", "mute", wb, 0).off = true
+	dead := func() int {
+		return a.count(func(ev *mediapb.Event) bool { return ev.GetMediaStalled().GetLegDead() })
+	}
+	a.run(19 * time.Second)
+	if n := dead(); n != 0 {
+		t.Errorf("dead %d times within 19 s of a time-out of 20 s", n)
+	}
+	a.run(2 * time.Second)
+	if n := dead(); n != 1 {
+		t.Errorf("dead %d times after 21 s, want once", n)
+	}
+}
+
 // On hold a phone that sends RTCP has to go on doing so, and is sent RTCP; one that sends none,
 // or may not, is left to the session timer. A phone that the organiser holds sends as ever.
 func TestLifeOnHold(t *testing.T) {
