@@ -86,7 +86,7 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
 	a.invites = newLimiter(o.InviteRate)
 	a.screen.registers = o.Mode == ModeAS
-	a.clock = time.AfterFunc(time.Hour, a.dispatch)
+	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
 	a.clock.Stop()
 	return a
 }
@@ -307,10 +307,10 @@ func (a *attachment) invite(inv Invite) (*call, error) {
 		c.on(Queued{At: now, Ahead: ahead, Until: until})
 	}
 	hand(grants)
-	go func() {
+	go a.safely(func() {
 		defer a.wg.Done()
 		c.run()
-	}()
+	})()
 	return c, nil
 }
 
@@ -320,9 +320,8 @@ func (a *attachment) dispatch() {
 		return
 	}
 	a.mu.Lock()
-	grants := a.advance(time.Now())
-	a.mu.Unlock()
-	hand(grants)
+	defer a.mu.Unlock() // also after a fault: whoever waits for it would wait for ever
+	hand(a.advance(time.Now()))
 }
 
 // advance steps the pacer and sets its clock. a.mu is held.
@@ -529,7 +528,7 @@ func (a *attachment) shut() {
 	a.wg.Wait()
 	// What sipgo had read before the sockets closed it may still answer, from a socket that it
 	// opens for that, and it does not say when the last of its goroutines has done so.
-	time.AfterFunc(strayTime, func() { _ = a.stack.TransportLayer().Close() })
+	time.AfterFunc(strayTime, a.safely(func() { _ = a.stack.TransportLayer().Close() }))
 }
 
 // strayTime is how long sipgo may take to answer what it had read before the sockets closed.

@@ -3,11 +3,13 @@ package sip
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,7 +98,7 @@ func TestSlowPeersAreLeft(t *testing.T) {
 	}
 	s, _, _, _ := newBenchScreen(1e6)
 	g := &guardedListener{Listener: l, peers: s.peers, screen: s,
-		patience: patienceTCP{first: 100 * time.Millisecond, message: 100 * time.Millisecond, idle: time.Hour}}
+		patience: patienceTCP{first: 100 * time.Millisecond, message: 100 * time.Millisecond, idle: time.Hour}, again: func(error) bool { return false }}
 	defer l.Close()
 	ended := make(chan error, maxConnsPeer)
 	go func() { // as sipgo reads
@@ -195,5 +197,79 @@ func TestMisled(t *testing.T) {
 	}
 	if s.stats().Misled != 1 {
 		t.Errorf("%+v", s.stats())
+	}
+}
+
+// Sockets that fail once.
+type (
+	failingListener struct {
+		net.Listener
+		failed bool
+	}
+	failingPackets struct {
+		net.PacketConn
+		failed bool
+	}
+)
+
+var errNoDescriptor = &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+
+func (f *failingListener) Accept() (net.Conn, error) {
+	if !f.failed {
+		f.failed = true
+		return nil, errNoDescriptor
+	}
+	return f.Listener.Accept()
+}
+
+func (f *failingPackets) ReadFrom(b []byte) (int, net.Addr, error) {
+	if !f.failed {
+		f.failed = true
+		return 0, nil, errNoDescriptor
+	}
+	return f.PacketConn.ReadFrom(b)
+}
+
+// An error that passes, such as of no free descriptor, must not end the listening: sipgo's would
+// without a word, and the attachment would stay "up" and hear nothing.
+func TestListeningOutlivesAnError(t *testing.T) {
+	a := bareAttachment(&UA{log: slog.New(slog.DiscardHandler), traces: newTraces()}, AttachmentOptions{Name: "a", PeerRate: 10, InviteRate: 10})
+	defer a.cancel()
+	a.peers.set([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g := &guardedListener{Listener: &failingListener{Listener: l}, peers: a.peers, screen: a.screen, patience: defaultPatience, again: a.retry("tcp")}
+	out, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := g.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &guardedPackets{PacketConn: &failingPackets{PacketConn: p}, again: a.retry("udp")}
+	if _, err := p.WriteTo([]byte("x"), p.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := u.ReadFrom(make([]byte, 10)); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	p.Close()
+	if _, _, err := u.ReadFrom(make([]byte, 10)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	l.Close()
+	if _, err := g.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
 	}
 }

@@ -87,10 +87,10 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	}
 	c.post(grant{}) // its turn is now
 	c.watch(c.in.tx)
-	go func() {
+	go a.safely(func() {
 		defer a.wg.Done()
 		c.run()
-	}()
+	})()
 }
 
 // overload sends a caller away for a short while, not all of them for the same one.

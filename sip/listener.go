@@ -30,6 +30,7 @@ type guardedListener struct {
 	peers    *peers
 	screen   *screen
 	patience patienceTCP
+	again    func(error) bool // after an error of Accept
 
 	mu   sync.Mutex
 	open int
@@ -40,6 +41,9 @@ func (l *guardedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
+			if l.again(err) {
+				continue
+			}
 			return nil, err
 		}
 		if !l.peers.trusts(conn.RemoteAddr()) || !l.enter(addrOf(conn.RemoteAddr())) {
@@ -48,6 +52,22 @@ func (l *guardedListener) Accept() (net.Conn, error) {
 			continue
 		}
 		return &guardedConn{Conn: conn, l: l}, nil
+	}
+}
+
+// guardedPackets is a UDP socket as sipgo reads it.
+type guardedPackets struct {
+	net.PacketConn
+	again func(error) bool // after an error of ReadFrom
+}
+
+// ReadFrom implements net.PacketConn.
+func (c *guardedPackets) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := c.PacketConn.ReadFrom(b)
+		if err == nil || !c.again(err) {
+			return n, from, err
+		}
 	}
 }
 

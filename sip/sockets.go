@@ -89,23 +89,52 @@ func (a *attachment) open() error {
 	a.port = a.sockets[a.o.Transport].port
 	for transport, s := range a.sockets {
 		if s.udp != nil {
-			a.wg.Go(func() { _ = stack.TransportLayer().ServeUDP(s.udp) })
+			a.wg.Go(a.lasting(func() { a.serveUDP(s.udp) }))
 			if err := a.awaitUDP(s.udp.LocalAddr().String()); err != nil {
 				a.shut()
 				return err
 			}
 			continue
 		}
-		guarded := &guardedListener{Listener: s.Closer.(net.Listener), peers: a.peers, screen: a.screen, patience: defaultPatience}
-		a.wg.Go(func() {
+		guarded := &guardedListener{Listener: s.Closer.(net.Listener), peers: a.peers, screen: a.screen, patience: defaultPatience, again: a.retry(transport)}
+		a.wg.Go(a.lasting(func() {
 			if transport == "tls" {
-				_ = stack.TransportLayer().ServeTLS(tls.NewListener(guarded, server))
+				_ = stack.TransportLayer().ServeTLS(tls.NewListener(guarded, server)) // it ends when it is closed
 				return
 			}
 			_ = stack.TransportLayer().ServeTCP(guarded)
-		})
+		}))
 	}
 	return nil
+}
+
+// retry says what is to be done about an error of a socket that is being listened on: wait and
+// try again, unless it was closed. sipgo would stop to listen, and say nothing.
+func (a *attachment) retry(transport string) func(err error) bool {
+	var said time.Time
+	return func(err error) bool {
+		if errors.Is(err, net.ErrClosed) || a.ctx.Err() != nil {
+			return false
+		}
+		if now := time.Now(); now.Sub(said) > 10*time.Second { // the reader's goroutine alone comes here
+			a.log.Error("listening", "transport", transport, "err", err)
+			said = now
+		}
+		select {
+		case <-time.After(againAfter):
+			return true
+		case <-a.ctx.Done():
+			return false
+		}
+	}
+}
+
+// againAfter is how long a socket that fails, for want of descriptors say, is left alone.
+const againAfter = 50 * time.Millisecond
+
+// serveUDP has sipgo read a socket until it is closed.
+func (a *attachment) serveUDP(c net.PacketConn) {
+	_ = a.stack.TransportLayer().ServeUDP(&guardedPackets{PacketConn: c, again: a.retry("udp")})
 }
 
 // bind opens all sockets, or none. Any free port must be free for all of them.
