@@ -266,9 +266,9 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		return
 	}
 	s := l.st
-	digit := h.Type == s.dtmfPT && s.dtmfPT != 0
+	digit := s.isKey(h.Type)
 	comfort := h.Type == ptCN && s.kind.law() && len(h.Payload) > 0
-	if !digit && !comfort && h.Type != s.pt {
+	if !digit && !comfort && h.Type != s.recvPT && h.Type != s.pt {
 		l.dropped++
 		return
 	}
