@@ -249,6 +249,40 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+// The time of the stream in a sender report is that of the report also where nothing was sent
+// for a while (RFC 3550 §6.4.1): in a pause and on hold.
+func TestReportsTellTheTimeOfTheStream(t *testing.T) {
+	for name, change := range map[string]func(x, y *phone){
+		"talk":    func(_, _ *phone) {},
+		"silence": func(_, y *phone) { y.off = true },
+		"hold":    func(x, _ *phone) { x.leg.Audio.Send = false },
+	} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		x, y := a.join("c", "x", pcmu, 0, func(l *mediapb.Leg) { l.Audio.ComfortNoise = true }), a.join("c", "y", pcmu, 700)
+		a.run(time.Second)
+		change(x, y)
+		last, at := x.packets[len(x.packets)-1].Timestamp, a.now
+		x.update()
+		x.reports = nil
+		for range 400 {
+			n := len(x.reports)
+			a.run(20 * time.Millisecond)
+			if len(x.reports) == n {
+				continue
+			}
+			r := x.reports[n]
+			want := last + uint32((a.now-at)/int64(tickTime))*160
+			if d := int32(binary.BigEndian.Uint32(r[16:]) - want); r[1] != rtp.TypeSR || d < 0 || d > 160 {
+				t.Errorf("%s: report of type %d whose RTP time is %d ms off", name, r[1], d/8)
+			}
+		}
+		if len(x.reports) < 2 {
+			t.Errorf("%s: %d reports in 8 s", name, len(x.reports))
+		}
+	}
+}
+
 func TestReportsToThePeerAndFromIt(t *testing.T) {
 	a := newAir(t, Options{})
 	x, _, _ := a.three()

@@ -110,7 +110,6 @@ type leg struct {
 	refused uint64
 	remote  [2]netip.AddrPort // where RTP and RTCP go, and as the kernel wants it
 	to      [2]sockaddr
-	lastTS  uint32
 	rtcp    rtcpState
 
 	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
@@ -509,7 +508,6 @@ func (l *leg) stepMode(n uint64) {
 // the silence first.
 func (l *leg) send(e *encoded, n uint64) {
 	ts := l.tsBase + uint32(n)*l.st.step
-	l.lastTS = ts
 	b := l.tx[:]
 	speech := l.isSpeech(e.ft)
 	var size int
