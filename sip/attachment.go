@@ -53,7 +53,7 @@ type attachment struct {
 	poke chan struct{} // cap 1: a peer was suspended or is new, watchPeers looks at its clock again
 
 	usages  usageTable
-	invites *limiter // new INVITEs of all peers together
+	invites *share // new INVITEs
 
 	mu      sync.Mutex
 	list    []*target // where requests may go, best first; replaced, never changed
@@ -83,8 +83,8 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
-	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
-	a.invites = newLimiter(o.InviteRate)
+	a.screen.ours, a.screen.admit, a.screen.offhand = a.sentByUs, a.hasRoom, a.offhand
+	a.invites = newShare(o.InviteRate)
 	a.screen.registers = o.Mode == ModeAS
 	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
 	a.clock.Stop()
