@@ -588,7 +588,7 @@ func (b *Bridge) adHoc(v *visitor, alias string) {
 		b.refuse(v, nil, 403) // nobody knows who would pay for it
 		return
 	}
-	if slices.ContainsFunc(v.in.Recipients, func(u string) bool { return ims.Emergency(u, b.opt.Country) }) {
+	if slices.ContainsFunc(v.in.Recipients, func(uri string) bool { return b.barred(nil, uri) }) {
 		b.refuse(v, nil, 403)
 		return
 	}
