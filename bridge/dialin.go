@@ -357,6 +357,9 @@ func (r *room) moveIn(now time.Time, l *leg) {
 func (r *room) movedIn(now time.Time, l *leg, answer []byte) {
 	if answer != nil {
 		if res, err := negotiate(l.local, answer); err == nil {
+			if why := r.mayHaveVideo(); why != "" && offeredType(l.visitor.in.Offer) == VideoConference {
+				res.WhyNoVideo = why // he offered it in the lobby
+			}
 			r.agree(now, l, res)
 			r.comeIn(now, l)
 			return

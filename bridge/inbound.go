@@ -469,6 +469,9 @@ func (r *room) answerCall(now time.Time, l *leg) {
 			a.SDP, res, err = l.answerOffer(now, offer, l.wantsPic)
 		}
 		if err == nil {
+			if why := r.mayHaveVideo(); why != "" && res.WhyNoVideo == sdp.VideoRefused { // by us
+				res.WhyNoVideo = why
+			}
 			r.agree(now, l, res)
 		}
 	}

@@ -318,7 +318,7 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.RingingAt == nil {
 		r.b.counts.setup(at.Sub(l.StartedAt))
 	}
-	if w := l.Media.WhyNoVideo; w != nil && r.conf.Type == VideoConference && *w != sdp.VideoNotOffered {
+	if w := l.Media.WhyNoVideo; w != nil && r.mayHaveVideo() == "" && *w != sdp.VideoNotOffered {
 		r.b.counts.fallback(*w)
 	}
 	state := Connected
