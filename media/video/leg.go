@@ -135,7 +135,7 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 		r := &l.rx
 		r.known, r.first, r.newCount = false, time.Time{}, 0
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
-		r.needSets, _ = rtp264.ParseSprop(s.pb.SpropIn) // checked by newStream
+		r.needSets = rtp264.ParseSprop(s.pb.SpropIn)
 		l.away = false
 		l.tx.limit, l.ctl.recv = sendLimit{}, receiveRate{}
 		l.setDSCP(s)

@@ -89,9 +89,6 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 	if err != nil {
 		return bad("profile_level_id", "%q", v.ProfileLevelId)
 	}
-	if _, err := rtp264.ParseSprop(v.SpropIn); err != nil {
-		return bad("sprop_in", "%v", err)
-	}
 	s := &stream{pb: v, remote: netip.AddrPortFrom(ip.Unmap(), uint16(port)), rtcp: netip.AddrPortFrom(ip.Unmap(), uint16(rtcp)),
 		anyPort: v.GetRemote().GetAnyPort(), feedback: v.FbPli || v.FbFir}
 	for _, x := range v.GetRemote().GetNatPrefixes() {
