@@ -415,7 +415,7 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	if au.Key && len(r.needSets) > 0 {
 		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
 	}
-	if !l.p.box.unit(&u) || au.Damaged {
+	if !l.p.box.unit(&u) || au.Damaged && !au.Key { // whether a key frame is whole, its decoder says
 		r.needKey(now)
 		return
 	}
