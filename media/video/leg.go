@@ -131,7 +131,7 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.stream
-	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType) {
+	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType || old.recvPT != s.recvPT) {
 		r := &l.rx
 		r.known, r.first, r.newCount = false, time.Time{}, 0
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
@@ -325,7 +325,7 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 		return nil
 	}
 	*pkt = rtp.Packet{}
-	if err := pkt.Unmarshal(b); err != nil || pkt.Version != 2 || uint32(pkt.PayloadType) != s.pb.PayloadType || !s.pb.Recv || !l.live {
+	if err := pkt.Unmarshal(b); err != nil || pkt.Version != 2 || pkt.PayloadType != s.recvPT && uint32(pkt.PayloadType) != s.pb.PayloadType || !s.pb.Recv || !l.live {
 		r.dropped++
 		return nil
 	}
