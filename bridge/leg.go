@@ -333,12 +333,17 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.door != nil {
 		r.knock(now, l)
 	}
-	if l.agreed.WhyNoVideo == sdp.VideoCodecMismatch && l.visitor == nil {
-		// The phone has opened a camera for a codec that nobody here can read: it is told
-		// that this is a voice call.
+	r.tellMismatch(now, l)
+	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
+}
+
+// tellMismatch tells a phone that has opened its camera for what nobody here can read or send
+// that this is a voice call.
+func (r *room) tellMismatch(now time.Time, l *leg) {
+	open := l.local != nil && l.local.Video != nil && l.local.Video.Port != 0
+	if open && l.agreed.WhyNoVideo == sdp.VideoCodecMismatch && l.ConnectedAt != nil && l.why == "" {
 		r.propose(now, l, &proposal{})
 	}
-	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
 }
 
 // holdState follows the peer's hold and resume.
@@ -564,11 +569,21 @@ func (r *room) pushLeg(l *leg) {
 	})
 }
 
-// mediaRefused: a leg whose streams the engine does not take cannot be heard; better
-// to end it than to leave somebody in silence.
+// mediaRefused: a leg whose streams the engine does not take goes on without a picture. Where
+// that is not it, it cannot be heard: better to end it than to leave somebody in silence.
 func (r *room) mediaRefused(now time.Time, l *leg, err error) {
 	r.log.Warn("media refused a leg", "leg_id", l.ID, "err", err)
 	l.note(now, "media", "refused by the engine: "+status.Convert(err).Message())
+	if status.Code(err) == codes.InvalidArgument && l.agreed != nil && l.agreed.Video != nil && l.agreed.Audio != nil {
+		res := *l.agreed
+		res.Video, res.WhyNoVideo = nil, sdp.VideoCodecMismatch
+		r.agree(now, l, res)
+		r.pushLeg(l)
+		r.tellMismatch(now, l)
+		r.closeVideo(l)
+		r.emitLeg(now, l, "leg.updated")
+		return
+	}
 	if l.ConnectedAt != nil {
 		r.drop(now, l, "media_lost")
 		return

@@ -213,14 +213,14 @@ func (c *call) decide(offer *sdp.Session) {
 // engine is something the engine finds out.
 func (h *house) engine(name, what string) error {
 	switch what {
-	case "noports":
+	case "noports", "ports":
 		h.eng.mu.Lock()
-		h.eng.noPic = true
+		h.eng.noPic = what == "noports"
 		h.eng.mu.Unlock()
 		return nil
-	case "ports":
+	case "fussy", "easy": // it refuses whatever is to be sent, or does not
 		h.eng.mu.Lock()
-		h.eng.noPic = false
+		h.eng.fussy = what == "fussy"
 		h.eng.mu.Unlock()
 		return nil
 	}

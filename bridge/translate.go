@@ -157,8 +157,9 @@ func mediaLeg(l *leg) *mediapb.Leg {
 	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil && l.door == nil}
 	if a := l.agreed.Audio; a != nil {
 		out.Audio = &mediapb.AudioStream{
-			Remote: remote(a.Remote, l.profile, l.agreed.Version), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
-			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
+			Remote: remote(a.Remote, l.profile, l.agreed.Version), Codec: audioCodecs[a.Codec],
+			PayloadType: uint32(a.PT), ReceivePayloadType: new(uint32(a.RecvPT)), OctetAlign: a.OctetAlign,
+			DtmfPayloadType: uint32(a.DTMFPT), ReceiveDtmfPayloadType: new(uint32(a.DTMFRecvPT)), DtmfRateHz: uint32(a.DTMFRateHz),
 			Send: a.Send, Recv: a.Recv, Dtx: a.Codec != "opus" || a.Opus.DTX, ComfortNoise: a.CN,
 			Fec: a.Opus.FEC, MaxBitrateBps: uint32(a.Opus.MaxBitrate), MaxPlaybackHz: uint32(a.Opus.MaxPlayback),
 			RtcpRsBps: rtcpShare(a.RS, a.AS, senders), RtcpRrBps: rtcpShare(a.RR, a.AS, receivers),
@@ -171,7 +172,8 @@ func mediaLeg(l *leg) *mediapb.Leg {
 	// A video stream has a peer or is none; in an old-style hold it has none for a while.
 	if v := l.agreed.Video; v != nil && remote(v.Remote, l.profile, l.agreed.Version) != nil {
 		out.Video = &mediapb.VideoStream{
-			Remote: remote(v.Remote, l.profile, l.agreed.Version), PayloadType: uint32(v.PT), PacketizationMode: uint32(v.PacketizationMode),
+			Remote: remote(v.Remote, l.profile, l.agreed.Version), PayloadType: uint32(v.PT),
+			ReceivePayloadType: new(uint32(v.RecvPT)), PacketizationMode: uint32(v.PacketizationMode),
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
 			CvoExtension: uint32(v.CVO), RtcpRsBps: rtcpShare(v.RS, v.AS, senders), RtcpRrBps: rtcpShare(v.RR, v.AS, receivers),
