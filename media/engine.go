@@ -491,7 +491,7 @@ func (e *Engine) closeLeg(id string) *mediapb.LegStats {
 		if s := l.player.start(nil); s != nil {
 			le.re.w.note(note{what: notePlayEnded, leg: l, at: now, id: s.id, cut: true})
 		}
-		l.bye(now)
+		l.bye(le.re.w, now)
 		st = l.stats(now)
 		freed = le.re.w.removeLeg(le.re.room, l)
 	})

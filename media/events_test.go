@@ -151,10 +151,12 @@ func TestLifeOnHold(t *testing.T) {
 }
 
 // press sends one key press: many packets, the end three times (RFC 4733 §2.5).
-func (p *phone) press(event byte) {
+func (p *phone) press(event byte) { p.pressAs(101, event) }
+
+func (p *phone) pressAs(pt uint8, event byte) {
 	b := make([]byte, 16)
 	for i := range 6 {
-		header(b, 101, p.seq+uint16(i), p.ts+uint32(event)*1000, p.ssrc)
+		header(b, pt, p.seq+uint16(i), p.ts+uint32(event)*1000, p.ssrc)
 		b[12], b[13] = event, 10
 		if i >= 3 {
 			b[13] |= 0x80
@@ -179,6 +181,44 @@ func TestDigits(t *testing.T) {
 		t.Errorf("%d packets lost: keys are no losses", s.Audio.RxLost)
 	}
 	y.hears(x, z)
+}
+
+// A peer that answers with numbers of its own is sent those and sends ours (RFC 3264 §6.1);
+// where it sends its own it is heard as well.
+func TestRenumberedPayloadTypes(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		theirs, ours     [2]uint32 // speech, keys
+		speech, keysSent uint8
+	}{
+		{"as the RFC says", [2]uint32{104, 110}, [2]uint32{97, 101}, 97, 101},
+		{"its own", [2]uint32{104, 110}, [2]uint32{97, 101}, 104, 110},
+		{"crossed", [2]uint32{101, 97}, [2]uint32{97, 101}, 97, 101},
+		{"from number 0", [2]uint32{104, 110}, [2]uint32{0, 101}, 0, 101},
+	} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		y := a.join("c", "y", pcma, 0)
+		x := a.join("c", "x", wb, 500, func(l *mediapb.Leg) {
+			l.Audio.PayloadType, l.Audio.DtmfPayloadType = tt.theirs[0], tt.theirs[1]
+			l.Audio.ReceivePayloadType, l.Audio.ReceiveDtmfPayloadType = &tt.ours[0], &tt.ours[1]
+		})
+		sent := uint32(tt.speech)
+		x.leg.Audio.ReceivePayloadType = &sent // of the phone's copy: what it sends
+		a.run(time.Second)
+		y.hears(x)
+		x.pressAs(tt.keysSent, 5)
+		a.run(100 * time.Millisecond)
+		if n := a.count(func(ev *mediapb.Event) bool { return ev.Leg == "x" && ev.GetDigit().GetDigit() == "5" }); n != 1 {
+			t.Errorf("%s: %d digits, want 1", tt.name, n)
+		}
+		if s := a.stats("x").Audio; s.RxDropped != 0 {
+			t.Errorf("%s: %d packets dropped", tt.name, s.RxDropped)
+		}
+		if got := x.packets[len(x.packets)-1].Type; uint32(got) != tt.theirs[0] {
+			t.Errorf("%s: it is sent payload type %d, want %d", tt.name, got, tt.theirs[0])
+		}
+	}
 }
 
 func TestLevels(t *testing.T) {
@@ -206,6 +246,40 @@ func TestLevels(t *testing.T) {
 		return false
 	}); n == 0 {
 		t.Error("nobody told that x talks")
+	}
+}
+
+// The time of the stream in a sender report is that of the report also where nothing was sent
+// for a while (RFC 3550 §6.4.1): in a pause and on hold.
+func TestReportsTellTheTimeOfTheStream(t *testing.T) {
+	for name, change := range map[string]func(x, y *phone){
+		"talk":    func(_, _ *phone) {},
+		"silence": func(_, y *phone) { y.off = true },
+		"hold":    func(x, _ *phone) { x.leg.Audio.Send = false },
+	} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		x, y := a.join("c", "x", pcmu, 0, func(l *mediapb.Leg) { l.Audio.ComfortNoise = true }), a.join("c", "y", pcmu, 700)
+		a.run(time.Second)
+		change(x, y)
+		last, at := x.packets[len(x.packets)-1].Timestamp, a.now
+		x.update()
+		x.reports = nil
+		for range 400 {
+			n := len(x.reports)
+			a.run(20 * time.Millisecond)
+			if len(x.reports) == n {
+				continue
+			}
+			r := x.reports[n]
+			want := last + uint32((a.now-at)/int64(tickTime))*160
+			if d := int32(binary.BigEndian.Uint32(r[16:]) - want); r[1] != rtp.TypeSR || d < 0 || d > 160 {
+				t.Errorf("%s: report of type %d whose RTP time is %d ms off", name, r[1], d/8)
+			}
+		}
+		if len(x.reports) < 2 {
+			t.Errorf("%s: %d reports in 8 s", name, len(x.reports))
+		}
 	}
 }
 

@@ -131,11 +131,11 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.stream
-	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType) {
+	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType || old.recvPT != s.recvPT) {
 		r := &l.rx
 		r.known, r.first, r.newCount = false, time.Time{}, 0
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
-		r.needSets, _ = rtp264.ParseSprop(s.pb.SpropIn) // checked by newStream
+		r.needSets = rtp264.ParseSprop(s.pb.SpropIn)
 		l.away = false
 		l.tx.limit, l.ctl.recv = sendLimit{}, receiveRate{}
 		l.setDSCP(s)
@@ -325,7 +325,7 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 		return nil
 	}
 	*pkt = rtp.Packet{}
-	if err := pkt.Unmarshal(b); err != nil || pkt.Version != 2 || uint32(pkt.PayloadType) != s.pb.PayloadType || !s.pb.Recv || !l.live {
+	if err := pkt.Unmarshal(b); err != nil || pkt.Version != 2 || pkt.PayloadType != s.recvPT && uint32(pkt.PayloadType) != s.pb.PayloadType || !s.pb.Recv || !l.live {
 		r.dropped++
 		return nil
 	}
@@ -415,7 +415,7 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	if au.Key && len(r.needSets) > 0 {
 		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
 	}
-	if !l.p.box.unit(&u) || au.Damaged {
+	if !l.p.box.unit(&u) || au.Damaged && !au.Key { // whether a key frame is whole, its decoder says
 		r.needKey(now)
 		return
 	}

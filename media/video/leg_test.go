@@ -95,6 +95,20 @@ func TestAnyPortIsFixedAfterFiveSeconds(t *testing.T) {
 	}
 }
 
+// A peer that answers with a number of its own sends ours (RFC 3264 §6.1); its own is taken too.
+func TestRenumberedPayloadType(t *testing.T) {
+	for _, ours := range []uint32{114, 99} {
+		var pkt rtp.Packet
+		l, _ := bare(t, func(v *mediapb.VideoStream) {
+			v.PayloadType, v.ReceivePayloadType = 114+99-ours, &ours
+		})
+		l.receive(packet(1, 1, 0x65, 9), peer, start, &pkt)
+		if l.rx.dropped != 0 || !l.rx.started {
+			t.Errorf("ours %d, theirs %d: a packet of 114 is dropped", ours, 114+99-ours)
+		}
+	}
+}
+
 // Behind a NAT the phone's pictures are taken, and ours go, where three packets of one stream
 // came from; others with its SSRC and next numbers are not seen, and are sent nothing.
 func TestPicturesOfAPhoneBehindNAT(t *testing.T) {

@@ -42,6 +42,7 @@ func (t *tier) wire() wire.Tier {
 // stream is a leg's negotiated video stream, checked.
 type stream struct {
 	pb       *mediapb.VideoStream
+	recvPT   uint8 // what comes, beside pb.PayloadType
 	remote   netip.AddrPort
 	rtcp     netip.AddrPort
 	anyPort  bool
@@ -73,8 +74,15 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 	if rtcp == 0 {
 		rtcp = min(port+1, 65535)
 	}
+	recvPT := v.PayloadType
+	if v.ReceivePayloadType != nil {
+		recvPT = *v.ReceivePayloadType
+	}
 	if v.PayloadType > 127 {
 		return bad("payload_type", "%d", v.PayloadType)
+	}
+	if recvPT > 127 {
+		return bad("receive_payload_type", "%d", recvPT)
 	}
 	if v.PacketizationMode > 1 {
 		return bad("packetization_mode", "%d", v.PacketizationMode)
@@ -89,10 +97,7 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 	if err != nil {
 		return bad("profile_level_id", "%q", v.ProfileLevelId)
 	}
-	if _, err := rtp264.ParseSprop(v.SpropIn); err != nil {
-		return bad("sprop_in", "%v", err)
-	}
-	s := &stream{pb: v, remote: netip.AddrPortFrom(ip.Unmap(), uint16(port)), rtcp: netip.AddrPortFrom(ip.Unmap(), uint16(rtcp)),
+	s := &stream{pb: v, recvPT: uint8(recvPT), remote: netip.AddrPortFrom(ip.Unmap(), uint16(port)), rtcp: netip.AddrPortFrom(ip.Unmap(), uint16(rtcp)),
 		anyPort: v.GetRemote().GetAnyPort(), feedback: v.FbPli || v.FbFir}
 	for _, x := range v.GetRemote().GetNatPrefixes() {
 		prefix, err := netip.ParsePrefix(x)

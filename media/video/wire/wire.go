@@ -114,7 +114,7 @@ type Room struct {
 type Unit struct {
 	ID      uint32
 	Key     bool
-	Damaged bool
+	Damaged bool  // packets are missing in or before it (rtp264.AccessUnit)
 	Rotate  uint8 // CVO: quarter turns clockwise to show it upright, 0..3
 	Mirror  bool  // CVO: flip
 	At      int64 // nanoseconds since the Unix epoch: when it was made

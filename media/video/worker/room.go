@@ -15,6 +15,10 @@ import (
 const (
 	// holdLast is how long the last good picture of a source stays before its avatar.
 	holdLast = 2 * time.Second
+	// brokenFor is how long pictures after a loss are not shown for want of a key frame. It
+	// has been asked for four times by then: some phones cannot be asked and never send one,
+	// but renew their pictures piece by piece.
+	brokenFor = 5 * time.Second
 	// keyGap is the least time between two key frames of a tier: requests of many
 	// legs within it are one.
 	keyGap = 500 * time.Millisecond
@@ -39,9 +43,11 @@ type message struct {
 // source is one member's camera.
 type source struct {
 	dec      *h264.Decoder
+	own      *yuv.Image // the decoder's last picture, if that is what is shown
+	broken   time.Time  // since when something is missing in the pictures; zero: nothing is
 	upright  *yuv.Image // a rotated copy, when CVO says so
 	turned   *yuv.Image // scratch for mirror
-	shown    *yuv.Image // what the tile shows: dec's picture or upright
+	shown    *yuv.Image // what the tile shows: own, upright or turned
 	gen      uint64
 	at       time.Time // of the last picture
 	w, h     int       // as reported
@@ -220,15 +226,12 @@ func (r *room) decode(u *wire.Unit, now time.Time) {
 		r.sources[u.ID] = s
 	}
 	img, err := s.dec.Decode(u.Data)
-	if err != nil || img == nil {
-		if err != nil {
-			r.count.DecodeErrors++
-		}
+	if err != nil {
+		r.count.DecodeErrors++
+	}
+	if s.spoiled(u, img, err, now) {
 		r.ask(u.ID, s, now)
 		return
-	}
-	if s.dec.Damaged() {
-		r.ask(u.ID, s, now)
 	}
 	if img, err = s.orient(img, int(u.Rotate)*90, u.Mirror); err != nil {
 		r.count.DecodeErrors++
@@ -242,6 +245,20 @@ func (r *room) decode(u *wire.Unit, now time.Time) {
 	}
 }
 
+// spoiled says whether a picture is none to be shown: there is none, something is missing in
+// it, or it is predicted from one where that is so. Only a key frame mends that, and of one
+// the decoder knows better than the packets: what is missing may have been before it.
+func (s *source) spoiled(u *wire.Unit, img *yuv.Image, err error, now time.Time) bool {
+	bad := err != nil || img != nil && s.dec.Damaged() || u.Damaged && !u.Key
+	switch {
+	case bad && s.broken.IsZero():
+		s.broken = now
+	case u.Key && !bad && img != nil:
+		s.broken = time.Time{}
+	}
+	return img == nil || !s.broken.IsZero() && now.Sub(s.broken) < brokenFor
+}
+
 // ask reports that a source needs a key frame, now and then.
 func (r *room) ask(id uint32, s *source, now time.Time) {
 	if now.Sub(s.asked) < askGap {
@@ -251,7 +268,8 @@ func (r *room) ask(id uint32, s *source, now time.Time) {
 	r.w.send(wire.AppendJSON(nil, wire.TypeSource, wire.Source{ID: id, Width: s.w, Height: s.h, NeedKey: true}))
 }
 
-// orient turns a picture upright (CVO, 3GPP TS 26.114 §7.4.5).
+// orient turns the decoder's picture upright (CVO, 3GPP TS 26.114 §7.4.5). The result stays
+// as it is until the next that is shown.
 func (s *source) orient(img *yuv.Image, degrees int, flip bool) (*yuv.Image, error) {
 	if flip {
 		s.turned = yuv.Resized(s.turned, img.Width, img.Height)
@@ -261,6 +279,10 @@ func (s *source) orient(img *yuv.Image, degrees int, flip bool) (*yuv.Image, err
 		img = s.turned
 	}
 	if degrees == 0 {
+		if !flip {
+			s.own = s.dec.Swap(s.own)
+			return s.own, nil
+		}
 		return img, nil
 	}
 	w, h := img.Width, img.Height
