@@ -190,7 +190,7 @@ type Media struct {
 	WhyNoAudio *string     `json:"why_no_audio"` // removed: the phone dropped it and kept its video; null with audio
 	VideoState VideoState  `json:"video_state"`
 	// VideoReason says more of VideoState: WhyNoVideo, and with video camera_off,
-	// not_shown, silent, undecodable; nil: nothing more to say.
+	// not_shown, silent, undecodable, no_capacity; nil: nothing more to say.
 	VideoReason *string `json:"video_reason"`
 }
 type Quality struct {

@@ -50,7 +50,7 @@ const (
 	reasonSilent     = "silent"              // nothing comes
 	reasonUndecoded  = "undecodable"         // what comes has no picture in it
 	reasonAudioRoom  = "conference_is_audio" // the phone offered it, here it is not wanted
-	reasonNoCapacity = "no_capacity"         // the phone offered it, there are no ports
+	reasonNoCapacity = "no_capacity"         // the phone offered it, there are no ports; or no CPU time for it
 )
 
 // askEvery is the least time between two questions to a person whether to turn the
@@ -319,6 +319,8 @@ func (r *room) onVideoState(now time.Time, l *leg, v *mediapb.VideoState) {
 		l.seen, l.seenWhy = VideoStalled, reasonSilent
 	case "undecodable":
 		l.seen, l.seenWhy = VideoStalled, reasonUndecoded
+	case "overload":
+		l.seen, l.seenWhy = VideoStalled, reasonNoCapacity
 	default:
 		return
 	}

@@ -22,8 +22,6 @@ const (
 	// keyGap is the least time between two key frames of a tier: requests of many
 	// legs within it are one.
 	keyGap = 500 * time.Millisecond
-	// keyPeriod is the time between key frames for legs that cannot ask for one.
-	keyPeriod = 2 * time.Second
 	// askGap is the least time between two reports that a source needs a key frame.
 	askGap = 500 * time.Millisecond
 	// maxSources bounds the decoders of one conference.
@@ -55,10 +53,17 @@ type source struct {
 	reported bool
 }
 
+// encoder is what a room needs of a h264.Encoder.
+type encoder interface {
+	Encode(m *yuv.Image, ms int64) (au []byte, key bool, err error)
+	ForceKeyFrame()
+	Close()
+}
+
 // tier is one encoding.
 type tier struct {
 	want    wire.Tier
-	enc     *h264.Encoder
+	enc     encoder
 	due     time.Time // of the next picture
 	lastKey time.Time
 	wantKey bool
@@ -120,14 +125,16 @@ func (r *room) run() {
 	timer := time.NewTimer(period)
 	defer timer.Stop()
 	for {
+		var began time.Time
 		select {
 		case m := <-r.inbox:
+			began = time.Now()
 			r.take(m)
 		case <-timer.C:
-			now := time.Now()
-			r.tick(now)
-			if next = next.Add(period); next.Before(now) { // late: skip, do not catch up
-				next = now.Add(period)
+			began = time.Now()
+			r.tick(began)
+			if next = next.Add(period); next.Before(began) { // late: skip, do not catch up
+				next = began.Add(period)
 			}
 			timer.Reset(time.Until(next))
 		case <-r.gone:
@@ -135,7 +142,9 @@ func (r *room) run() {
 		case <-r.w.ctx.Done():
 			return
 		}
-		r.alive.Store(time.Now().UnixNano())
+		now := time.Now()
+		r.count.Busy += now.Sub(began)
+		r.alive.Store(now.UnixNano())
 	}
 }
 
@@ -194,7 +203,7 @@ func (r *room) set(c wire.Conference) {
 			t = &tier{want: want}
 		}
 		delete(r.tiers, want.ID)
-		t.want = want // an id's encoding never changes, only Periodic may
+		t.want = want // an id's encoding never changes, only KeyEvery may
 		tiers[want.ID] = t
 		sizes[[2]int{want.Width, want.Height}] = true
 	}
@@ -342,7 +351,7 @@ func (r *room) compose(size [2]int) *yuv.Image {
 
 func (r *room) encode(t *tier, img *yuv.Image, now time.Time) {
 	if t.enc == nil {
-		enc, err := h264.NewEncoder(h264.Params{Width: t.want.Width, Height: t.want.Height, FPS: t.want.FPS,
+		enc, err := r.w.newEncoder(h264.Params{Width: t.want.Width, Height: t.want.Height, FPS: t.want.FPS,
 			BitrateBps: t.want.BitrateBps, ProfileLevelID: t.want.Profile, MaxSlice: t.want.MaxSlice})
 		if err != nil {
 			t.broken = true
@@ -352,7 +361,7 @@ func (r *room) encode(t *tier, img *yuv.Image, now time.Time) {
 		t.enc = enc
 	}
 	since := now.Sub(t.lastKey)
-	if t.wantKey && since >= keyGap || t.want.Periodic && since >= keyPeriod {
+	if t.wantKey && since >= keyGap || t.want.KeyEvery > 0 && since >= t.want.KeyEvery {
 		t.enc.ForceKeyFrame()
 	}
 	au, key, err := t.enc.Encode(img, now.UnixMilli())
