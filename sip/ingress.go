@@ -217,6 +217,7 @@ func (a *attachment) deliver(c *call, req *sipgo.Request, tx *sipgo.ServerTx) {
 		return
 	case req.IsInvite():
 		itx := &inviteTx{ServerTx: tx, req: req}
+		itx.tryLater(a)
 		c.watch(itx)
 		to = itx
 	}

@@ -38,7 +38,7 @@ func bare(t testing.TB, change func(*mediapb.VideoStream)) (*leg, *Plane) {
 	}
 	l.stream, l.live = s, true
 	l.gates(start)
-	l.rx.last = start
+	l.rx.last, l.rx.shown = start, true
 	return l, p
 }
 

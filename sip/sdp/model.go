@@ -187,8 +187,6 @@ type H264 struct {
 	PacketizationMode int
 	Sprop             string
 	LevelAsymmetry    bool
-	MaxMBPS, MaxFS    int // 0: by level
-	MaxBR             int
 }
 
 // ProfileLevel is a profile-level-id: profile_idc, constraint flags, level_idc.
