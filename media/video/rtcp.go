@@ -132,6 +132,9 @@ func (l *leg) reports(rs []rtcp.ReceptionReport, now time.Time) {
 			continue
 		}
 		l.ctl.txLoss = float32(r.FractionLost) / 256
+		if l.tx.loss.report(r.LastSequenceNumber, r.TotalLost, l.stream.key.bps, now) {
+			l.ctl.retier = true
+		}
 		if r.LastSenderReport != 0 { // RFC 3550 §6.4.1
 			rtt := int32(uint32(ntp(now)>>16) - r.LastSenderReport - r.Delay)
 			if rtt >= 0 && rtt < 10<<16 {
