@@ -36,6 +36,7 @@ type leg struct {
 	local     *sdp.Session // our last description that stands
 	pending   *proposal    // an offer of ours that has not been answered, within the call
 	agreed    *sdp.Result  // nil before the binding answer
+	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
 	held      bool         // by the peer
 	why       string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
 	verdict   *verdict     // decided by us when we ended it, not by what the network then says
@@ -242,7 +243,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		if l.door != nil && l.door.opened && e.SDP == nil && e.Status == 491 {
 			r.moveIn(now, l) // the phone offered something itself meanwhile
 		} else if l.door != nil && l.door.opened {
-			r.movedIn(now, l, e.SDP)
+			r.movedIn(now, l, e)
 		} else {
 			r.onReoffered(now, l, e)
 		}
@@ -272,7 +273,8 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 		}
 		return
 	}
-	res, err := negotiate(l.local, e.SDP)
+	own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
+	l.local, l.bound = own, true
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
 		r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`, &verdict{outcome: MediaIncompatible, text: Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
@@ -286,13 +288,6 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 // agree notes what was negotiated.
 func (r *room) agree(now time.Time, l *leg, res sdp.Result) {
 	old := l.agreed
-	if res.WhyNoVideo == sdp.VideoNotOffered && l.visitor == nil && l.wantsPic {
-		// It was offered, in the INVITE, and not taken in an early answer that is history now.
-		res.WhyNoVideo = sdp.VideoRefused
-		if old != nil && old.WhyNoVideo != "" {
-			res.WhyNoVideo = old.WhyNoVideo
-		}
-	}
 	l.agreed = &res
 	l.held = res.Held
 	l.Media = describe(res, l.fallback)
@@ -379,7 +374,6 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
-		r.closeVideo(l)
 		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
@@ -397,6 +391,9 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 func (r *room) inviteAgain(now time.Time, l *leg, why string) {
 	l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
 	l.describeVideo()
+	if !l.wantsPic {
+		r.closeVideo(l)
+	}
 	l.note(now, "state", why)
 	r.setState(now, l, Dialing)
 	r.invite(now, l)

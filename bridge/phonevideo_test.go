@@ -233,6 +233,61 @@ func (h *house) engine(name, what string) error {
 	return nil
 }
 
+// An UPDATE before the answer counts in its own early dialog: where that is answered, the
+// engine gets what was agreed last; where another is, what that one answered to the INVITE.
+func TestUpdateBeforeTheAnswer(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.VideoConference)
+			defer h.close()
+			if err := h.add("p", "no-answer"); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.run("call all"); err != nil {
+				t.Fatal(err)
+			}
+			h.wait(2 * time.Second)
+			c := h.net.phone(h.number["p"])
+			first := c.answer("video")
+			offer := strings.Replace(string(c.answer("voice")), "m=audio 50000", "m=audio 50100", 1)
+			c.mu.Lock()
+			c.tell(sip.Offer{At: time.Now(), ID: 1, SDP: []byte(offer), Early: true})
+			c.mu.Unlock()
+			h.wait(time.Second)
+			c.mu.Lock()
+			final := sip.Answer{At: time.Now(), SDP: []byte(offer), Local: c.replies[1].sdp, Offered: true, Final: true}
+			if words := ports(c.replies[1]); words != " audio on video 0" {
+				t.Errorf("the UPDATE was answered%s", words)
+			}
+			if other {
+				final = sip.Answer{At: time.Now(), SDP: first, Final: true}
+			}
+			c.tell(final)
+			c.connected = true
+			c.tell(sip.Connected{At: time.Now()})
+			c.mu.Unlock()
+			h.wait(time.Second)
+			l := h.member("p").Leg
+			h.eng.mu.Lock()
+			got := h.eng.legs[l.ID]
+			h.eng.mu.Unlock()
+			switch {
+			case !got.GetPresent():
+				t.Errorf("the engine has %v", got)
+			case other:
+				if got.Audio.Remote.Port != 50000 || got.Video.GetRemote().GetPort() != 50002 {
+					t.Errorf("another fork answered: the engine has %v", got)
+				}
+			case got.Audio.Remote.Port != 50100 || got.Video != nil:
+				t.Errorf("the UPDATE's fork answered: the engine has %v", got)
+			}
+			if s := l.Media.VideoState; !other && s != bridge.VideoRefused {
+				t.Errorf("video is %s", s)
+			}
+		})
+	}
+}
+
 // Who declined a video call as one is called by voice only where the policy says so (IMS.md
 // §3 row 11); who just declined never is.
 func TestRetryByVoiceAfterADeclinedVideoCall(t *testing.T) {

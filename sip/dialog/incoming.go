@@ -277,7 +277,7 @@ func (c *Call) settleQoS(req *sip.Request) {
 		return
 	}
 	if f := c.forks[fromTag(req)]; f != nil {
-		c.bearers(f, SDP(req))
+		c.bearers(&f.early, SDP(req))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -87,6 +88,9 @@ func TestBridgeAndPhoneAgree(t *testing.T) {
 			if describe(ours) != tt.bridge || describe(theirs) != tt.phoneSees {
 				t.Errorf("bridge: %s\nphone:  %s\nwant:   %s\n        %s\n%s", describe(ours), describe(theirs), tt.bridge, tt.phoneSees, b)
 			}
+			if again, err := Agreed(offer, parse(t, b)); err != nil || !reflect.DeepEqual(again, theirs) {
+				t.Errorf("the phone's own answer read again: %+v, %v\nwant %+v", again, err, theirs)
+			}
 			if v := ours.Video; v != nil && (!v.AVPF || !v.PLI || v.CVO != 4 || theirs.Video.PLI != v.PLI || theirs.Video.CVO != 4) {
 				t.Errorf("feedback: bridge %+v, phone %+v\n%s", v, theirs.Video, b)
 			}
@@ -147,6 +151,9 @@ func TestAnswerReoffer(t *testing.T) {
 				t.Errorf("%s\nwant %s\n%s", got, tt.want, b)
 			}
 			ours := parse(t, b)
+			if again, err := Agreed(parse(t, answer(tt.offer)), ours); err != nil || !reflect.DeepEqual(again, r) {
+				t.Errorf("read again: %+v, %v\nwant %+v", again, err, r)
+			}
 			if ours.Origin.SessionID != prev.Origin.SessionID || ours.Origin.Version != prev.Origin.Version+1 {
 				t.Errorf("origin %+v", ours.Origin)
 			}

@@ -125,6 +125,41 @@ func Negotiate(offer, answer *Session) (Result, error) {
 	return r, r.settle(answer)
 }
 
+// Agreed reads an answer of ours to the peer's offer, which Answer wrote: what the two agree
+// to. Errors are those of Answer.
+func Agreed(offer, answer *Session) (Result, error) {
+	var r Result
+	if offer == nil || answer == nil || len(offer.Media) != len(answer.Media) {
+		return r, fmt.Errorf("%w: its answer has other m-lines", ErrBadOffer)
+	}
+	var err error
+	if m := offer.Audio; m != nil && m.Port != 0 && answer.Media[m.Index].Port != 0 {
+		if r.Audio, err = agreeAudio(&r, answer.Media[m.Index], m, ErrBadOffer); err != nil {
+			return r, err
+		}
+	}
+	switch m := offer.Video; {
+	case m == nil || m.Port == 0:
+		r.WhyNoVideo = VideoNotOffered
+	case answer.Media[m.Index].Port == 0:
+		r.WhyNoVideo = VideoRefused
+	default:
+		a := answer.Media[m.Index]
+		r.agreeVideo(a, m, samePair(a, m), a.Proto == "RTP/AVPF" || m.accepted(a))
+	}
+	return r, r.settle(offer)
+}
+
+// samePair is the format that an answer of ours has taken from an offer.
+func samePair(ours, theirs *Media) *pair {
+	for i := range theirs.Payloads {
+		if f := &theirs.Payloads[i]; len(ours.Payloads) > 0 && f.PT == ours.Payloads[0].PT && usableH264(f) {
+			return &pair{&ours.Payloads[0], f}
+		}
+	}
+	return nil
+}
+
 // settle ends both Negotiate and Answer with what holds for the whole session.
 func (r *Result) settle(peer *Session) error {
 	r.Version = peer.Origin.Version
