@@ -92,6 +92,7 @@ type receiver struct {
 	last      time.Time // RTP
 	lastAny   time.Time // RTP or RTCP
 	started   bool      // MediaStarted was sent
+	reported  bool      // RTCP came
 	stalled   bool
 	bytes     uint64
 	dropped   uint64

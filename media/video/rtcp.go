@@ -91,7 +91,7 @@ func (l *leg) report(b []byte, from netip.AddrPort, now time.Time) (key bool) {
 		l.rx.stranger++
 		return false
 	}
-	l.rx.lastAny = now
+	l.rx.lastAny, l.rx.reported = now, true
 	for _, p := range packets {
 		switch p := p.(type) {
 		case *rtcp.SenderReport:
@@ -322,7 +322,7 @@ func (l *leg) statistics(now time.Time) *mediapb.StreamStats {
 	if t.limit.set {
 		s.TxLimitBps = uint32(t.limit.allowed)
 	}
-	if r.started {
+	if r.started || r.reported {
 		s.LastRx = r.lastAny.UnixNano()
 	}
 	return s
