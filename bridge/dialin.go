@@ -359,6 +359,9 @@ func (r *room) movedIn(now time.Time, l *leg, e sip.Reoffered) {
 	if e.SDP != nil {
 		own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
 		if err == nil {
+			if why := r.mayHaveVideo(); why != "" && offeredType(l.visitor.in.Offer) == VideoConference {
+				res.WhyNoVideo = why // he offered it in the lobby
+			}
 			l.local = own
 			r.agree(now, l, res)
 			r.comeIn(now, l)

@@ -191,7 +191,7 @@ func (r *room) invite(now time.Time, l *leg) {
 		l.call, err = r.b.caller.Invite(sip.Invite{
 			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
-			MayCall: func(_, number string) bool { return within(prefixes, number) },
+			MayCall: func(_, number string) bool { return r.b.mayDial(prefixes, number) == nil },
 			OnEvent: func(e sip.Event) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
@@ -313,7 +313,7 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.RingingAt == nil {
 		r.b.counts.setup(at.Sub(l.StartedAt))
 	}
-	if w := l.Media.WhyNoVideo; w != nil && r.conf.Type == VideoConference && *w != sdp.VideoNotOffered {
+	if w := l.Media.WhyNoVideo; w != nil && r.mayHaveVideo() == "" && *w != sdp.VideoNotOffered {
 		r.b.counts.fallback(*w)
 	}
 	state := Connected
