@@ -444,7 +444,7 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	if le.watch == watchNothing {
 		le.watchAt = now
 	}
-	le.watch = p.watch()
+	le.watch = p.watch(m.Video)
 	e.mu.Unlock()
 	return nil
 }
