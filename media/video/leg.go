@@ -72,6 +72,7 @@ type sender struct {
 	askedBy uint64 // key-frame requests of the phone
 	lastFIR int    // its sequence number, -1: none yet
 	limit   sendLimit
+	loss    lossLimit
 	cache   *cache // nil: no NACK was negotiated
 	nacked  uint64 // packets that the phone asked for again
 	resent  uint64 // of these
@@ -91,6 +92,7 @@ type receiver struct {
 	last      time.Time // RTP
 	lastAny   time.Time // RTP or RTCP
 	started   bool      // MediaStarted was sent
+	reported  bool      // RTCP came
 	stalled   bool
 	bytes     uint64
 	dropped   uint64
@@ -140,7 +142,7 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
 		r.needSets = rtp264.ParseSprop(s.pb.SpropIn)
 		l.away = false
-		l.tx.limit, l.ctl.recv = sendLimit{}, receiveRate{}
+		l.tx.limit, l.tx.loss, l.ctl.recv = sendLimit{}, lossLimit{}, receiveRate{}
 		l.setDSCP(s)
 	}
 	if s != nil && s.pb.FbNack && l.tx.cache == nil {
@@ -205,7 +207,7 @@ func (l *leg) wantsTier() (tierKey, bool) {
 		return tierKey{}, false
 	}
 	key := l.stream.key
-	key.bps = within(key.bps, l.tx.limit.rate(key.bps))
+	key.bps = within(key.bps, min(l.tx.limit.rate(key.bps), l.tx.loss.rate(key.bps)))
 	return key, key.bps > 0
 }
 
