@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -23,45 +24,49 @@ import (
 //	                        └── audio only ─────┘ once, when video was refused as a whole
 type leg struct {
 	Leg
-	number    string
-	profile   sip.MediaProfile
-	wantsPic  bool // video is wanted in this attempt
-	rings     time.Duration
-	attempt   int // INVITEs so far; events of an older one are ignored
-	call      sip.Call
-	opened    bool // the engine has it
-	audio     int  // local ports
-	video     int
-	sprop     string
-	local     *sdp.Session // our last description that stands
-	pending   *proposal    // an offer of ours that has not been answered, within the call
-	agreed    *sdp.Result  // nil before the binding answer
-	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
-	held      bool         // by the peer
-	why       string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
-	verdict   *verdict     // decided by us when we ended it, not by what the network then says
-	dialled   string       // Request-URI of a call that came in
-	access    string       // P-Access-Network-Info of the phone
-	usage     *Usage       // by the newest figures
-	fallback  string       // why_no_video of an audio-only retry
-	heard     bool         // audio came from it
-	hadVideo  bool         // it was negotiated once
-	voiceOnly bool         // the organiser wants no video of it
-	askedAt   time.Time    // when he last asked for it
-	then      string       // what he wants once pending is answered: audio, video
-	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
-	seenWhy   string
-	passive   bool      // no preconditions: the network refused them
-	otherForm bool      // of the number's URI: the network refused the one
-	over      bool      // its call has ended
-	dead      bool      // has ended; late mail is ignored
-	visitor   *visitor  // the call came in; nil: we called
-	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
-	replaces  string    // the phone's call that this one takes over (RFC 3891); "" none
-	referrer  string    // URI of the participant who had him called; "" nobody
-	errands   []*errand // who asked for this call and wants to know
-	takesOver *leg      // ends when this one is up; nil: none
-	door      *door     // connected, and not let in yet; nil: he is a member
+	number   string
+	profile  sip.MediaProfile
+	wantsPic bool // video is wanted in this attempt
+	rings    time.Duration
+	attempt  int // INVITEs so far; events of an older one are ignored
+	call     sip.Call
+	opened   bool // the engine has it
+	audio    int  // local ports
+	video    int
+	sprop    string
+	local    *sdp.Session // our last description that stands
+	pending  *proposal    // an offer of ours that has not been answered, within the call
+	agreed   *sdp.Result  // nil before the binding answer
+	bound    bool         // the binding answer to our INVITE came: until then another fork may give one
+	held     bool         // by the peer
+	why      string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
+	verdict  *verdict     // decided by us when we ended it, not by what the network then says
+	dialled  string       // Request-URI of a call that came in
+	access   string       // P-Access-Network-Info of the phone
+	calling  string       // whom the call is from
+	// When it began and was answered, with the reading of the clock that nobody can set: the
+	// times of Leg have none.
+	began, answeredAt time.Time
+	usage             *Usage     // by the newest figures
+	fallback          string     // why_no_video of an audio-only retry
+	heard             bool       // audio came from it
+	hadVideo          bool       // it was negotiated once
+	voiceOnly         bool       // the organiser wants no video of it
+	askedAt           time.Time  // when he last asked for it
+	then              string     // what he wants once pending is answered: audio, video
+	seen              VideoState // flowing or stalled, by the engine; "" nothing yet
+	seenWhy           string
+	passive           bool      // no preconditions: the network refused them
+	otherForm         bool      // of the number's URI: the network refused the one
+	over              bool      // its call has ended
+	dead              bool      // has ended; late mail is ignored
+	visitor           *visitor  // the call came in; nil: we called
+	answered          bool      // we have sent it our 200: what it asks in its call may overtake the ACK
+	replaces          string    // the phone's call that this one takes over (RFC 3891); "" none
+	referrer          string    // URI of the participant who had him called; "" nobody
+	errands           []*errand // who asked for this call and wants to know
+	takesOver         *leg      // ends when this one is up; nil: none
+	door              *door     // connected, and not let in yet; nil: he is a member
 }
 
 // verdict is how a leg ended.
@@ -69,6 +74,13 @@ type verdict struct {
 	outcome Outcome
 	text    Text
 	retry   ims.Retry // zero: what the outcome says
+	reason  string    // finer than the outcome; "": the reason that it was ended for
+}
+
+// ownEnd is the end of a leg that we have ended, and why, in the words of package ims.
+func ownEnd(connected bool, why string) verdict {
+	w := ims.Classify(ims.Final{Connected: connected, By: string(sip.ByLocal), Why: why})
+	return verdict{Outcome(w.Outcome), Text{Zh: w.TextZh, En: w.TextEn}, w.Retry, w.Detail}
 }
 
 // hint is the verdict's retry as others see it.
@@ -79,6 +91,9 @@ func (v verdict) hint() *Retry {
 	}
 	return &Retry{How: how, AfterS: int((v.retry.After + time.Second - 1) / time.Second)}
 }
+
+// seconds is a duration to the millisecond.
+func seconds(d time.Duration) float64 { return float64(max(d, 0).Milliseconds()) / 1000 }
 
 // maxTimeline bounds what a leg remembers; a phone that sends re-INVITEs for hours must
 // not fill the memory.
@@ -124,7 +139,7 @@ func (r *room) startLeg(now time.Time, m *member, how manner, at sip.AttachmentS
 	l := &leg{number: m.Number, profile: p, wantsPic: how.video, rings: how.rings, Leg: Leg{
 		ID: newID("leg"), Member: m.ID, Conference: r.id, Direction: "outbound",
 		Attachment: at.Name, StartedAt: now.UTC(),
-	}}
+	}, began: now}
 	if how.confirm {
 		l.door = &door{confirm: true}
 	}
@@ -216,7 +231,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Queued:
 		r.onQueued(now, l, e)
 	case sip.Trying:
-		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
+		l.CallID, l.ICID, l.Queue, l.calling = e.CallID, e.ICID, nil, e.Identity
 		r.b.traced.note(l.ID, r.owner, l.CallID)
 		r.dirty = true
 	case sip.Charging:
@@ -259,11 +274,11 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	}
 }
 
-func (r *room) rang(at time.Time, l *leg) {
+func (r *room) rang(now time.Time, l *leg) {
 	if l.RingingAt == nil {
-		at = at.UTC()
+		at := now.UTC()
 		l.RingingAt = &at
-		r.b.counts.setup(at.Sub(l.StartedAt))
+		r.b.counts.setup(now.Sub(l.began))
 	}
 }
 
@@ -312,10 +327,10 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 		return // it is being ended; the UA says goodbye to a late 200
 	}
 	at := e.At.UTC()
-	l.ConnectedAt = &at
+	l.ConnectedAt, l.answeredAt = &at, e.At
 	l.CSAccess = l.brokenOut(e.Contact, e.Server)
 	if l.RingingAt == nil {
-		r.b.counts.setup(at.Sub(l.StartedAt))
+		r.b.counts.setup(e.At.Sub(l.began))
 	}
 	if w := l.Media.WhyNoVideo; w != nil && r.mayHaveVideo() == "" && *w != sdp.VideoNotOffered {
 		r.b.counts.fallback(*w)
@@ -338,7 +353,7 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 		r.knock(now, l)
 	}
 	r.tellMismatch(now, l)
-	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
+	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", e.At.Sub(l.began))
 }
 
 // tellMismatch tells a phone that has opened its camera for what nobody here can read or send
@@ -365,10 +380,7 @@ func (r *room) holdState(now time.Time, l *leg) {
 // onEnded is the one place where a leg's outcome comes from, unless we had decided it.
 func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	v, retry := classify(e, l)
-	if e.Status != 0 || e.Q850 != 0 {
-		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText,
-			RedirectedTo: e.Target}
-	}
+	l.SIP = resultOf(e)
 	if l.visitor != nil && l.ConnectedAt == nil {
 		v, retry = inboundVerdict(e), false
 	}
@@ -378,10 +390,12 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
+		r.supersede(now, l, v)
 		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
+		r.supersede(now, l, v)
 		r.inviteAgain(now, l, "its URI refused, trying the other form of the number")
 		return
 	}
@@ -391,9 +405,34 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	r.endLeg(now, l, v, &e)
 }
 
+// resultOf is what the network said of an end; nil if it said nothing.
+func resultOf(e sip.Ended) *SIPResult {
+	if e.Status == 0 && e.Q850 == 0 && e.SIPCause == 0 && e.ReleaseCause == 0 && e.Reason == "" {
+		return nil
+	}
+	return &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText,
+		Header: e.Reason, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause, RedirectedTo: e.Target}
+}
+
+// supersede charges an INVITE that failed and that another one of the leg is to follow: to the
+// network they are two calls.
+func (r *room) supersede(now time.Time, l *leg, v verdict) {
+	record := l.record()
+	at := now.UTC()
+	record.Leg.State, record.Leg.Outcome, record.Leg.Reason, record.Leg.EndedAt, record.Leg.Attempts = Ended, v.outcome, v.reason, &at, l.attempt
+	record.Superseded = true
+	r.b.charge(record)
+}
+
+// record is the leg as it is kept.
+func (l *leg) record() LegRecord {
+	return LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled, Calling: l.calling}
+}
+
 // inviteAgain places the call once more, in the same leg.
 func (r *room) inviteAgain(now time.Time, l *leg, why string) {
 	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
+	l.CallID, l.ICID, l.Charging, l.access = "", "", nil, ""
 	l.describeVideo()
 	if !l.wantsPic {
 		r.closeVideo(l)
@@ -423,14 +462,24 @@ func (r *room) hang(now time.Time, l *leg, why, reason string, v *verdict) {
 	r.endLeg(now, l, end, nil)
 }
 
-// hangup is hang for an organiser: a phone that rings stops, one that talks is put down.
-func (r *room) hangup(now time.Time, l *leg, text string) {
-	reason := `SIP;cause=200;text="` + text + `"`
+// hangups are what phones are told of our ends, in Reason.
+var hangups = map[string]string{
+	"hung_up":                "hung up by the organiser",
+	"removed":                "removed from the conference",
+	"removed_by_participant": "removed by a participant",
+	"room_closed":            "the conference has ended",
+	"shutdown":               "the server is shutting down",
+}
+
+// hangup is hang as somebody wanted it: a phone that rings stops, one that talks is put down.
+// why is one of hangups.
+func (r *room) hangup(now time.Time, l *leg, why string) {
 	if l.ConnectedAt != nil {
-		r.hang(now, l, "hung_up", reason, &verdict{outcome: HungUp, text: Text{Zh: "已由主持人挂断", En: "Hung up by the organiser."}})
+		v := ownEnd(true, why)
+		r.hang(now, l, why, `SIP;cause=200;text="`+hangups[why]+`"`, &v)
 		return
 	}
-	r.hang(now, l, "cancelled", `SIP;cause=487;text="`+text+`"`, nil)
+	r.hang(now, l, "cancelled", `SIP;cause=487;text="`+hangups[why]+`"`, nil)
 }
 
 // endLeg is the end of a leg, once.
@@ -449,13 +498,20 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	}
 	l.dead = true
 	at := now.UTC()
+	l.Reason, l.Attempts = cmp.Or(v.reason, l.why, string(v.outcome)), l.attempt
+	if l.visitor != nil {
+		l.Attempts = 0
+	}
+	if connected {
+		l.DurationS = seconds(now.Sub(l.answeredAt))
+	}
 	l.Outcome, l.EndedAt, l.Text, l.Retry, l.AwaitingConfirm = v.outcome, &at, &v.text, v.hint(), false
 	l.State, l.Since, l.Queue = Ended, at, nil
 	l.note(now, "state", "ended: "+string(v.outcome))
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)
 	r.b.counts.outcome(v.outcome)
-	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled}
+	record := l.record()
 	record.Leg.Usage = l.usage
 	r.b.store.QueueLeg(record)
 	if l.opened {

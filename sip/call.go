@@ -19,8 +19,10 @@ type call struct {
 	id   string   // Call-ID
 	tag  string   // our tag: From of what we send, To of what comes
 	icid string
-	on   func(Event)
-	d    *dialog.Call // the goroutine's
+	// identity is whom a call of ours is from.
+	identity string
+	on       func(Event)
+	d        *dialog.Call // the goroutine's
 
 	options dialog.Options
 	asks    map[uint64]func(status int) // who waits for Asked
@@ -81,6 +83,7 @@ func (c *call) leave(g grant) {
 		c.present()
 		return
 	}
+	c.identity, _ = c.a.identity()
 	o := c.a.dialogOptions(c.inv, c.icid)
 	o.Rand = rand.Float64
 	o.CallID, o.FromTag = c.id, c.tag
@@ -296,7 +299,7 @@ func (c *call) perform(act dialog.Action) {
 		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Req)})
 		if !c.tried {
 			c.tried = true
-			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid, Identity: c.identity})
 			c.chargedBy(act.Req, true)
 		}
 		c.send(act.Req, true)
@@ -461,7 +464,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 	c.a.callEnded(c)
 	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
-		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
+		ReasonText: e.ReasonText, Reason: e.Reason, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }
 
 func event(e dialog.Event) Event {

@@ -181,6 +181,7 @@ type (
 		SIPCause     int
 		ReleaseCause int
 		ReasonText   string
+		Reason       string // all Reason values as they came
 		Warning      string
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: where it points to
