@@ -140,8 +140,11 @@ func (c *caller) Hangup(why, reason string) {
 func (c *caller) Reply(uint64, []byte, int) {}
 func (c *caller) Refuse(uint64, int, int)   {}
 
-func (c *caller) Offer(b []byte) {
-	c.say("<- INVITE again%s", lines(b))
+func (c *caller) Offer(b []byte, focus string) {
+	if focus != "" {
+		focus = " isfocus"
+	}
+	c.say("<- INVITE again%s%s", focus, lines(b))
 	c.later(20*time.Millisecond, func() {
 		e := sip.Reoffered{At: time.Now(), Status: 488}
 		if !c.refuses {

@@ -351,7 +351,7 @@ func (r *room) moveIn(now time.Time, l *leg) {
 		r.drop(now, l, "media_lost")
 		return
 	}
-	l.call.Offer(offer)
+	l.call.Offer(offer, focusUser(r.id)) // from now on that is whom it talks to
 }
 
 // movedIn is the phone's answer to that; without one it cannot be heard.

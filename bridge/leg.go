@@ -189,7 +189,7 @@ func (r *room) invite(now time.Time, l *leg) {
 			prefixes = m.prefixes
 		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Focus: focusUser(r.id), Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
 			MayCall: func(_, number string) bool { return within(prefixes, number) },
 			OnEvent: func(e sip.Event) {

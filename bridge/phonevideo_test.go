@@ -160,7 +160,7 @@ func (c *call) Refuse(id uint64, status, warning int) {
 
 // Offer is a re-INVITE of ours. The user of the phone makes up his mind in 20 s where he
 // is asked; the phone itself answers at once.
-func (c *call) Offer(b []byte) {
+func (c *call) Offer(b []byte, _ string) {
 	go func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

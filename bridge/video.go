@@ -433,7 +433,7 @@ func (r *room) propose(now time.Time, l *leg, p *proposal) {
 	p.tries++
 	l.pending = p
 	l.describeVideo()
-	l.call.Offer(offer)
+	l.call.Offer(offer, "")
 	r.emitLeg(now, l, "leg.updated")
 }
 

@@ -26,8 +26,11 @@ type Invite struct {
 	Number     string // E.164 with +
 	Offer      []byte // the session description, offered in the INVITE
 	Video      bool   // the offer has video: feature tags say so
-	Passive    bool   // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
-	OtherForm  bool   // of the number's URI: sip: where the attachment has tel:, or the other way round (after 416)
+	// Focus is the user part of our Contact where the attachment tells phones that they are in
+	// a conference (AttachmentOptions.IsFocus): its own URI is Contact (RFC 4579 5.2).
+	Focus     string
+	Passive   bool // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
+	OtherForm bool // of the number's URI: sip: where the attachment has tel:, or the other way round (after 416)
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
 	Routes     []string
@@ -186,8 +189,9 @@ type Call interface {
 	// Refuse refuses an Offer with a status and a Warning (RFC 3261 20.43), 0 for none: 301
 	// the other address family, 305 no common format … The old session stands.
 	Refuse(id uint64, status, warning int)
-	// Offer sends a re-INVITE with a session description.
-	Offer(sdp []byte)
+	// Offer sends a re-INVITE with a session description. focus is as in Acceptance, from now
+	// on; "": our Contact stays.
+	Offer(sdp []byte, focus string)
 }
 
 // AttachmentState is what an organiser may see of an attachment. Identities are whole:
