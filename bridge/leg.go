@@ -51,7 +51,7 @@ type leg struct {
 	then      string       // what he wants once pending is answered: audio, video
 	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
 	seenWhy   string
-	passive   bool      // no preconditions: the network refused them
+	passive   bool      // preconditions as a phone's network likes them: it refused ours
 	otherForm bool      // of the number's URI: the network refused the one
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
@@ -375,6 +375,10 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
 		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		return
+	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
+		l.passive = true
+		r.inviteAgain(now, l, "preconditions refused, trying without ours")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true

@@ -233,6 +233,41 @@ func (h *house) engine(name, what string) error {
 	return nil
 }
 
+// A 580 to video is tried by voice with passive preconditions (IMS.md §3 row 10), and one to
+// voice with those, unless they were passive already.
+func TestRetryAfter580(t *testing.T) {
+	for _, tt := range []struct {
+		kind    bridge.ConferenceType
+		other   bool
+		fate    string
+		invites int
+		in      bool
+	}{
+		{bridge.VideoConference, true, "qos", 2, true},
+		{bridge.VideoConference, false, "qos", 2, true},
+		{bridge.AudioConference, true, "qos", 2, true},
+		{bridge.AudioConference, false, "qos", 1, false},
+		{bridge.VideoConference, true, "status=580", 2, false},
+		{bridge.AudioConference, true, "status=580", 2, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, tt.kind)
+			defer h.close()
+			h.net.other = tt.other
+			if err := h.add("p", tt.fate); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.run("call all"); err != nil {
+				t.Fatal(err)
+			}
+			h.wait(10 * time.Second)
+			if n, in := h.net.invites(), h.member("p").State == bridge.InConference; n != tt.invites || in != tt.in {
+				t.Errorf("%+v: %d INVITEs, in the conference: %v", tt, n, in)
+			}
+		})
+	}
+}
+
 // An UPDATE before the answer counts in its own early dialog: where that is answered, the
 // engine gets what was agreed last; where another is, what that one answered to the INVITE.
 func TestUpdateBeforeTheAnswer(t *testing.T) {

@@ -124,9 +124,11 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 	} else if o.Mode == ModeAS {
 		do.Routes = []string{a.origRoute(a.target())}
 	}
-	active := o.Preconditions == "active" || o.Preconditions == "required"
-	do.Preconditions = active && !inv.Passive
-	do.RequirePreconditions = o.Preconditions == "required" && !inv.Passive
+	if inv.Passive {
+		o.Preconditions = "passive"
+	}
+	do.Preconditions = o.Preconditions == "active" || o.Preconditions == "required"
+	do.RequirePreconditions = o.Preconditions == "required"
 	if o.Preconditions != "off" {
 		do.Supported = append(do.Supported, "precondition")
 	}

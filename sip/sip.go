@@ -29,7 +29,7 @@ type Invite struct {
 	// Focus is the user part of our Contact where the attachment tells phones that they are in
 	// a conference (AttachmentOptions.IsFocus): its own URI is Contact (RFC 4579 5.2).
 	Focus     string
-	Passive   bool // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
+	Passive   bool // preconditions (RFC 3312) as MediaProfile.Passive, whatever the attachment says: the network refused its way (580)
 	OtherForm bool // of the number's URI: sip: where the attachment has tel:, or the other way round (after 416)
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
@@ -248,6 +248,7 @@ type MediaProfile struct {
 	OfferG711 bool   // G.722, PCMA and PCMU last in the offer
 	OfferOpus bool   // Opus after AMR-WB
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
+	Passive   bool   // preconditions are known, and none of ours are offered
 	AnyPort   bool   // media may come from any port of the signalled address: latch strict
 	// NATPrefixes are where phones' media may come from besides: latch nat.
 	NATPrefixes []netip.Prefix
