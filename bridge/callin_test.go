@@ -26,9 +26,10 @@ func (n *network) OnIncoming(f func(sip.Incoming, sip.IncomingCall) func(sip.Eve
 
 // caller is a phone that calls in, on virtual time.
 type caller struct {
-	say     func(format string, args ...any)
-	in      sip.Incoming
-	refuses bool // a re-INVITE
+	say      func(format string, args ...any)
+	in       sip.Incoming
+	refuses  bool // a re-INVITE
+	mismatch bool // its picture is in a codec that nobody offered
 
 	mu      sync.Mutex
 	tell    func(sip.Event)
@@ -91,6 +92,9 @@ func (c *caller) answer(offer []byte) []byte {
 		AudioPort: 50100, Video: true, VideoPort: 50102, H264: "42c00c"})
 	if err != nil {
 		panic("the caller cannot answer: " + err.Error())
+	}
+	if c.mismatch && s.Video != nil && s.Video.Port != 0 {
+		b = peculiar("mismatch", b)
 	}
 	if c.local, err = sdp.Parse(b); err != nil {
 		panic(err)
@@ -197,6 +201,8 @@ func (h *house) dial(name, where string, words []string) error {
 			in.Caller.Private = true
 		case "refuses":
 			c.refuses = true
+		case "mismatch":
+			c.mismatch = true
 		case "nocodec":
 			offer.AudioPort = 1
 		case "from":

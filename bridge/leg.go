@@ -240,12 +240,17 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Offer:
 		r.onOffer(now, l, e)
 	case sip.Reoffered:
-		if l.door != nil && l.door.opened && e.SDP == nil && e.Status == 491 {
-			r.moveIn(now, l) // the phone offered something itself meanwhile
-		} else if l.door != nil && l.door.opened {
-			r.movedIn(now, l, e)
-		} else {
+		moving := l.door != nil && l.door.moving && l.opened
+		switch {
+		case l.pending != nil: // it was asked before it moved
 			r.onReoffered(now, l, e)
+			if moving {
+				r.moveIn(now, l)
+			}
+		case moving && e.SDP == nil && e.Status == 491:
+			r.moveIn(now, l) // the phone offered something itself meanwhile
+		case moving:
+			r.movedIn(now, l, e)
 		}
 	case sip.Info:
 		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret

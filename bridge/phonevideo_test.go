@@ -187,7 +187,7 @@ func (c *call) decide(offer *sdp.Session) {
 		e.SDP = []byte("v=7")
 		c.tell(e)
 		return
-	case "", "accepts":
+	case "", "accepts", "mismatch":
 	case "glare": // our offer is stale: the phone's came between
 		c.reacts = ""
 		e.Status = 491
@@ -202,6 +202,9 @@ func (c *call) decide(offer *sdp.Session) {
 		AudioPort: 50000, Video: takes, VideoPort: 50002, H264: "42c00c"})
 	if err != nil {
 		panic("the phone cannot answer: " + err.Error())
+	}
+	if c.reacts == "mismatch" && offer.Video != nil && offer.Video.Port != 0 {
+		b = peculiar("mismatch", b)
 	}
 	if c.local, err = sdp.Parse(b); err != nil {
 		panic(err)
@@ -231,6 +234,58 @@ func (h *house) engine(name, what string) error {
 	h.eng.events <- &mediapb.Event{Conference: h.conf, Leg: l.ID, What: &mediapb.Event_VideoState{
 		VideoState: &mediapb.VideoState{State: what, Width: 240, Height: 320}}}
 	return nil
+}
+
+// A phone that has opened its camera for a codec that nobody here can read is told that this is
+// a voice call, whenever that was: asked for video, asked for an offer, come from the lobby
+// (IMS.md §3 row 8).
+func TestPhoneIsToldOfAMismatch(t *testing.T) {
+	play := func(t *testing.T, h *house, lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if err := h.run(line); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		play(t, h, "member p voice", "call all", "after 5s", "phone p mismatch", "ask p video", "after 30s")
+		c := h.net.phone(h.number["p"])
+		if s := strings.Join(c.offers, ";"); s != " audio on video on; audio on video 0" {
+			t.Errorf("asked for video: our offers are%s", s)
+		}
+		if l := h.member("p").Leg; l.Media.VideoState != bridge.VideoRefused || l.Change.State != "refused" {
+			t.Errorf("asked for video: %s, %+v", l.Media.VideoState, l.Change)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		play(t, h, "member p video", "call all", "after 5s", "peer p offerless")
+		c := h.net.phone(h.number["p"])
+		c.mu.Lock()
+		c.reacts = "mismatch"
+		offer, err := sdp.Parse(c.replies[c.nextOffer].sdp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.decide(offer) // in its ACK
+		c.mu.Unlock()
+		h.wait(time.Second)
+		if s := strings.Join(c.offers, ";"); s != " audio on video 0" {
+			t.Errorf("asked for an offer: ours are then%s", s)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		play(t, h, "dial p dialin mismatch", "after 1s", "press p PIN", "after 1s")
+		if s := h.take(); !strings.Contains(s, "INVITE again isfocus audio video\n") || !strings.Contains(s, "INVITE again audio\n") {
+			t.Errorf("from the lobby:\n%s", s)
+		}
+	})
 }
 
 // A 580 to video is tried by voice with passive preconditions (IMS.md §3 row 10), and one to

@@ -443,9 +443,6 @@ const maxProposals = 3
 // onReoffered is the end of an offer of ours. A refusal leaves everything as it was.
 func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 	p := l.pending
-	if p == nil {
-		return
-	}
 	l.pending = nil
 	res, err := sdp.Result{}, error(nil)
 	if e.SDP != nil {
@@ -477,6 +474,7 @@ func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 		}
 		r.agree(now, l, res)
 		r.pushLeg(l)
+		r.tellMismatch(now, l)
 		r.closeVideo(l)
 	}
 	if p.asked {
