@@ -347,7 +347,7 @@ func (r *room) receive(now time.Time, l *leg, id string) {
 
 // moveIn offers the phone the ports that it has in its conference.
 func (r *room) moveIn(now time.Time, l *leg) {
-	if l.pending != nil || l.why != "" {
+	if l.pending != nil || l.late != nil || l.why != "" {
 		return // one offer at a time
 	}
 	offer, err := l.makeOffer(now)

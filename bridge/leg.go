@@ -35,6 +35,7 @@ type leg struct {
 	sprop     string
 	local     *sdp.Session // our last description that stands
 	pending   *proposal    // an offer of ours that has not been answered, within the call
+	late      *proposal    // the same, that the phone had asked for: its answer comes with an ACK
 	agreed    *sdp.Result  // nil before the binding answer
 	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
 	held      bool         // by the peer
@@ -242,6 +243,8 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Reoffered:
 		moving := l.door != nil && l.door.moving && l.opened
 		switch {
+		case e.Offer != 0:
+			r.onLateAnswer(now, l, e)
 		case l.pending != nil: // it was asked before it moved
 			r.onReoffered(now, l, e)
 			if moving {

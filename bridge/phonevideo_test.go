@@ -173,11 +173,12 @@ func (c *call) Offer(b []byte, _ string) {
 		if offer.Video != nil && offer.Video.Port != 0 {
 			wait = 20 * time.Second
 		}
-		c.at(wait, func() { c.decide(offer) })
+		c.at(wait, func() { c.decide(offer, 0) })
 	}()
 }
 
-func (c *call) decide(offer *sdp.Session) {
+// decide answers our offer; answers is the Offer without description that we replied to with it.
+func (c *call) decide(offer *sdp.Session, answers uint64) {
 	e := sip.Reoffered{At: time.Now(), Status: 200}
 	takes := true
 	switch c.reacts {
@@ -186,6 +187,8 @@ func (c *call) decide(offer *sdp.Session) {
 	case "nonsense":
 		e.SDP = []byte("v=7")
 		c.tell(e)
+		return
+	case "silent":
 		return
 	case "", "accepts", "mismatch":
 	case "glare": // our offer is stale: the phone's came between
@@ -209,7 +212,7 @@ func (c *call) decide(offer *sdp.Session) {
 	if c.local, err = sdp.Parse(b); err != nil {
 		panic(err)
 	}
-	e.SDP = b
+	e.SDP, e.Offer = b, answers
 	c.tell(e)
 }
 
@@ -271,7 +274,7 @@ func TestPhoneIsToldOfAMismatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.decide(offer) // in its ACK
+		c.decide(offer, c.nextOffer) // in its ACK
 		c.mu.Unlock()
 		h.wait(time.Second)
 		if s := strings.Join(c.offers, ";"); s != " audio on video 0" {
@@ -286,6 +289,55 @@ func TestPhoneIsToldOfAMismatch(t *testing.T) {
 			t.Errorf("from the lobby:\n%s", s)
 		}
 	})
+}
+
+// A phone that asks for an offer of ours while the organiser's wish waits after glare gets one.
+// The wish is not lost: where that offer has not brought it, the phone is asked again.
+func TestWishSurvivesAQuestionForAnOffer(t *testing.T) {
+	for _, takes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.VideoConference)
+			defer h.close()
+			for _, line := range []string{"member p video", "call all", "after 5s", "peer p voiceonly", "phone p silent", "ask p video", "after 1s"} {
+				if err := h.run(line); err != nil {
+					t.Fatalf("%s: %v", line, err)
+				}
+			}
+			c := h.net.phone(h.number["p"])
+			id := c.reoffer(nil)
+			synctest.Wait()
+			c.mu.Lock()
+			c.tell(sip.Reoffered{At: time.Now(), Status: 491})
+			c.mu.Unlock()
+			synctest.Wait()
+			c.mu.Lock()
+			offer, err := sdp.Parse(c.replies[id].sdp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.reacts = "novideo"
+			if takes {
+				c.reacts = "accepts"
+			}
+			c.decide(offer, id)
+			c.reacts = "accepts"
+			c.mu.Unlock()
+			h.wait(time.Second)
+			want := 2
+			if takes {
+				want = 1
+			}
+			c.mu.Lock()
+			if len(c.offers) != want {
+				t.Errorf("takes it %v: our offers are%s", takes, strings.Join(c.offers, ";"))
+			}
+			c.mu.Unlock()
+			h.wait(30 * time.Second)
+			if l := h.member("p").Leg; l.Change.State != "done" || l.Media.VideoState != bridge.VideoNegotiated {
+				t.Errorf("takes it %v: %+v, video %s", takes, l.Change, l.Media.VideoState)
+			}
+		})
+	}
 }
 
 // A 580 to video is tried by voice with passive preconditions (IMS.md §3 row 10), and one to

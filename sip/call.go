@@ -485,7 +485,7 @@ func event(e dialog.Event) Event {
 	case dialog.Offer:
 		return Offer{At: now, ID: e.ID, SDP: e.SDP, Early: e.Early, Local: e.Local}
 	case dialog.Reoffered:
-		return Reoffered{At: now, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
+		return Reoffered{At: now, Offer: e.Offer, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
 	case dialog.Info:
 		return Info{At: now, Digit: e.Digit}
 	}

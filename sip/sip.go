@@ -104,8 +104,12 @@ type (
 	// Reoffered ends what Call.Offer began: SDP is the far end's answer, or nil and
 	// the status that refused it. The call goes on either way. Status 491: an offer of the
 	// far end came between and was answered, so ours is stale and a new one may be made.
+	//
+	// With Offer it ends what was replied to the Offer with that ID, which had no description: SDP
+	// is the answer in the far end's ACK, or nil where there was none, or the reply was too late.
 	Reoffered struct {
 		At     time.Time
+		Offer  uint64
 		SDP    []byte
 		Status int
 		// As in Answer.

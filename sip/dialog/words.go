@@ -151,9 +151,10 @@ type (
 		Early bool
 		Local []byte
 	}
-	// Reoffered is the peer's answer to an offer of ours, or the refusing status. Local,
-	// Offered: see sip.Answer.
+	// Reoffered is the peer's answer to an offer of ours, or the refusing status. Offer, Local,
+	// Offered: see sip.Reoffered.
 	Reoffered struct {
+		Offer   uint64
 		SDP     []byte
 		Status  int
 		Local   []byte
