@@ -260,8 +260,10 @@ func (l *leg) send(u *wire.Unit) {
 	}
 }
 
+// timestamp is the RTP time of an instant, by the wall clock: that is what pictures are stamped
+// with in the video process, and what sender reports say beside it.
 func (t *sender) timestamp(at time.Time) uint32 {
-	return t.base + uint32(at.Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
+	return t.base + uint32(at.Round(0).Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
 }
 
 // sendPacket writes one RTP packet. l.mu is held; UDP sockets do not make us wait
