@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"time"
 
+	"sparkle/bridge/fault"
 	"sparkle/bridge/prompts"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
@@ -88,13 +89,14 @@ func (r *room) expect(l *leg, wait time.Duration) {
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	d.timer = time.AfterFunc(wait, func() {
+	d.timer = time.AfterFunc(wait, fault.Safely(r.log, "door", func() {
 		r.post(func(now time.Time) {
 			if r.legs[l.ID] == l && l.door == d && d.step == step {
+				r.about = l
 				r.waited(now, l)
 			}
 		})
-	})
+	}))
 }
 
 // waited: nothing more was typed, or the last prompt has ended.
@@ -364,6 +366,9 @@ func (r *room) movedIn(now time.Time, l *leg, e sip.Reoffered) {
 	if e.SDP != nil {
 		own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
 		if err == nil {
+			if why := r.mayHaveVideo(); why != "" && offeredType(l.visitor.in.Offer) == VideoConference {
+				res.WhyNoVideo = why // he offered it in the lobby
+			}
 			l.local = own
 			r.agree(now, l, res)
 			r.comeIn(now, l)

@@ -216,6 +216,72 @@ func (c *call) decide(offer *sdp.Session, answers uint64) {
 	c.tell(e)
 }
 
+// A caller's video that is not wanted here is not refused by him, and nothing he fell back from.
+func TestCallersVideoThatIsNotWanted(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		kind bridge.ConferenceType
+		none bool // the server has no video
+		dial string
+		want string
+	}{
+		{"an audio conference", bridge.AudioConference, false, "dial ann conf", "conference_is_audio"},
+		{"an audio conference by the shared number", bridge.AudioConference, false, "dial ann dialin", "conference_is_audio"},
+		{"a server without video", bridge.VideoConference, true, "dial ann conf", "no_capacity"},
+		{"the same by the shared number", bridge.VideoConference, true, "dial ann dialin", "no_capacity"},
+		{"a caller without video", bridge.AudioConference, false, "dial ann conf voice", "not_offered"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, tt.kind, func(o *bridge.Options) { o.NoVideo = tt.none })
+				defer h.close()
+				lines := []string{"policy open", tt.dial, "after 6s"}
+				if strings.Contains(tt.dial, "dialin") {
+					lines = append(lines, "press ann PIN", "after 1s")
+				}
+				h.script(lines...)
+				l := h.member("ann").Leg
+				if l == nil || l.Media.WhyNoVideo == nil || *l.Media.WhyNoVideo != tt.want || l.Media.VideoState != bridge.VideoNone {
+					t.Fatalf("%+v", l)
+				}
+				if n := h.b.Stats().VideoFallback; len(n) > 0 {
+					t.Errorf("fell back: %v", n)
+				}
+				h.script("caller ann bye", "after 1s")
+			})
+		})
+	}
+}
+
+// Who is reached over a circuit-switched network says so in his Contact, in either direction
+// and whether there was talk of video or not (IMS.md §3 row 14).
+func TestCircuitSwitchedAccess(t *testing.T) {
+	for _, tt := range []struct {
+		kind bridge.ConferenceType
+		line string
+		want bool
+	}{
+		{bridge.VideoConference, "member ann pstn", true},
+		{bridge.AudioConference, "member ann pstn", true},
+		{bridge.AudioConference, "member ann voice", false},
+		{bridge.VideoConference, "dial ann conf voice pcma contact=sip:mgcf1.ims.example", true},
+		{bridge.VideoConference, "dial ann conf voice contact=sip:mgcf1.ims.example", false}, // AMR-WB
+		{bridge.VideoConference, "dial ann conf voice pcma contact=sip:+8613900000001@192.0.2.1", false},
+	} {
+		t.Run(string(tt.kind)+" "+tt.line, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, tt.kind)
+				defer h.close()
+				h.script("policy open", tt.line, "call all", "after 5s")
+				if l := h.member("ann").Leg; l == nil || l.CSAccess != tt.want {
+					t.Errorf("%+v", l)
+				}
+				h.script("hangup all", "after 1s")
+			})
+		})
+	}
+}
+
 // engine is something the engine finds out.
 func (h *house) engine(name, what string) error {
 	switch what {

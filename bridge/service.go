@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"sparkle/bridge/fault"
 	"sparkle/sip"
 	"sparkle/sip/ims"
 )
@@ -109,7 +110,8 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 	}
 	now := time.Now().UTC()
 	c = Conference{ID: newID("conf"), Name: spec.Name, Type: spec.Type, State: "idle", Owner: a.Account, CreatedAt: now, UpdatedAt: now,
-		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm}
+		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm,
+		DialLimit: strings.Join(a.DialPrefixes, " ")}
 	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
 		return Conference{}, bad
 	}
@@ -208,6 +210,11 @@ func (b *Bridge) UpdateConference(ctx context.Context, a Actor, id string, p Con
 	if c, err = b.patched(was, p); err != nil || c == was {
 		return c, err
 	}
+	if c.WhoMayRefer != was.WhoMayRefer && c.WhoMayRefer != ReferNone {
+		if bad := mayEmpower(a, was); bad != nil {
+			return Conference{}, bad
+		}
+	}
 	if bad := b.claim(&c); bad != nil {
 		return Conference{}, bad
 	}
@@ -286,10 +293,10 @@ func (b *Bridge) DeleteConference(ctx context.Context, a Actor, id string) (err 
 		r.emit(now, "conference.deleted", "", "", r.conf)
 		r.mute = true
 	})
-	go func() {
+	go fault.Safely(r.log, "deleted conference", func() {
 		defer b.wg.Done()
 		b.bury(r)
-	}()
+	})()
 	return err
 }
 
@@ -489,7 +496,7 @@ func (b *Bridge) Subscribe(ctx context.Context, a Actor, conference, after strin
 		e, seen := b.snapshot(ctx, a, conference, at)
 		b.hub.start(s, e, seen)
 	}
-	stop := context.AfterFunc(ctx, func() { b.hub.unsubscribe(s) })
+	stop := context.AfterFunc(ctx, fault.Safely(b.log, "event stream", func() { b.hub.unsubscribe(s) }))
 	return &Subscription{C: s.ch, Close: func() {
 		stop()
 		b.hub.unsubscribe(s)

@@ -50,7 +50,7 @@ const (
 	reasonSilent     = "silent"              // nothing comes
 	reasonUndecoded  = "undecodable"         // what comes has no picture in it
 	reasonAudioRoom  = "conference_is_audio" // the phone offered it, here it is not wanted
-	reasonNoCapacity = "no_capacity"         // the phone offered it, there are no ports
+	reasonNoCapacity = "no_capacity"         // the phone offered it, there are no ports; or no CPU time for it
 )
 
 // askEvery is the least time between two questions to a person whether to turn the
@@ -256,18 +256,20 @@ func handedOver(before *sdp.Result, now sdp.Result) bool {
 		now.Audio.Addr != before.Audio.Addr && now.Audio.Codec != before.Audio.Codec && now.Audio.Codec != "AMR-WB"
 }
 
-// brokenOut recognises a call that ended in a circuit-switched network (row 14): video was
-// refused, the codec is narrow-band, and the Contact is no IMS phone's.
+// brokenOut recognises a call that ends in a circuit-switched network (row 14): the codec is
+// narrow-band, there is no video, and the far end says that it is a gateway; or it refused
+// the video that we offered, and its Contact is no IMS phone's.
 func (l *leg) brokenOut(contact, server string) bool {
 	a := l.agreed.Audio
-	if a == nil || a.Codec == "AMR-WB" || l.agreed.Video != nil || l.Media.WhyNoVideo == nil || *l.Media.WhyNoVideo == sdp.VideoNotOffered {
+	if a == nil || a.Codec == "AMR-WB" || l.agreed.Video != nil {
 		return false
 	}
 	who := strings.ToLower(contact + " " + server)
 	if strings.Contains(who, "mgcf") || strings.Contains(who, "mgw") {
 		return true
 	}
-	return contact != "" && !strings.Contains(who, "g.3gpp.icsi-ref") && !strings.Contains(who, ";video")
+	why := l.Media.WhyNoVideo
+	return l.visitor == nil && why != nil && *why != sdp.VideoNotOffered && contact != "" && !strings.Contains(who, "g.3gpp.icsi-ref") && !strings.Contains(who, ";video")
 }
 
 // describeVideo works out Media's words on video from what was agreed and what is seen.
@@ -322,6 +324,8 @@ func (r *room) onVideoState(now time.Time, l *leg, v *mediapb.VideoState) {
 		l.seen, l.seenWhy = VideoStalled, reasonSilent
 	case "undecodable":
 		l.seen, l.seenWhy = VideoStalled, reasonUndecoded
+	case "overload":
+		l.seen, l.seenWhy = VideoStalled, reasonNoCapacity
 	default:
 		return
 	}

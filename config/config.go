@@ -40,6 +40,8 @@ type Calls struct {
 	SetupTimeout time.Duration `yaml:"setup_timeout"`          // 5s to 3m
 	RetryAudio   bool          `yaml:"retry_audio_on_decline"` // call by voice who declined a call because it had video
 	Country      string        `yaml:"country"`                // ISO 3166: whose emergency numbers are refused; empty: every country's
+	Allow        []string      `yaml:"allow"`                  // prefixes of the numbers that may be called; empty: all
+	Deny         []string      `yaml:"deny"`                   // prefixes of those that must not be; it wins
 	CallingCode  string        `yaml:"calling_code"`           // of numbers typed without one; empty: such numbers are refused
 }
 
@@ -63,8 +65,9 @@ type Media struct {
 
 // Video is the video process.
 type Video struct {
-	Enabled bool `yaml:"enabled"`
-	FPS     int  `yaml:"fps"`
+	Enabled bool          `yaml:"enabled"`
+	FPS     int           `yaml:"fps"`
+	Stall   time.Duration `yaml:"stall"` // no picture for so long: stalled
 }
 
 // Charging are the charging records, under data_dir/cdr.
@@ -117,7 +120,7 @@ type Attachment struct {
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
 	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
-	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second that are taken
+	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second from one address; several share it
 
 	wrong []string // yaml's complaints, until decode has collected them
 }
@@ -179,7 +182,7 @@ func Default() File {
 			Realtime:   true,
 			MaxTalkers: 8,
 		},
-		Video:    Video{Enabled: true, FPS: 15},
+		Video:    Video{Enabled: true, FPS: 15, Stall: 10 * time.Second},
 		Charging: Charging{Enabled: true, Numbers: "full", MaxMB: 16},
 	}
 }

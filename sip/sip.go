@@ -79,8 +79,8 @@ type (
 		Local   []byte
 		Offered bool
 	}
-	// Connected says that a 2xx was received and acknowledged. It follows the final
-	// Answer. Contact is the far end's whole Contact value with its feature tags, Server
+	// Connected says that the INVITE was answered with a 2xx, and that acknowledged. It follows
+	// the final Answer. Contact is the far end's whole Contact value with its feature tags, Server
 	// its Server or User-Agent; "" unknown.
 	Connected struct {
 		At              time.Time

@@ -178,7 +178,7 @@ type ConferencePatch struct {
 	// Pin Empty: another one is made up
 	Pin *string `json:"pin,omitempty"`
 
-	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`
 }
 
@@ -195,6 +195,9 @@ type FieldError struct {
 	// Pointer JSON pointer into the body (RFC 6901); for a parameter its name
 	Pointer string `json:"pointer"`
 }
+
+// Ingress What the attachment did not take in, since the start
+type Ingress = bridge.Ingress
 
 // JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 type JoinPolicy = bridge.JoinPolicy
@@ -307,7 +310,7 @@ type NewConference struct {
 	Pin  *string        `json:"pin,omitempty"`
 	Type ConferenceType `json:"type"`
 
-	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`
 }
 
@@ -353,7 +356,7 @@ type Problem struct {
 // Quality defines model for Quality.
 type Quality = bridge.Quality
 
-// Referrers Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+// Referrers Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 type Referrers = bridge.Referrers
 
 // Registration defines model for Registration.

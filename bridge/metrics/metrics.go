@@ -46,6 +46,7 @@ var (
 	decodes       = desc("audio_decodes_total", "Audio frames decoded.")
 	composed      = desc("video_frames_composed", "Frames composed by the running video processes.")
 	encoded       = desc("video_frames_encoded", "Frames encoded by the running video processes.")
+	reduced       = desc("video_reduced_conferences", "Conferences whose video gives way to CPU pressure: its rate, its size too, and off for some too.", "how")
 	videoRestarts = desc("video_process_starts_total", "Times a video process came up.")
 	videoDeaths   = desc("video_process_deaths_total", "Times a video process went down.")
 	portsFree     = desc("media_ports_free", "Media ports that can still be reserved.")
@@ -55,12 +56,13 @@ var (
 	sipRefused    = desc("sip_refused_total", "SIP requests answered before a transaction: 400, 405, 503 ...")
 	sipHeld       = desc("sip_held_total", "Reads of SIP connections made to wait for their peer's rate.")
 	sipFaults     = desc("sip_faults_total", "Faults of ours in SIP handling, each the end of one message, call or subscription.")
+	faults        = desc("faults_total", "Faults of ours elsewhere than in SIP handling, each the end of one job, leg or request.")
 	slowReaders   = desc("event_slow_readers_total", "Event streams closed because their reader was too slow.")
 )
 
 var all = []*prometheus.Desc{build, conferences, members, legs, outcomes, setup, fallback, rtpPackets, rtpLost, rtpStrangers,
-	mediaUp, ticks, tickLate, tickSkipped, tickLateness, encodes, encodesSaved, decodes, composed, encoded, videoRestarts,
-	videoDeaths, portsFree, attachments, attachmentsUp, sipDropped, sipRefused, sipHeld, sipFaults, slowReaders}
+	mediaUp, ticks, tickLate, tickSkipped, tickLateness, encodes, encodesSaved, decodes, composed, encoded, reduced, videoRestarts,
+	videoDeaths, portsFree, attachments, attachmentsUp, sipDropped, sipRefused, sipHeld, sipFaults, faults, slowReaders}
 
 // Describe names every metric.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
@@ -138,6 +140,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(sipRefused, in.Refused)
 	count(sipHeld, in.Held)
 	count(sipFaults, in.Faults)
+	count(faults, s.Faults)
 }
 
 // engine shows the engine's newest snapshot, if there was one.
@@ -155,9 +158,16 @@ func (c collector) engine(s bridge.Stats, gauge func(*prometheus.Desc, float64, 
 		gauge(portsFree, float64(e.PortsFree))
 	}
 	var nComposed, nEncoded uint64
+	how := map[string]int{"rate": 0, "size": 0, "off": 0}
 	for _, conf := range s.Media.GetConferences() {
 		nComposed += conf.GetVideo().GetFramesComposed()
 		nEncoded += conf.GetVideo().GetFramesEncoded()
+		if r := conf.GetVideo().GetReduced(); r != "" {
+			how[r]++
+		}
+	}
+	for r, n := range how {
+		gauge(reduced, float64(n), r)
 	}
 	gauge(composed, float64(nComposed))
 	gauge(encoded, float64(nEncoded))

@@ -524,7 +524,7 @@ type Leg struct {
 	Muted         bool                   `protobuf:"varint,6,opt,name=muted,proto3" json:"muted,omitempty"`                             // the room does not hear it
 	VideoMuted    bool                   `protobuf:"varint,7,opt,name=video_muted,json=videoMuted,proto3" json:"video_muted,omitempty"` // drawn as avatar
 	Deaf          bool                   `protobuf:"varint,8,opt,name=deaf,proto3" json:"deaf,omitempty"`                               // hears silence
-	Held          bool                   `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                               // by the organiser: muted and deaf
+	Held          bool                   `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                               // by the organiser or the phone: muted, deaf, drawn as an avatar
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1639,6 +1639,8 @@ type VideoRoomStats struct {
 	DecodeErrors   uint64                 `protobuf:"varint,5,opt,name=decode_errors,json=decodeErrors,proto3" json:"decode_errors,omitempty"`
 	Restarts       uint64                 `protobuf:"varint,6,opt,name=restarts,proto3" json:"restarts,omitempty"` // of the video process
 	Pid            int32                  `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`           // of the video process, 0 if in-process
+	Reduced        string                 `protobuf:"bytes,8,opt,name=reduced,proto3" json:"reduced,omitempty"`    // what gives way to CPU pressure: "", "rate", "size" (and rate), "off" (of some, too)
+	Load           float32                `protobuf:"fixed32,9,opt,name=load,proto3" json:"load,omitempty"`        // of the conference's one goroutine, 0..1
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1718,6 +1720,20 @@ func (x *VideoRoomStats) GetRestarts() uint64 {
 func (x *VideoRoomStats) GetPid() int32 {
 	if x != nil {
 		return x.Pid
+	}
+	return 0
+}
+
+func (x *VideoRoomStats) GetReduced() string {
+	if x != nil {
+		return x.Reduced
+	}
+	return ""
+}
+
+func (x *VideoRoomStats) GetLoad() float32 {
+	if x != nil {
+		return x.Load
 	}
 	return 0
 }
@@ -3114,7 +3130,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04legs\x18\x02 \x01(\rR\x04legs\x12\x18\n" +
 	"\atalkers\x18\x03 \x01(\rR\atalkers\x126\n" +
-	"\x05video\x18\x04 \x01(\v2 .sparkle.media.v1.VideoRoomStatsR\x05video\"\xdf\x01\n" +
+	"\x05video\x18\x04 \x01(\v2 .sparkle.media.v1.VideoRoomStatsR\x05video\"\x8d\x02\n" +
 	"\x0eVideoRoomStats\x12\x14\n" +
 	"\x05tiles\x18\x01 \x01(\rR\x05tiles\x12\x14\n" +
 	"\x05tiers\x18\x02 \x01(\rR\x05tiers\x12'\n" +
@@ -3122,7 +3138,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x0eframes_encoded\x18\x04 \x01(\x04R\rframesEncoded\x12#\n" +
 	"\rdecode_errors\x18\x05 \x01(\x04R\fdecodeErrors\x12\x1a\n" +
 	"\brestarts\x18\x06 \x01(\x04R\brestarts\x12\x10\n" +
-	"\x03pid\x18\a \x01(\x05R\x03pid\"\xdd\x01\n" +
+	"\x03pid\x18\a \x01(\x05R\x03pid\x12\x18\n" +
+	"\areduced\x18\b \x01(\tR\areduced\x12\x12\n" +
+	"\x04load\x18\t \x01(\x02R\x04load\"\xdd\x01\n" +
 	"\bLegStats\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\n" +

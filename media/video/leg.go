@@ -16,6 +16,7 @@ import (
 
 	"sparkle/media/latch"
 	"sparkle/media/mediapb"
+	mrtp "sparkle/media/rtp"
 	"sparkle/media/tap"
 	"sparkle/media/video/rtp264"
 	"sparkle/media/video/wire"
@@ -30,8 +31,9 @@ const (
 // leg is one phone's video. The first group is guarded by the Plane's mutex, the
 // second never changes, the third is guarded by mu.
 type leg struct {
-	name                       string
-	present, muted, videoMuted bool
+	name                             string
+	present, muted, videoMuted, held bool
+	off, saidOff                     bool // its video has given way to CPU pressure
 
 	p      *Plane
 	id     string
@@ -71,6 +73,7 @@ type sender struct {
 	askedBy uint64 // key-frame requests of the phone
 	lastFIR int    // its sequence number, -1: none yet
 	limit   sendLimit
+	loss    lossLimit
 	cache   *cache // nil: no NACK was negotiated
 	nacked  uint64 // packets that the phone asked for again
 	resent  uint64 // of these
@@ -90,14 +93,20 @@ type receiver struct {
 	last      time.Time // RTP
 	lastAny   time.Time // RTP or RTCP
 	started   bool      // MediaStarted was sent
+	reported  bool      // RTCP came
 	stalled   bool
 	bytes     uint64
 	dropped   uint64
 	stranger  uint64
+	srNTP     uint64 // of its last sender report, 0: none
+	srTime    uint32
+	lag       time.Duration // Plane.Heard
 	rotate    uint8
 	mirror    bool
 	width     int
 	height    int
+	shown     bool // the video process is to have its pictures
+	fresh     bool // its decoder there is new and has seen nothing
 	flowing   bool // a picture came out of the decoder
 	hopeless  bool // undecodable was said
 	needSince time.Time
@@ -137,7 +146,7 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
 		r.needSets = rtp264.ParseSprop(s.pb.SpropIn)
 		l.away = false
-		l.tx.limit, l.ctl.recv = sendLimit{}, receiveRate{}
+		l.tx.limit, l.tx.loss, l.ctl.recv = sendLimit{}, lossLimit{}, receiveRate{}
 		l.setDSCP(s)
 	}
 	if s != nil && s.pb.FbNack && l.tx.cache == nil {
@@ -168,11 +177,24 @@ func (l *leg) receives() bool {
 	return l.stream != nil && l.stream.pb.Recv
 }
 
-// canAsk says whether the phone can ask for a key frame.
-func (l *leg) canAsk() bool {
+// hasVideo says whether the leg is in the conference with a video stream.
+func (l *leg) hasVideo() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stream != nil && l.stream.feedback
+	return l.stream != nil && l.live && (l.stream.pb.Recv || l.stream.pb.Send)
+}
+
+// keyEvery is how often the phone is sent a key frame unasked; 0: it can ask for one.
+func (l *leg) keyEvery() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.stream == nil || l.stream.feedback:
+		return 0
+	case l.rx.hopeless:
+		return keyPeriodUndecodable
+	}
+	return keyPeriod
 }
 
 func (l *leg) profile() string {
@@ -189,7 +211,7 @@ func (l *leg) wantsTier() (tierKey, bool) {
 		return tierKey{}, false
 	}
 	key := l.stream.key
-	key.bps = within(key.bps, l.tx.limit.rate(key.bps))
+	key.bps = within(key.bps, min(l.tx.limit.rate(key.bps), l.tx.loss.rate(key.bps)))
 	return key, key.bps > 0
 }
 
@@ -238,8 +260,10 @@ func (l *leg) send(u *wire.Unit) {
 	}
 }
 
+// timestamp is the RTP time of an instant, by the wall clock: that is what pictures are stamped
+// with in the video process, and what sender reports say beside it.
 func (t *sender) timestamp(at time.Time) uint32 {
-	return t.base + uint32(at.Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
+	return t.base + uint32(at.Round(0).Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
 }
 
 // sendPacket writes one RTP packet. l.mu is held; UDP sockets do not make us wait
@@ -405,13 +429,17 @@ func (r *receiver) takeSSRC(ssrc uint32) bool {
 	r.meter.reset()
 	r.asks, r.mended = [chased]ask{}, 0
 	r.rotate, r.mirror = 0, false
+	r.srNTP = 0
 	return true
 }
 
 // unit hands an access unit to the video process.
 func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	r := &l.rx
-	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: now.UnixNano(), Data: au.Data}
+	if !r.shown {
+		return
+	}
+	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: r.due(au.Timestamp, now).UnixNano(), Data: au.Data}
 	if au.Key && len(r.needSets) > 0 {
 		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
 	}
@@ -421,6 +449,52 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	}
 	if au.Key {
 		r.needSince, r.needTries = time.Time{}, 0
+	}
+}
+
+// mostAhead bounds how long a picture waits for its sound: the deepest jitter buffer of audio
+// and a little. farthest is how much a picture's due may be off its arrival before the two
+// clocks that it is worked out by are taken for unrelated.
+const mostAhead, farthest = 300 * time.Millisecond, 2 * time.Second
+
+// due is when a picture that came at now is to be shown: together with the sound of the same
+// instant, which waits in a jitter buffer (IMS.md §5.4), as far as the phone's sender reports
+// tell. A picture that is later than its sound is shown at once.
+func (r *receiver) due(ts uint32, now time.Time) time.Time {
+	if r.srNTP == 0 || r.lag == 0 {
+		return now
+	}
+	taken := mrtp.Wall(r.srNTP) + int64(int32(ts-r.srTime))*int64(time.Second)/videoClock
+	wait := time.Unix(0, taken).Add(r.lag).Sub(now)
+	if wait <= 0 || wait > farthest {
+		return now
+	}
+	return now.Add(min(wait, mostAhead))
+}
+
+// show says whether the leg's pictures are wanted: those that no tile shows are not decoded.
+// One that is shown again begins anew.
+func (l *leg) show(on bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &l.rx
+	if r.shown == on {
+		return
+	}
+	r.shown, r.flowing, r.hopeless = on, false, false
+	r.first, r.needSince = time.Time{}, time.Time{}
+	if on {
+		l.anew(now)
+	}
+}
+
+// anew is for a decoder that has just begun: it needs a key frame. l.mu is held.
+func (l *leg) anew(now time.Time) {
+	l.rx.fresh = true
+	l.p.box.await(l.source)
+	if l.rx.known {
+		l.rx.needSince = time.Time{}
+		l.rx.needKey(now)
 	}
 }
 
@@ -436,14 +510,24 @@ func (l *leg) news(s wire.Source, now time.Time) {
 	l.mu.Lock()
 	r := &l.rx
 	var events []*mediapb.Event
-	if s.NeedKey {
+	hopeless := r.hopeless
+	switch {
+	case !r.shown: // it was, a moment ago
+	case s.NeedKey:
 		r.needKey(now)
-	} else if !r.flowing || r.width != s.Width || r.height != s.Height {
+	case !r.flowing || r.width != s.Width || r.height != s.Height:
 		r.flowing, r.hopeless, r.width, r.height = true, false, s.Width, s.Height
 		events = append(events, videoState("flowing", s.Width, s.Height))
+		fallthrough
+	default:
+		r.fresh = false
 	}
+	turned := hopeless != r.hopeless
 	l.mu.Unlock()
 	l.emit(now, events)
+	if turned {
+		l.p.retier(l)
+	}
 }
 
 func videoState(state string, w, h int) *mediapb.Event {

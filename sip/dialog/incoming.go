@@ -316,7 +316,7 @@ func (c *Call) onFirstAck(p *peerOffer, ack *sip.Request) {
 		}
 		c.emit(Answer{SDP: sdp, Final: true})
 	}
-	c.up(Connected{})
+	c.up(Connected{Contact: value(c.in.req, "Contact"), Server: cmp.Or(value(c.in.req, "Server"), value(c.in.req, "User-Agent"))})
 	c.proposeQueued()
 }
 
