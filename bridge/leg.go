@@ -24,49 +24,50 @@ import (
 //	                        └── audio only ─────┘ once, when video was refused as a whole
 type leg struct {
 	Leg
-	number   string
-	profile  sip.MediaProfile
-	wantsPic bool // video is wanted in this attempt
-	rings    time.Duration
-	attempt  int // INVITEs so far; events of an older one are ignored
-	call     sip.Call
-	opened   bool // the engine has it
-	audio    int  // local ports
-	video    int
-	sprop    string
-	local    *sdp.Session // our last description that stands
-	pending  *proposal    // an offer of ours that has not been answered, within the call
-	agreed   *sdp.Result  // nil before the binding answer
-	bound    bool         // the binding answer to our INVITE came: until then another fork may give one
-	held     bool         // by the peer
-	why      string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
-	verdict  *verdict     // decided by us when we ended it, not by what the network then says
-	dialled  string       // Request-URI of a call that came in
-	access   string       // P-Access-Network-Info of the phone
-	calling  string       // whom the call is from
+	number    string
+	profile   sip.MediaProfile
+	wantsPic  bool // video is wanted in this attempt
+	rings     time.Duration
+	attempt   int // INVITEs so far; events of an older one are ignored
+	call      sip.Call
+	opened    bool // the engine has it
+	audio     int  // local ports
+	video     int
+	sprop     string
+	local     *sdp.Session // our last description that stands
+	pending   *proposal    // an offer of ours that has not been answered, within the call
+	late      *proposal    // the same, that the phone had asked for: its answer comes with an ACK
+	agreed    *sdp.Result  // nil before the binding answer
+	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
+	held      bool         // by the peer
+	why       string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
+	verdict   *verdict     // decided by us when we ended it, not by what the network then says
+	dialled   string       // Request-URI of a call that came in
+	access    string       // P-Access-Network-Info of the phone
+	usage     *Usage       // by the newest figures
+	fallback  string       // why_no_video of an audio-only retry
+	heard     bool         // audio came from it
+	hadVideo  bool         // it was negotiated once
+	voiceOnly bool         // the organiser wants no video of it
+	askedAt   time.Time    // when he last asked for it
+	then      string       // what he wants once pending is answered: audio, video
+	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
+	seenWhy   string
+	passive   bool      // preconditions as a phone's network likes them: it refused ours
+	otherForm bool      // of the number's URI: the network refused the one
+	over      bool      // its call has ended
+	dead      bool      // has ended; late mail is ignored
+	visitor   *visitor  // the call came in; nil: we called
+	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
+	replaces  string    // the phone's call that this one takes over (RFC 3891); "" none
+	referrer  string    // URI of the participant who had him called; "" nobody
+	errands   []*errand // who asked for this call and wants to know
+	takesOver *leg      // ends when this one is up; nil: none
+	door      *door     // connected, and not let in yet; nil: he is a member
+	calling   string    // whom the call is from
 	// When it began and was answered, with the reading of the clock that nobody can set: the
 	// times of Leg have none.
 	began, answeredAt time.Time
-	usage             *Usage     // by the newest figures
-	fallback          string     // why_no_video of an audio-only retry
-	heard             bool       // audio came from it
-	hadVideo          bool       // it was negotiated once
-	voiceOnly         bool       // the organiser wants no video of it
-	askedAt           time.Time  // when he last asked for it
-	then              string     // what he wants once pending is answered: audio, video
-	seen              VideoState // flowing or stalled, by the engine; "" nothing yet
-	seenWhy           string
-	passive           bool      // no preconditions: the network refused them
-	otherForm         bool      // of the number's URI: the network refused the one
-	over              bool      // its call has ended
-	dead              bool      // has ended; late mail is ignored
-	visitor           *visitor  // the call came in; nil: we called
-	answered          bool      // we have sent it our 200: what it asks in its call may overtake the ACK
-	replaces          string    // the phone's call that this one takes over (RFC 3891); "" none
-	referrer          string    // URI of the participant who had him called; "" nobody
-	errands           []*errand // who asked for this call and wants to know
-	takesOver         *leg      // ends when this one is up; nil: none
-	door              *door     // connected, and not let in yet; nil: he is a member
 }
 
 // verdict is how a leg ended.
@@ -206,7 +207,7 @@ func (r *room) invite(now time.Time, l *leg) {
 			prefixes = m.prefixes
 		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Focus: focusUser(r.id), Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
 			MayCall: func(_, number string) bool { return r.b.mayDial(prefixes, number) == nil },
 			OnEvent: func(e sip.Event) {
@@ -258,12 +259,19 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Offer:
 		r.onOffer(now, l, e)
 	case sip.Reoffered:
-		if l.door != nil && l.door.opened && e.SDP == nil && e.Status == 491 {
-			r.moveIn(now, l) // the phone offered something itself meanwhile
-		} else if l.door != nil && l.door.opened {
-			r.movedIn(now, l, e)
-		} else {
+		moving := l.door != nil && l.door.moving && l.opened
+		switch {
+		case e.Offer != 0:
+			r.onLateAnswer(now, l, e)
+		case l.pending != nil: // it was asked before it moved
 			r.onReoffered(now, l, e)
+			if moving {
+				r.moveIn(now, l)
+			}
+		case moving && e.SDP == nil && e.Status == 491:
+			r.moveIn(now, l) // the phone offered something itself meanwhile
+		case moving:
+			r.movedIn(now, l, e)
 		}
 	case sip.Info:
 		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret
@@ -390,13 +398,15 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
-		r.supersede(now, l, v)
-		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		r.inviteAgain(now, l, v, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		return
+	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
+		l.passive = true
+		r.inviteAgain(now, l, v, "preconditions refused, trying without ours")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
-		r.supersede(now, l, v)
-		r.inviteAgain(now, l, "its URI refused, trying the other form of the number")
+		r.inviteAgain(now, l, v, "its URI refused, trying the other form of the number")
 		return
 	}
 	if l.verdict != nil {
@@ -430,7 +440,8 @@ func (l *leg) record() LegRecord {
 }
 
 // inviteAgain places the call once more, in the same leg.
-func (r *room) inviteAgain(now time.Time, l *leg, why string) {
+func (r *room) inviteAgain(now time.Time, l *leg, v verdict, why string) {
+	r.supersede(now, l, v)
 	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
 	l.CallID, l.ICID, l.Charging, l.access = "", "", nil, ""
 	l.describeVideo()

@@ -87,6 +87,7 @@ type legEntry struct {
 	stalled  bool
 	lastTalk bool
 	lastDBov float32
+	lag      time.Duration // that the pictures were told
 }
 
 // New starts an engine. Its workers run until Close.
