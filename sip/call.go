@@ -24,7 +24,7 @@ type call struct {
 	d    *dialog.Call // the goroutine's
 
 	options dialog.Options
-	asks    map[uint64]func(status int) // who waits for Asked
+	asks    map[uint64]func(dialog.Asked) // who waits for it
 	lastAsk uint64
 	usages  int     // of the dialog besides the call (RFC 5057)
 	other   *usages // what they are; nil as long as there was none
@@ -110,11 +110,11 @@ func (c *call) bury() {
 				c.a.answer(in.Req, in.Tx.(responder), verdict{status: 481})
 			}
 		case asking:
-			in.done(0)
+			in.done(dialog.Asked{})
 		}
 	}
 	for _, done := range c.asks {
-		done(0)
+		done(dialog.Asked{})
 	}
 	if c.other != nil {
 		c.other.stop("shutdown")
@@ -260,7 +260,7 @@ func (c *call) drain() bool {
 			c.step(in.Hangup)
 		case asking:
 			if c.asks == nil {
-				c.asks = map[uint64]func(int){}
+				c.asks = map[uint64]func(dialog.Asked){}
 			}
 			c.lastAsk++
 			c.asks[c.lastAsk] = in.done
@@ -328,7 +328,7 @@ func (c *call) perform(act dialog.Action) {
 		case dialog.Asked:
 			done := c.asks[e.ID]
 			delete(c.asks, e.ID)
-			done(e.Status)
+			done(e)
 		default:
 			c.tell(event(act.Event))
 		}
@@ -353,17 +353,17 @@ func (c *call) tellOther(id uint64, status int, headers ...dialog.Header) {
 type (
 	asking struct {
 		ask  dialog.Ask
-		done func(status int)
+		done func(dialog.Asked)
 	}
 	using int
 )
 
 // ask sends a request of another usage in the call's dialog: NOTIFY, REFER. done hears its
-// final status from the call's goroutine, 0 if there was no answer, or no dialog any more.
-func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(status int)) {
+// final status from the call's goroutine; 0 if there was no answer, or no dialog any more.
+func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(dialog.Asked)) {
 	a := asking{dialog.Ask{Method: method, Headers: headers, ContentType: contentType, Body: body}, done}
 	if !c.postIfLive(a) {
-		done(0)
+		done(dialog.Asked{})
 	}
 }
 
