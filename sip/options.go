@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sparkle/sip/digest"
 )
 
 // Modes of an attachment.
@@ -88,12 +90,11 @@ type AttachmentOptions struct {
 	InviteRate float64
 }
 
-// Auth is how an attachment proves who it is. K, OP, OPc and AMF are hexadecimal.
+// Auth is how an attachment proves who it is. K, OP and OPc are hexadecimal.
 type Auth struct {
-	Algorithms []string // MD5, SHA-256, AKAv1-MD5, AKAv2-MD5; empty: what the secrets allow
+	Algorithms []string // MD5, SHA-256, SHA-512-256, AKAv1-MD5, AKAv2-MD5; empty: those of digest.Answerable
 	Password   string
 	K, OP, OPc string
-	AMF        string
 	SQNFile    string // where the AKA sequence number is kept over restarts
 	Realm      string // ue: whose challenges to a REGISTER are answered; "": the domain's, "*": anybody's
 	BareFirst  bool   // ue: no Authorization in the first REGISTER
@@ -189,6 +190,11 @@ func (a AttachmentOptions) Validate() error {
 	if a.IMPU != "" && !validIdentity(a.IMPU) {
 		bad("impu: %q is neither sip:user@domain nor tel:+number", a.IMPU)
 	}
+	for _, alg := range a.Auth.Algorithms {
+		if err := digest.Usable(alg, a.Auth.Password != "", a.Auth.K != ""); err != nil {
+			bad("auth: algorithms: %w", err)
+		}
+	}
 	if a.Mode == ModeUE {
 		if a.IMPI == "" {
 			bad("impi: missing")
@@ -255,6 +261,9 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	} else {
 		set(&a.NumberForm, "tel")
 		set(&a.PANI, "IEEE-802.3")
+	}
+	if len(a.Auth.Algorithms) == 0 && a.Auth.Password+a.Auth.K != "" {
+		a.Auth.Algorithms = digest.Answerable(a.Auth.K != "")
 	}
 	dur(&a.Expires, 600000*time.Second)
 	dur(&a.OptionsInterval, 30*time.Second)

@@ -235,11 +235,7 @@ func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response) err
 	if err != nil {
 		return err
 	}
-	allowed := a.o.Auth.Algorithms
-	if len(allowed) == 0 {
-		allowed = []string{digest.SHA512256, digest.SHA256, digest.MD5}
-	}
-	challenge, err := digest.Choose(challenges, allowed, "") // the peer's realm is its own
+	challenge, err := digest.Choose(challenges, a.o.Auth.Algorithms, "") // the peer's realm is its own
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type Options struct {
 	Contact       string   // our SIP URI, with address, port and transport
 	ContactParams string   // "": FeatureTags
 	Targets       []string // P-CSCFs, host:port; empty: the send function finds its way
-	Algorithms    []string // allowed (digest constants); empty: AKA if there is a K, else SHA-256 and MD5
+	Algorithms    []string // allowed (digest constants); empty: those of digest.Answerable
 	Realm         string   // a challenge's must be this; "": Domain; "*": any
 	Password      string   // digest
 	K, OP, OPc    string   // AKA: 32 hex digits each, OP or OPc
@@ -80,17 +80,8 @@ func (o Options) Validate() error {
 		return errors.New("register: SQN has more than 48 bits")
 	}
 	for _, a := range o.Algorithms {
-		switch a {
-		case digest.MD5, digest.SHA256, digest.SHA512256:
-			if o.Password == "" {
-				return fmt.Errorf("register: %s needs a password", a)
-			}
-		case digest.AKAv1MD5, digest.AKAv2MD5:
-			if o.K == "" {
-				return fmt.Errorf("register: %s needs K", a)
-			}
-		default:
-			return fmt.Errorf("register: unknown algorithm %q", a)
+		if err := digest.Usable(a, o.Password != "", o.K != ""); err != nil {
+			return fmt.Errorf("register: %w", err)
 		}
 	}
 	if o.K != "" {
@@ -169,10 +160,7 @@ func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
 		cfg.sim = sim
 	}
 	if len(cfg.algorithms) == 0 {
-		cfg.algorithms = []string{digest.SHA512256, digest.SHA256, digest.MD5}
-		if opt.K != "" { // never down from AKA to a password
-			cfg.algorithms = []string{digest.AKAv1MD5, digest.AKAv2MD5}
-		}
+		cfg.algorithms = digest.Answerable(opt.K != "")
 	}
 	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), notices: make(chan notice, 16),
 		callID: sip.GenerateTagN(24), fromTag: sip.GenerateTagN(12),
