@@ -62,7 +62,7 @@ type AttachmentOptions struct {
 	Expires         time.Duration // of the registration asked for; 600 000 s
 	RegEvent        string        // ue: off (default) | try | required: RFC 3680
 	OptionsInterval time.Duration // trunk keep-alive; 30 s, negative: never ask, always up
-	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none
+	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none. A P-CSCF that has ponged must go on
 	Failover        time.Duration // a peer that says nothing for so long is left; 0: 4 s on UDP, 6 s on streams
 	FailoverOn      []int         // final answers that send a call to the next peer; 503
 	FollowRedirect  bool          // a 3xx to who belongs to the same network is followed, see redirect

@@ -59,6 +59,8 @@ type screen struct {
 	ours func(host string, port int) bool
 	// arrive is told of what passes, in the order it came; nil: nobody wants to know.
 	arrive func(sipgo.TransportReadProps, sipgo.Message)
+	// heard is told of every read from a stream of a known peer; nil: nobody wants to know.
+	heard func(sipgo.TransportReadProps, []byte)
 	// admit says whether a new INVITE can be taken; nil: all are.
 	admit func(raw) bool
 
@@ -120,6 +122,9 @@ func (s *screen) filter(info sipgo.TransportReadProps, data []byte) (out []byte,
 			return nil, nil
 		}
 		return data, nil
+	}
+	if s.heard != nil {
+		s.heard(info, data)
 	}
 	return s.stream(info, data)
 }

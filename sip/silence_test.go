@@ -42,9 +42,9 @@ func TestRegistrarFallsSilent(t *testing.T) {
 			t.Fatal(err)
 		}
 		ua := &UA{log: slog.New(slog.DiscardHandler)}
-		a := bareAttachment(ua, AttachmentOptions{Name: "ue", Mode: ModeUE, MaxCalls: 1})
+		a := bareAttachment(ua, AttachmentOptions{Name: "ue", Mode: ModeUE, Transport: "udp", MaxCalls: 1})
 		a.reg, a.state = reg, AttachmentState{Name: "ue", State: "registering"}
-		a.setTargets([]*target{{hop: "tcp/127.0.0.1:5060"}})
+		a.setTargets([]*target{{hop: "udp/127.0.0.1:5060"}})
 		defer a.cancel()
 		ua.atts = []*attachment{a}
 		ctx, cancel := context.WithCancel(t.Context())
