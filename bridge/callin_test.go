@@ -29,6 +29,7 @@ type caller struct {
 	say     func(format string, args ...any)
 	in      sip.Incoming
 	refuses bool // a re-INVITE
+	contact string
 
 	mu      sync.Mutex
 	tell    func(sip.Event)
@@ -78,7 +79,7 @@ func (c *caller) Accept(a sip.Acceptance) {
 			c.tell(sip.Answer{At: time.Now(), SDP: c.answer(a.SDP), Final: true})
 		}
 		c.talking = true
-		c.tell(sip.Connected{At: time.Now()})
+		c.tell(sip.Connected{At: time.Now(), Contact: c.contact})
 	})
 }
 
@@ -152,7 +153,7 @@ func (c *caller) Offer(b []byte) {
 }
 
 // dial makes a call to the house. where: conf, dialin, factory, or a URI. Words: voice,
-// offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI…,
+// pcma, contact=URI, offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI…,
 // like=NAME (the number of that member).
 func (h *house) dial(name, where string, words []string) error {
 	h.mu.Lock()
@@ -186,6 +187,10 @@ func (h *house) dial(name, where string, words []string) error {
 		switch key {
 		case "voice":
 			offer.Video = false
+		case "pcma":
+			offer.AudioPort = 8
+		case "contact":
+			c.contact = "<" + value + ">"
 		case "offerless":
 			offer.AudioPort = 0
 		case "untrusted":
@@ -214,14 +219,17 @@ func (h *house) dial(name, where string, words []string) error {
 			return fmt.Errorf("no such word: %s", w)
 		}
 	}
+	const head = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
 	switch offer.AudioPort {
 	case 0:
 	case 1:
-		in.Offer = []byte("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 50100 RTP/AVP 96\r\na=rtpmap:96 EVS/16000\r\n")
+		in.Offer = []byte(head + "m=audio 50100 RTP/AVP 96\r\na=rtpmap:96 EVS/16000\r\n")
+	case 8:
+		in.Offer = []byte(head + "m=audio 50100 RTP/AVP 8\r\n")
 	default:
 		in.Offer = sdp.Offer(offer)
-		c.local, _ = sdp.Parse(in.Offer)
 	}
+	c.local, _ = sdp.Parse(in.Offer)
 	c.in = in
 	h.mu.Lock()
 	h.callers[name] = c

@@ -123,6 +123,9 @@ type Options struct {
 	Country string
 	// CallingCode (+86) completes numbers that are typed without one; "": they are refused.
 	CallingCode string
+	// Allow and Deny are prefixes of the numbers (E.164) that may be called, and must not be,
+	// whoever asks; Deny wins. Allow empty: all.
+	Allow, Deny []string
 	// RetryAudioOnDecline calls once more by voice where a video call was declined as one:
 	// 600, or 480, 486 or 603 that says "video".
 	RetryAudioOnDecline bool

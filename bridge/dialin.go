@@ -7,6 +7,7 @@ import (
 
 	"sparkle/bridge/prompts"
 	"sparkle/media/mediapb"
+	"sparkle/sip"
 	"sparkle/sip/ims"
 )
 
@@ -354,9 +355,14 @@ func (r *room) moveIn(now time.Time, l *leg) {
 }
 
 // movedIn is the phone's answer to that; without one it cannot be heard.
-func (r *room) movedIn(now time.Time, l *leg, answer []byte) {
-	if answer != nil {
-		if res, err := negotiate(l.local, answer); err == nil {
+func (r *room) movedIn(now time.Time, l *leg, e sip.Reoffered) {
+	if e.SDP != nil {
+		own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
+		if err == nil {
+			if why := r.mayHaveVideo(); why != "" && offeredType(l.visitor.in.Offer) == VideoConference {
+				res.WhyNoVideo = why // he offered it in the lobby
+			}
+			l.local = own
 			r.agree(now, l, res)
 			r.comeIn(now, l)
 			return

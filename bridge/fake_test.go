@@ -32,6 +32,7 @@ type engine struct {
 	inConf   map[string]string
 	video    map[string]uint32 // port by leg, 0: voice
 	noPic    bool              // no more video ports
+	fussy    bool              // refuses every picture format
 	ports    uint32
 	faults   []string
 	log      func(string) // of SetLeg and SetConference
@@ -176,6 +177,9 @@ func (e *engine) SetLeg(_ context.Context, l *mediapb.Leg) error {
 	}
 	if l.Video != nil && e.video[l.Id] == 0 {
 		e.fault("video of a leg that has no video port")
+	}
+	if l.Video != nil && e.fussy {
+		return status.Error(codes.InvalidArgument, "media: video: sizes like that are not encoded")
 	}
 	e.legs[l.Id] = l
 	if e.log != nil {

@@ -469,6 +469,9 @@ func (r *room) answerCall(now time.Time, l *leg) {
 			a.SDP, res, err = l.answerOffer(now, offer, l.wantsPic)
 		}
 		if err == nil {
+			if why := r.mayHaveVideo(); why != "" && res.WhyNoVideo == sdp.VideoRefused { // by us
+				res.WhyNoVideo = why
+			}
 			r.agree(now, l, res)
 		}
 	}
@@ -588,7 +591,7 @@ func (b *Bridge) adHoc(v *visitor, alias string) {
 		b.refuse(v, nil, 403) // nobody knows who would pay for it
 		return
 	}
-	if slices.ContainsFunc(v.in.Recipients, func(u string) bool { return ims.Emergency(u, b.opt.Country) }) {
+	if slices.ContainsFunc(v.in.Recipients, func(uri string) bool { return b.barred(nil, uri) }) {
 		b.refuse(v, nil, 403)
 		return
 	}

@@ -36,6 +36,7 @@ type leg struct {
 	local     *sdp.Session // our last description that stands
 	pending   *proposal    // an offer of ours that has not been answered, within the call
 	agreed    *sdp.Result  // nil before the binding answer
+	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
 	held      bool         // by the peer
 	why       string       // we are ending it: hung_up, cancelled, media_incompatible …; "" not
 	verdict   *verdict     // decided by us when we ended it, not by what the network then says
@@ -190,7 +191,7 @@ func (r *room) invite(now time.Time, l *leg) {
 		l.call, err = r.b.caller.Invite(sip.Invite{
 			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
-			MayCall: func(_, number string) bool { return within(prefixes, number) },
+			MayCall: func(_, number string) bool { return r.b.mayDial(prefixes, number) == nil },
 			OnEvent: func(e sip.Event) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
@@ -242,7 +243,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		if l.door != nil && l.door.opened && e.SDP == nil && e.Status == 491 {
 			r.moveIn(now, l) // the phone offered something itself meanwhile
 		} else if l.door != nil && l.door.opened {
-			r.movedIn(now, l, e.SDP)
+			r.movedIn(now, l, e)
 		} else {
 			r.onReoffered(now, l, e)
 		}
@@ -272,7 +273,8 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 		}
 		return
 	}
-	res, err := negotiate(l.local, e.SDP)
+	own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
+	l.local, l.bound = own, true
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
 		r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`, &verdict{outcome: MediaIncompatible, text: Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
@@ -286,13 +288,6 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 // agree notes what was negotiated.
 func (r *room) agree(now time.Time, l *leg, res sdp.Result) {
 	old := l.agreed
-	if res.WhyNoVideo == sdp.VideoNotOffered && l.visitor == nil && l.wantsPic {
-		// It was offered, in the INVITE, and not taken in an early answer that is history now.
-		res.WhyNoVideo = sdp.VideoRefused
-		if old != nil && old.WhyNoVideo != "" {
-			res.WhyNoVideo = old.WhyNoVideo
-		}
-	}
 	l.agreed = &res
 	l.held = res.Held
 	l.Media = describe(res, l.fallback)
@@ -318,7 +313,7 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.RingingAt == nil {
 		r.b.counts.setup(at.Sub(l.StartedAt))
 	}
-	if w := l.Media.WhyNoVideo; w != nil && r.conf.Type == VideoConference && *w != sdp.VideoNotOffered {
+	if w := l.Media.WhyNoVideo; w != nil && r.mayHaveVideo() == "" && *w != sdp.VideoNotOffered {
 		r.b.counts.fallback(*w)
 	}
 	state := Connected
@@ -338,12 +333,17 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 	if l.door != nil {
 		r.knock(now, l)
 	}
-	if l.agreed.WhyNoVideo == sdp.VideoCodecMismatch && l.visitor == nil {
-		// The phone has opened a camera for a codec that nobody here can read: it is told
-		// that this is a voice call.
+	r.tellMismatch(now, l)
+	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
+}
+
+// tellMismatch tells a phone that has opened its camera for what nobody here can read or send
+// that this is a voice call.
+func (r *room) tellMismatch(now time.Time, l *leg) {
+	open := l.local != nil && l.local.Video != nil && l.local.Video.Port != 0
+	if open && l.agreed.WhyNoVideo == sdp.VideoCodecMismatch && l.ConnectedAt != nil && l.why == "" {
 		r.propose(now, l, &proposal{})
 	}
-	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
 }
 
 // holdState follows the peer's hold and resume.
@@ -374,7 +374,6 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
-		r.closeVideo(l)
 		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
@@ -392,6 +391,9 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 func (r *room) inviteAgain(now time.Time, l *leg, why string) {
 	l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
 	l.describeVideo()
+	if !l.wantsPic {
+		r.closeVideo(l)
+	}
 	l.note(now, "state", why)
 	r.setState(now, l, Dialing)
 	r.invite(now, l)
@@ -567,11 +569,21 @@ func (r *room) pushLeg(l *leg) {
 	})
 }
 
-// mediaRefused: a leg whose streams the engine does not take cannot be heard; better
-// to end it than to leave somebody in silence.
+// mediaRefused: a leg whose streams the engine does not take goes on without a picture. Where
+// that is not it, it cannot be heard: better to end it than to leave somebody in silence.
 func (r *room) mediaRefused(now time.Time, l *leg, err error) {
 	r.log.Warn("media refused a leg", "leg_id", l.ID, "err", err)
 	l.note(now, "media", "refused by the engine: "+status.Convert(err).Message())
+	if status.Code(err) == codes.InvalidArgument && l.agreed != nil && l.agreed.Video != nil && l.agreed.Audio != nil {
+		res := *l.agreed
+		res.Video, res.WhyNoVideo = nil, sdp.VideoCodecMismatch
+		r.agree(now, l, res)
+		r.pushLeg(l)
+		r.tellMismatch(now, l)
+		r.closeVideo(l)
+		r.emitLeg(now, l, "leg.updated")
+		return
+	}
 	if l.ConnectedAt != nil {
 		r.drop(now, l, "media_lost")
 		return

@@ -13,6 +13,7 @@ import (
 // owns it.
 type watcher struct {
 	sub    sip.Subscription
+	member string // as whom he may
 	entity string // what it calls the conference
 	feed   confinfo.Feed
 }
@@ -56,22 +57,24 @@ func (b *Bridge) onSubscribe(in sip.Subscribe, sub sip.Subscription) func(sip.Su
 	}
 }
 
-// subscribe: members only, by their call or by an asserted number.
+// subscribe: members only, by their call or by an asserted number, and as long as they are.
 func (r *room) subscribe(now time.Time, s *watcher, in sip.Subscribe) {
-	listed := slices.ContainsFunc(r.members, func(m *member) bool {
-		return in.By.Trusted && in.By.Number != "" && m.Number == in.By.Number
-	})
+	m := r.speaker(in.CallID, in.By)
+	if m == nil && in.By.Trusted {
+		m = r.byNumber(in.By.Number)
+	}
 	switch {
 	case r.closing:
 		s.sub.Reject(404)
 		return
-	case !listed && r.speaker(in.CallID, in.By) == nil:
+	case m == nil:
 		s.sub.Reject(403)
 		return
 	case len(r.watchers) >= maxSubscribers:
 		s.sub.Reject(503)
 		return
 	}
+	s.member = m.ID
 	expires := min(in.Expires, maxSubscription)
 	s.sub.Accept(expires)
 	full := s.feed.Full(now, r.info(s.entity))
@@ -87,7 +90,8 @@ func (r *room) onSubscription(now time.Time, s *watcher, e sip.SubscriptionEvent
 	i := slices.Index(r.watchers, s)
 	switch e.(type) {
 	case sip.SubscriptionRefreshed:
-		if i >= 0 {
+		r.dismiss()
+		if slices.Contains(r.watchers, s) {
 			s.sub.Notify(confinfo.ContentType, s.feed.Full(now, r.info(s.entity)))
 		}
 	case sip.SubscriptionGone:
@@ -99,6 +103,7 @@ func (r *room) onSubscription(now time.Time, s *watcher, e sip.SubscriptionEvent
 
 // notifyAll sends what is due, and comes back when something was too early.
 func (r *room) notifyAll(now time.Time) {
+	r.dismiss()
 	if len(r.watchers) == 0 {
 		return
 	}
@@ -123,6 +128,18 @@ func (r *room) notifyAll(now time.Time) {
 			})
 		})
 	}
+}
+
+// dismiss ends the subscriptions of those who are no members any more: removed, or guests
+// whose row went with their call.
+func (r *room) dismiss() {
+	r.watchers = slices.DeleteFunc(r.watchers, func(s *watcher) bool {
+		gone := r.member(s.member) == nil
+		if gone {
+			s.sub.Terminate("rejected", "", nil)
+		}
+		return gone
+	})
 }
 
 // endSubscriptions: the conference is gone.

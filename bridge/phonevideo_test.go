@@ -210,17 +210,83 @@ func (c *call) decide(offer *sdp.Session) {
 	c.tell(e)
 }
 
+// A caller's video that is not wanted here is not refused by him, and nothing he fell back from.
+func TestCallersVideoThatIsNotWanted(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		kind bridge.ConferenceType
+		none bool // the server has no video
+		dial string
+		want string
+	}{
+		{"an audio conference", bridge.AudioConference, false, "dial ann conf", "conference_is_audio"},
+		{"an audio conference by the shared number", bridge.AudioConference, false, "dial ann dialin", "conference_is_audio"},
+		{"a server without video", bridge.VideoConference, true, "dial ann conf", "no_capacity"},
+		{"the same by the shared number", bridge.VideoConference, true, "dial ann dialin", "no_capacity"},
+		{"a caller without video", bridge.AudioConference, false, "dial ann conf voice", "not_offered"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, tt.kind, func(o *bridge.Options) { o.NoVideo = tt.none })
+				defer h.close()
+				lines := []string{"policy open", tt.dial, "after 6s"}
+				if strings.Contains(tt.dial, "dialin") {
+					lines = append(lines, "press ann PIN", "after 1s")
+				}
+				h.script(lines...)
+				l := h.member("ann").Leg
+				if l == nil || l.Media.WhyNoVideo == nil || *l.Media.WhyNoVideo != tt.want || l.Media.VideoState != bridge.VideoNone {
+					t.Fatalf("%+v", l)
+				}
+				if n := h.b.Stats().VideoFallback; len(n) > 0 {
+					t.Errorf("fell back: %v", n)
+				}
+				h.script("caller ann bye", "after 1s")
+			})
+		})
+	}
+}
+
+// Who is reached over a circuit-switched network says so in his Contact, in either direction
+// and whether there was talk of video or not (IMS.md §3 row 14).
+func TestCircuitSwitchedAccess(t *testing.T) {
+	for _, tt := range []struct {
+		kind bridge.ConferenceType
+		line string
+		want bool
+	}{
+		{bridge.VideoConference, "member ann pstn", true},
+		{bridge.AudioConference, "member ann pstn", true},
+		{bridge.AudioConference, "member ann voice", false},
+		{bridge.VideoConference, "dial ann conf voice pcma contact=sip:mgcf1.ims.example", true},
+		{bridge.VideoConference, "dial ann conf voice contact=sip:mgcf1.ims.example", false}, // AMR-WB
+		{bridge.VideoConference, "dial ann conf voice pcma contact=sip:+8613900000001@192.0.2.1", false},
+	} {
+		t.Run(string(tt.kind)+" "+tt.line, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, tt.kind)
+				defer h.close()
+				h.script("policy open", tt.line, "call all", "after 5s")
+				if l := h.member("ann").Leg; l == nil || l.CSAccess != tt.want {
+					t.Errorf("%+v", l)
+				}
+				h.script("hangup all", "after 1s")
+			})
+		})
+	}
+}
+
 // engine is something the engine finds out.
 func (h *house) engine(name, what string) error {
 	switch what {
-	case "noports":
+	case "noports", "ports":
 		h.eng.mu.Lock()
-		h.eng.noPic = true
+		h.eng.noPic = what == "noports"
 		h.eng.mu.Unlock()
 		return nil
-	case "ports":
+	case "fussy", "easy": // it refuses whatever is to be sent, or does not
 		h.eng.mu.Lock()
-		h.eng.noPic = false
+		h.eng.fussy = what == "fussy"
 		h.eng.mu.Unlock()
 		return nil
 	}
@@ -231,6 +297,61 @@ func (h *house) engine(name, what string) error {
 	h.eng.events <- &mediapb.Event{Conference: h.conf, Leg: l.ID, What: &mediapb.Event_VideoState{
 		VideoState: &mediapb.VideoState{State: what, Width: 240, Height: 320}}}
 	return nil
+}
+
+// An UPDATE before the answer counts in its own early dialog: where that is answered, the
+// engine gets what was agreed last; where another is, what that one answered to the INVITE.
+func TestUpdateBeforeTheAnswer(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.VideoConference)
+			defer h.close()
+			if err := h.add("p", "no-answer"); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.run("call all"); err != nil {
+				t.Fatal(err)
+			}
+			h.wait(2 * time.Second)
+			c := h.net.phone(h.number["p"])
+			first := c.answer("video")
+			offer := strings.Replace(string(c.answer("voice")), "m=audio 50000", "m=audio 50100", 1)
+			c.mu.Lock()
+			c.tell(sip.Offer{At: time.Now(), ID: 1, SDP: []byte(offer), Early: true})
+			c.mu.Unlock()
+			h.wait(time.Second)
+			c.mu.Lock()
+			final := sip.Answer{At: time.Now(), SDP: []byte(offer), Local: c.replies[1].sdp, Offered: true, Final: true}
+			if words := ports(c.replies[1]); words != " audio on video 0" {
+				t.Errorf("the UPDATE was answered%s", words)
+			}
+			if other {
+				final = sip.Answer{At: time.Now(), SDP: first, Final: true}
+			}
+			c.tell(final)
+			c.connected = true
+			c.tell(sip.Connected{At: time.Now()})
+			c.mu.Unlock()
+			h.wait(time.Second)
+			l := h.member("p").Leg
+			h.eng.mu.Lock()
+			got := h.eng.legs[l.ID]
+			h.eng.mu.Unlock()
+			switch {
+			case !got.GetPresent():
+				t.Errorf("the engine has %v", got)
+			case other:
+				if got.Audio.Remote.Port != 50000 || got.Video.GetRemote().GetPort() != 50002 {
+					t.Errorf("another fork answered: the engine has %v", got)
+				}
+			case got.Audio.Remote.Port != 50100 || got.Video != nil:
+				t.Errorf("the UPDATE's fork answered: the engine has %v", got)
+			}
+			if s := l.Media.VideoState; !other && s != bridge.VideoRefused {
+				t.Errorf("video is %s", s)
+			}
+		})
+	}
 }
 
 // Who declined a video call as one is called by voice only where the policy says so (IMS.md

@@ -57,8 +57,8 @@ func (b *Bridge) onRefer(in sip.Refer, ref sip.Referral) {
 }
 
 func (b *Bridge) refer(in sip.Refer, ref sip.Referral) {
-	if slices.ContainsFunc(in.URIs, b.sos) {
-		ref.Reject(403) // an emergency number, in whatever company
+	if slices.ContainsFunc(in.URIs, func(uri string) bool { return ims.Emergency(uri, b.opt.Country) }) {
+		ref.Reject(403) // in whatever company
 		return
 	}
 	var r *room
@@ -77,19 +77,24 @@ func (b *Bridge) refer(in sip.Refer, ref sip.Referral) {
 		ref.Reject(status)
 		return
 	}
-	b.audit(r.phone(), "member.refer", r.id, nil)
 	if in.Method == "BYE" {
+		b.audit(r.phone(), "member.refer", r.id, nil)
 		_ = r.do(func(now time.Time) { r.referBye(now, in, ref) })
 		return
 	}
+	if slices.ContainsFunc(in.URIs, func(uri string) bool { return b.barred(r.limit, uri) }) {
+		b.audit(r.phone(), "member.refer", r.id, errBlocked())
+		ref.Reject(403)
+		return
+	}
+	b.audit(r.phone(), "member.refer", r.id, nil)
 	b.referInvite(r, in, ref)
 }
 
-// sos: a URI that leads to an emergency service.
-func (b *Bridge) sos(uri string) bool { return ims.Emergency(uri, b.opt.Country) }
-
-// phone is who acts for a conference when a phone asks.
-func (r *room) phone() Actor { return Actor{Account: r.owner, Name: "phone", Via: "sip"} }
+// phone is who acts for a conference when a phone asks: within the limit of who made it.
+func (r *room) phone() Actor {
+	return Actor{Account: r.owner, Name: "phone", Via: "sip", DialPrefixes: r.limit}
+}
 
 // mayRefer is who_may_refer; 0 is yes. Outside a call only an asserted number speaks for
 // a member.
@@ -260,6 +265,7 @@ func (r *room) callFor(now time.Time, ids []string, e *errand) {
 				e.progress(status, "Not placed")
 				continue
 			}
+			m.prefixes = r.limit
 			r.startLeg(now, m, how, at, profile)
 			m.leg.replaces = e.what.Replaces
 			if !e.what.By.Private {
@@ -329,8 +335,12 @@ func (r *room) inviteList(now time.Time, l *leg) {
 	if len(uris) == 0 || m == nil {
 		return
 	}
-	if !r.trusts(m) || slices.ContainsFunc(uris, r.b.sos) {
+	switch {
+	case !r.trusts(m):
 		l.note(now, "state", "his recipients are not called: he may not refer")
+		return
+	case slices.ContainsFunc(uris, func(uri string) bool { return r.b.barred(r.limit, uri) }):
+		l.note(now, "state", "his recipients are not called: one must not be")
 		return
 	}
 	r.b.spawn(func() {

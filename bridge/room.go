@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type room struct {
 	b       *Bridge
 	id      string
 	owner   string
+	limit   []string // prefixes of what its phones may have called; empty: no limit
 	log     *slog.Logger
 	view    atomic.Pointer[View]
 	work    *mediaWork
@@ -105,7 +107,7 @@ const maxWaiting = 64
 
 func newRoom(b *Bridge, c Conference, seq uint64, members []Member) *room {
 	r := &room{
-		b: b, id: c.ID, owner: c.Owner, log: b.log.With("conference_id", c.ID),
+		b: b, id: c.ID, owner: c.Owner, limit: strings.Fields(c.DialLimit), log: b.log.With("conference_id", c.ID),
 		work: newMediaWork(b.ctx, b.media), change: make(chan struct{}, 1),
 		drained: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1),
 		conf: c, legs: map[string]*leg{}, seq: seq, seqMark: seq + seqBlock,

@@ -30,6 +30,8 @@ func (b *Bridge) AddMembers(ctx context.Context, a Actor, conference string, spe
 		m, bad := b.newMember(conference, s, now)
 		switch {
 		case bad != nil:
+		case m.Role == roleHost && v.Conference.WhoMayRefer == ReferModerators && mayEmpower(a, v.Conference) != nil:
+			bad = mayEmpower(a, v.Conference)
 		case taken[m.Number]:
 			bad = &Error{Kind: Conflict, Code: "member_exists", Detail: "the number is on the roster already", Field: "/number"}
 		case len(taken) >= b.opt.MaxMembers:
@@ -132,6 +134,11 @@ func (b *Bridge) UpdateMember(ctx context.Context, a Actor, conference, id strin
 	was.Muted = want.Muted
 	if err := applyPatch(&want, p); err != nil {
 		return Member{}, err
+	}
+	if want.Role == roleHost && was.Role != roleHost && v.Conference.WhoMayRefer == ReferModerators {
+		if bad := mayEmpower(a, v.Conference); bad != nil {
+			return Member{}, bad
+		}
 	}
 	if want == was {
 		return b.Member(ctx, a, conference, id)
@@ -328,11 +335,6 @@ func failed(o *LastOutcome) bool {
 	return o != nil && (o.Outcome != Left && o.Outcome != HungUp || o.Retry != nil && o.Retry.How == ims.RetryLater)
 }
 
-// within says whether a number begins with one of the prefixes; without any, all do.
-func within(prefixes []string, number string) bool {
-	return len(prefixes) == 0 || slices.ContainsFunc(prefixes, func(p string) bool { return p != "" && strings.HasPrefix(number, p) })
-}
-
 // mayCall: everything that forbids a call before an INVITE.
 func (r *room) mayCall(a Actor, m *member, down *Error) *Error {
 	switch {
@@ -346,8 +348,8 @@ func (r *room) mayCall(a Actor, m *member, down *Error) *Error {
 	if _, bad := r.b.parseNumber(m.Number, ""); bad != nil {
 		return bad
 	}
-	if !within(a.DialPrefixes, m.Number) {
-		return &Error{Kind: Forbidden, Code: "dial_not_allowed", Detail: "this key may not call the number"}
+	if bad := r.b.mayDial(a.DialPrefixes, m.Number); bad != nil {
+		return bad
 	}
 	return down
 }

@@ -109,7 +109,8 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 	}
 	now := time.Now().UTC()
 	c = Conference{ID: newID("conf"), Name: spec.Name, Type: spec.Type, State: "idle", Owner: a.Account, CreatedAt: now, UpdatedAt: now,
-		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm}
+		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm,
+		DialLimit: strings.Join(a.DialPrefixes, " ")}
 	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
 		return Conference{}, bad
 	}
@@ -207,6 +208,11 @@ func (b *Bridge) UpdateConference(ctx context.Context, a Actor, id string, p Con
 	was := v.Conference
 	if c, err = b.patched(was, p); err != nil || c == was {
 		return c, err
+	}
+	if c.WhoMayRefer != was.WhoMayRefer && c.WhoMayRefer != ReferNone {
+		if bad := mayEmpower(a, was); bad != nil {
+			return Conference{}, bad
+		}
 	}
 	if bad := b.claim(&c); bad != nil {
 		return Conference{}, bad

@@ -49,32 +49,55 @@ func (l *leg) draftOffer(now time.Time, video bool) ([]byte, *sdp.Session, error
 
 // answerOffer answers an offer of the peer; on an error nothing has changed.
 func (l *leg) answerOffer(now time.Time, offer *sdp.Session, video bool) ([]byte, sdp.Result, error) {
+	b, own, res, err := l.draftAnswer(now, l.local, offer, video)
+	if err == nil {
+		l.local = own
+	}
+	return b, res, err
+}
+
+// draftAnswer writes an answer that follows our description before.
+func (l *leg) draftAnswer(now time.Time, before, offer *sdp.Session, video bool) ([]byte, *sdp.Session, sdp.Result, error) {
 	addr, err := netip.ParseAddr(l.profile.LocalIP)
 	if err != nil {
-		return nil, sdp.Result{}, fmt.Errorf("media address: %w", err)
+		return nil, nil, sdp.Result{}, fmt.Errorf("media address: %w", err)
 	}
 	b, res, err := sdp.Answer(offer, sdp.AnswerOptions{
-		Origin: sdp.NewOrigin(now), Previous: l.local, Addr: addr, AudioPort: l.audio,
+		Origin: sdp.NewOrigin(now), Previous: before, Addr: addr, AudioPort: l.audio,
 		Video: video && l.video != 0, VideoPort: l.video, Sprop: l.sprop,
 		NoAVPF: sdp.AVPF(l.profile.VideoAVPF) == sdp.PlainAVP,
 	})
 	if err != nil {
-		return nil, res, err
+		return nil, nil, res, err
 	}
 	own, err := sdp.Parse(b)
 	if err != nil {
-		return nil, res, fmt.Errorf("own answer: %w", err)
+		return nil, nil, res, fmt.Errorf("own answer: %w", err)
 	}
-	l.local = own
-	return b, res, nil
+	return b, own, res, nil
 }
 
-func negotiate(offer *sdp.Session, answer []byte) (sdp.Result, error) {
-	s, err := sdp.Parse(answer)
-	if err != nil {
-		return sdp.Result{}, err
+// settled is what became of an offer of ours: what the phone answered to it, or, where an
+// UPDATE came in between (local), the last of both sides.
+func settled(offer *sdp.Session, theirs, local []byte, offered bool) (own *sdp.Session, res sdp.Result, err error) {
+	own = offer
+	if local != nil {
+		if own, err = sdp.Parse(local); err != nil {
+			return offer, res, fmt.Errorf("own description: %w", err)
+		}
 	}
-	return sdp.Negotiate(offer, s)
+	s, err := sdp.Parse(theirs)
+	switch {
+	case err != nil:
+	case offered:
+		res, err = sdp.Agreed(s, own)
+	default:
+		res, err = sdp.Negotiate(own, s)
+	}
+	if res.WhyNoVideo == sdp.VideoNotOffered && offer.Video != nil && offer.Video.Port != 0 {
+		res.WhyNoVideo = sdp.VideoRefused // in between
+	}
+	return own, res, err
 }
 
 // describe says in the API's words what was agreed.
@@ -134,8 +157,9 @@ func mediaLeg(l *leg) *mediapb.Leg {
 	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil && l.door == nil}
 	if a := l.agreed.Audio; a != nil {
 		out.Audio = &mediapb.AudioStream{
-			Remote: remote(a.Remote, l.profile, l.agreed.Version), Codec: audioCodecs[a.Codec], PayloadType: uint32(a.PT),
-			OctetAlign: a.OctetAlign, DtmfPayloadType: uint32(a.DTMFPT), DtmfRateHz: uint32(a.DTMFRateHz),
+			Remote: remote(a.Remote, l.profile, l.agreed.Version), Codec: audioCodecs[a.Codec],
+			PayloadType: uint32(a.PT), ReceivePayloadType: new(uint32(a.RecvPT)), OctetAlign: a.OctetAlign,
+			DtmfPayloadType: uint32(a.DTMFPT), ReceiveDtmfPayloadType: new(uint32(a.DTMFRecvPT)), DtmfRateHz: uint32(a.DTMFRateHz),
 			Send: a.Send, Recv: a.Recv, Dtx: a.Codec != "opus" || a.Opus.DTX, ComfortNoise: a.CN,
 			Fec: a.Opus.FEC, MaxBitrateBps: uint32(a.Opus.MaxBitrate), MaxPlaybackHz: uint32(a.Opus.MaxPlayback),
 			RtcpRsBps: rtcpShare(a.RS, a.AS, senders), RtcpRrBps: rtcpShare(a.RR, a.AS, receivers),
@@ -148,7 +172,8 @@ func mediaLeg(l *leg) *mediapb.Leg {
 	// A video stream has a peer or is none; in an old-style hold it has none for a while.
 	if v := l.agreed.Video; v != nil && remote(v.Remote, l.profile, l.agreed.Version) != nil {
 		out.Video = &mediapb.VideoStream{
-			Remote: remote(v.Remote, l.profile, l.agreed.Version), PayloadType: uint32(v.PT), PacketizationMode: uint32(v.PacketizationMode),
+			Remote: remote(v.Remote, l.profile, l.agreed.Version), PayloadType: uint32(v.PT),
+			ReceivePayloadType: new(uint32(v.RecvPT)), PacketizationMode: uint32(v.PacketizationMode),
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,
 			CvoExtension: uint32(v.CVO), RtcpRsBps: rtcpShare(v.RS, v.AS, senders), RtcpRrBps: rtcpShare(v.RR, v.AS, receivers),

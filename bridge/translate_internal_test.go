@@ -39,6 +39,20 @@ func TestLatchReachesTheEngine(t *testing.T) {
 	}
 }
 
+// The numbers that packets from the peer carry, ours, reach the engine beside the peer's own.
+func TestPayloadTypesReachTheEngine(t *testing.T) {
+	r := sdp.Remote{Addr: netip.MustParseAddr("192.0.2.1"), Port: 4000, RTCPPort: 4001}
+	m := mediaLeg(&leg{agreed: &sdp.Result{Audio: &sdp.Audio{Remote: r, Codec: "AMR-WB", PT: 104, RecvPT: 97, DTMFPT: 110, DTMFRecvPT: 101},
+		Video: &sdp.Video{Remote: r, PT: 99, RecvPT: 114}}})
+	a, v := m.Audio, m.Video
+	if a.PayloadType != 104 || a.GetReceivePayloadType() != 97 || a.DtmfPayloadType != 110 || a.GetReceiveDtmfPayloadType() != 101 {
+		t.Errorf("audio %v", a)
+	}
+	if v.PayloadType != 99 || v.GetReceivePayloadType() != 114 {
+		t.Errorf("video %v", v)
+	}
+}
+
 // What was negotiated of RTCP feedback and of changes of the codec's mode reaches the engine,
 // and nothing else does.
 func TestFeedbackReachesTheEngine(t *testing.T) {

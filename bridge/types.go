@@ -118,9 +118,12 @@ type Conference struct {
 	WhoMayRefer Referrers  `json:"who_may_refer"`
 	// AnswerConfirm: who is called and answers must press 1 before he is in, unless the call
 	// says otherwise. Voicemail does not.
-	AnswerConfirm bool   `json:"answer_confirm"`
-	AdHoc         bool   `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
-	DialIn        DialIn `json:"dial_in"`
+	AnswerConfirm bool `json:"answer_confirm"`
+	// DialLimit are the prefixes, separated by blanks, of the numbers that phones in it may
+	// have called, by REFER or a list: those of the key that made it; "": no limit.
+	DialLimit string `json:"-"`
+	AdHoc     bool   `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
+	DialIn    DialIn `json:"dial_in"`
 }
 
 // JoinPolicy says who may call into a conference.
@@ -187,7 +190,7 @@ type Media struct {
 	WhyNoAudio *string     `json:"why_no_audio"` // removed: the phone dropped it and kept its video; null with audio
 	VideoState VideoState  `json:"video_state"`
 	// VideoReason says more of VideoState: WhyNoVideo, and with video camera_off,
-	// not_shown, silent, undecodable; nil: nothing more to say.
+	// not_shown, silent, undecodable, no_capacity; nil: nothing more to say.
 	VideoReason *string `json:"video_reason"`
 }
 type Quality struct {

@@ -95,13 +95,14 @@ func (h *house) adopt() error {
 
 // watch is a SUBSCRIBE to the house's conference.
 type watch struct {
+	keep  func() // it was accepted
 	say   func(string, ...any)
 	docs  []string
 	times []time.Time
 	tell  func(sip.SubscriptionEvent)
 }
 
-func (w *watch) Accept(expires time.Duration) { w.say("<- 200, %v", expires) }
+func (w *watch) Accept(expires time.Duration) { w.keep(); w.say("<- 200, %v", expires) }
 func (w *watch) Reject(status int)            { w.say("<- %d to SUBSCRIBE", status) }
 func (w *watch) Notify(kind string, b []byte) {
 	if kind != "application/conference-info+xml" {
@@ -170,8 +171,12 @@ func (h *house) subscribe(name string, words []string) error {
 		}
 	}
 	w := &watch{say: func(format string, args ...any) { h.say(name+"'s SUBSCRIBE: "+format, args...) }}
+	w.keep = func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.watches[name] = w
+	}
 	w.tell = h.net.subscribe(in, w)
-	h.watches[name] = w
 	return nil
 }
 

@@ -50,7 +50,7 @@ const (
 	reasonSilent     = "silent"              // nothing comes
 	reasonUndecoded  = "undecodable"         // what comes has no picture in it
 	reasonAudioRoom  = "conference_is_audio" // the phone offered it, here it is not wanted
-	reasonNoCapacity = "no_capacity"         // the phone offered it, there are no ports
+	reasonNoCapacity = "no_capacity"         // the phone offered it, there are no ports; or no CPU time for it
 )
 
 // askEvery is the least time between two questions to a person whether to turn the
@@ -109,6 +109,10 @@ func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
 		why = r.mayHaveVideo()
 	}
 	r.withVideo(now, l, why == "", e.At, func(now time.Time, video bool) {
+		if e.Early {
+			r.answerEarly(now, l, e, offer, video)
+			return
+		}
 		if why == "" && !video {
 			why = reasonNoCapacity
 		}
@@ -150,6 +154,9 @@ const replyLimit = 1900 * time.Millisecond
 
 // closeVideo gives video ports back that nothing negotiated needs.
 func (r *room) closeVideo(l *leg) {
+	if l.call != nil && l.visitor == nil && !l.bound {
+		return // as long as another fork may take what the INVITE offers
+	}
 	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending != nil && l.pending.video {
 		return
 	}
@@ -177,6 +184,29 @@ func (r *room) offerAsAsked(now time.Time, l *leg, id uint64, video bool) {
 	l.note(now, "media", "the phone asked for an offer")
 }
 
+// answerEarly answers an UPDATE before the final answer to our INVITE or re-INVITE. It
+// changes nothing here: what stands comes with that answer.
+func (r *room) answerEarly(now time.Time, l *leg, e sip.Offer, offer *sdp.Session, video bool) {
+	before := l.local
+	if l.pending != nil {
+		before = l.pending.session
+	}
+	var err error
+	if e.Local != nil {
+		before, err = sdp.Parse(e.Local)
+	}
+	var answer []byte
+	if err == nil {
+		answer, _, _, err = l.draftAnswer(now, before, offer, video)
+	}
+	if err != nil {
+		r.refuseOffer(now, l, e.ID, err)
+		return
+	}
+	l.note(now, "media", "an offer before the answer")
+	l.call.Reply(e.ID, answer, 0)
+}
+
 func (r *room) refuseOffer(now time.Time, l *leg, id uint64, err error) {
 	_, warning := sdp.StatusOf(err)
 	l.note(now, "media", "offer refused: "+err.Error())
@@ -197,9 +227,6 @@ func (r *room) answerPeer(now time.Time, l *leg, id uint64, offer *sdp.Session, 
 		res.WhyNoVideo = why
 		if why == sdp.VideoNotOffered { // it was refused before, or its user pressed "voice only"
 			res.WhyNoVideo = reasonRemoved
-			if before == nil && l.visitor == nil && l.wantsPic {
-				res.WhyNoVideo = sdp.VideoRefused // in the early answer
-			}
 			if w := l.Media.WhyNoVideo; w != nil && before != nil && before.Video == nil {
 				res.WhyNoVideo = *w
 			}
@@ -224,18 +251,20 @@ func handedOver(before *sdp.Result, now sdp.Result) bool {
 		now.Audio.Addr != before.Audio.Addr && now.Audio.Codec != before.Audio.Codec && now.Audio.Codec != "AMR-WB"
 }
 
-// brokenOut recognises a call that ended in a circuit-switched network (row 14): video was
-// refused, the codec is narrow-band, and the Contact is no IMS phone's.
+// brokenOut recognises a call that ends in a circuit-switched network (row 14): the codec is
+// narrow-band, there is no video, and the far end says that it is a gateway; or it refused
+// the video that we offered, and its Contact is no IMS phone's.
 func (l *leg) brokenOut(contact, server string) bool {
 	a := l.agreed.Audio
-	if a == nil || a.Codec == "AMR-WB" || l.agreed.Video != nil || l.Media.WhyNoVideo == nil || *l.Media.WhyNoVideo == sdp.VideoNotOffered {
+	if a == nil || a.Codec == "AMR-WB" || l.agreed.Video != nil {
 		return false
 	}
 	who := strings.ToLower(contact + " " + server)
 	if strings.Contains(who, "mgcf") || strings.Contains(who, "mgw") {
 		return true
 	}
-	return contact != "" && !strings.Contains(who, "g.3gpp.icsi-ref") && !strings.Contains(who, ";video")
+	why := l.Media.WhyNoVideo
+	return l.visitor == nil && why != nil && *why != sdp.VideoNotOffered && contact != "" && !strings.Contains(who, "g.3gpp.icsi-ref") && !strings.Contains(who, ";video")
 }
 
 // describeVideo works out Media's words on video from what was agreed and what is seen.
@@ -290,6 +319,8 @@ func (r *room) onVideoState(now time.Time, l *leg, v *mediapb.VideoState) {
 		l.seen, l.seenWhy = VideoStalled, reasonSilent
 	case "undecodable":
 		l.seen, l.seenWhy = VideoStalled, reasonUndecoded
+	case "overload":
+		l.seen, l.seenWhy = VideoStalled, reasonNoCapacity
 	default:
 		return
 	}
@@ -422,7 +453,7 @@ func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 	l.pending = nil
 	res, err := sdp.Result{}, error(nil)
 	if e.SDP != nil {
-		res, err = negotiate(p.session, e.SDP)
+		p.session, res, err = settled(p.session, e.SDP, e.Local, e.Offered)
 	}
 	switch {
 	case e.SDP == nil && e.Status == 491 && p.tries < maxProposals && l.why == "":

@@ -16,11 +16,12 @@ import (
 )
 
 var (
-	countryCode = regexp.MustCompile(`^[A-Z]{2}$`)
-	e164        = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
-	callingCode = regexp.MustCompile(`^\+[1-9][0-9]{0,2}$`)
-	simpleName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-	domainName  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+	countryCode  = regexp.MustCompile(`^[A-Z]{2}$`)
+	e164         = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
+	numberPrefix = regexp.MustCompile(`^\+[1-9][0-9]{0,14}$`)
+	callingCode  = regexp.MustCompile(`^\+[1-9][0-9]{0,2}$`)
+	simpleName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+	domainName   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 )
 
 // check adds a fault for every value that cannot work. It opens nothing: that a port
@@ -42,6 +43,8 @@ func (l *loader) check(c *File) {
 	if c.Calls.CallingCode != "" && !callingCode.MatchString(c.Calls.CallingCode) {
 		l.fault("calls.calling_code", "%q is not a country's calling code such as +86", c.Calls.CallingCode)
 	}
+	l.prefixes("calls.allow", c.Calls.Allow)
+	l.prefixes("calls.deny", c.Calls.Deny)
 	l.inbound(&c.Inbound)
 	l.media(&c.Media)
 	if c.Video.FPS < 1 || c.Video.FPS > 30 {
@@ -65,6 +68,14 @@ func (l *loader) check(c *File) {
 		}
 		seen[a.Name] = true
 		l.attachment(a, key)
+	}
+}
+
+func (l *loader) prefixes(key string, list []string) {
+	for i, p := range list {
+		if !numberPrefix.MatchString(p) {
+			l.fault(fmt.Sprintf("%s[%d]", key, i), "%q is not the beginning of a number: + and 1 to 15 digits", p)
+		}
 	}
 }
 

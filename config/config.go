@@ -40,6 +40,8 @@ type Calls struct {
 	SetupTimeout time.Duration `yaml:"setup_timeout"`          // 5s to 3m
 	RetryAudio   bool          `yaml:"retry_audio_on_decline"` // call by voice who declined a call because it had video
 	Country      string        `yaml:"country"`                // ISO 3166: whose emergency numbers are refused; empty: every country's
+	Allow        []string      `yaml:"allow"`                  // prefixes of the numbers that may be called; empty: all
+	Deny         []string      `yaml:"deny"`                   // prefixes of those that must not be; it wins
 	CallingCode  string        `yaml:"calling_code"`           // of numbers typed without one; empty: such numbers are refused
 }
 

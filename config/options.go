@@ -72,7 +72,7 @@ func prefixes(list []string) (out []netip.Prefix) {
 func (f File) Bridge() bridge.Options {
 	return bridge.Options{
 		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout, RetryAudioOnDecline: f.Calls.RetryAudio,
-		Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
+		Allow: f.Calls.Allow, Deny: f.Calls.Deny, Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
 		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
 		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),
 	}

@@ -444,7 +444,7 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	if le.watch == watchNothing {
 		le.watchAt = now
 	}
-	le.watch = p.watch()
+	le.watch = p.watch(m.Video)
 	e.mu.Unlock()
 	return nil
 }
@@ -491,7 +491,7 @@ func (e *Engine) closeLeg(id string) *mediapb.LegStats {
 		if s := l.player.start(nil); s != nil {
 			le.re.w.note(note{what: notePlayEnded, leg: l, at: now, id: s.id, cut: true})
 		}
-		l.bye(now)
+		l.bye(le.re.w, now)
 		st = l.stats(now)
 		freed = le.re.w.removeLeg(le.re.room, l)
 	})

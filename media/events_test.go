@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"encoding/binary"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -80,6 +81,54 @@ func TestLifeIsExpectedFromTheAnswerOn(t *testing.T) {
 	}
 }
 
+// A phone that has dropped its audio is watched by its video (IMS.md §3 row 18).
+func TestLifeOfAVideoLeg(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		send, recv bool
+		off        bool // RTCP
+		dead       int
+	}{
+		{"both ways", true, true, false, 1},
+		{"camera off, sends RTCP", true, false, false, 1},
+		{"camera off, no RTCP", true, false, true, 0},
+		{"inactive, no RTCP", false, false, true, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := &gallery{socks: map[string][]*net.UDPConn{}}
+			a := newAir(t, Options{MediaTimeout: 20 * time.Second, Pictures: func(PictureDeps) (Pictures, error) { return g, nil }})
+			a.set(&mediapb.Conference{Id: "c", Video: true})
+			x := a.join("c", "x", wb, 0)
+			if _, err := a.e.OpenVideo(t.Context(), "x"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := x.rtcp.WriteToUDPAddrPort([]byte{0x80, rtp.TypeRR, 0, 1, 0, 0, 0, byte(x.ssrc)}, x.toRTCP); err != nil {
+				t.Fatal(err)
+			}
+			a.run(time.Second)
+			x.leg.Audio, x.off = nil, true
+			x.leg.Video = &mediapb.VideoStream{Send: tt.send, Recv: tt.recv, RtcpOff: tt.off}
+			if err := a.e.SetLeg(t.Context(), x.leg); err != nil {
+				t.Fatal(err)
+			}
+			dead := func() int {
+				return a.count(func(ev *mediapb.Event) bool { return ev.GetMediaStalled().GetLegDead() })
+			}
+			g.heard = func() int64 { return a.e.wall(a.e.clock()) }
+			a.run(30 * time.Second)
+			if n := dead(); n != 0 {
+				t.Fatalf("dead %d times while its video comes", n)
+			}
+			last := a.e.clock()
+			g.heard = func() int64 { return a.e.wall(last) }
+			a.run(25 * time.Second)
+			if n := dead(); n != tt.dead {
+				t.Errorf("dead %d times, want %d", n, tt.dead)
+			}
+		})
+	}
+}
+
 // On hold a phone that sends RTCP has to go on doing so, and is sent RTCP; one that sends none,
 // or may not, is left to the session timer. A phone that the organiser holds sends as ever.
 func TestLifeOnHold(t *testing.T) {
@@ -151,10 +200,12 @@ func TestLifeOnHold(t *testing.T) {
 }
 
 // press sends one key press: many packets, the end three times (RFC 4733 §2.5).
-func (p *phone) press(event byte) {
+func (p *phone) press(event byte) { p.pressAs(101, event) }
+
+func (p *phone) pressAs(pt uint8, event byte) {
 	b := make([]byte, 16)
 	for i := range 6 {
-		header(b, 101, p.seq+uint16(i), p.ts+uint32(event)*1000, p.ssrc)
+		header(b, pt, p.seq+uint16(i), p.ts+uint32(event)*1000, p.ssrc)
 		b[12], b[13] = event, 10
 		if i >= 3 {
 			b[13] |= 0x80
@@ -179,6 +230,44 @@ func TestDigits(t *testing.T) {
 		t.Errorf("%d packets lost: keys are no losses", s.Audio.RxLost)
 	}
 	y.hears(x, z)
+}
+
+// A peer that answers with numbers of its own is sent those and sends ours (RFC 3264 §6.1);
+// where it sends its own it is heard as well.
+func TestRenumberedPayloadTypes(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		theirs, ours     [2]uint32 // speech, keys
+		speech, keysSent uint8
+	}{
+		{"as the RFC says", [2]uint32{104, 110}, [2]uint32{97, 101}, 97, 101},
+		{"its own", [2]uint32{104, 110}, [2]uint32{97, 101}, 104, 110},
+		{"crossed", [2]uint32{101, 97}, [2]uint32{97, 101}, 97, 101},
+		{"from number 0", [2]uint32{104, 110}, [2]uint32{0, 101}, 0, 101},
+	} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		y := a.join("c", "y", pcma, 0)
+		x := a.join("c", "x", wb, 500, func(l *mediapb.Leg) {
+			l.Audio.PayloadType, l.Audio.DtmfPayloadType = tt.theirs[0], tt.theirs[1]
+			l.Audio.ReceivePayloadType, l.Audio.ReceiveDtmfPayloadType = &tt.ours[0], &tt.ours[1]
+		})
+		sent := uint32(tt.speech)
+		x.leg.Audio.ReceivePayloadType = &sent // of the phone's copy: what it sends
+		a.run(time.Second)
+		y.hears(x)
+		x.pressAs(tt.keysSent, 5)
+		a.run(100 * time.Millisecond)
+		if n := a.count(func(ev *mediapb.Event) bool { return ev.Leg == "x" && ev.GetDigit().GetDigit() == "5" }); n != 1 {
+			t.Errorf("%s: %d digits, want 1", tt.name, n)
+		}
+		if s := a.stats("x").Audio; s.RxDropped != 0 {
+			t.Errorf("%s: %d packets dropped", tt.name, s.RxDropped)
+		}
+		if got := x.packets[len(x.packets)-1].Type; uint32(got) != tt.theirs[0] {
+			t.Errorf("%s: it is sent payload type %d, want %d", tt.name, got, tt.theirs[0])
+		}
+	}
 }
 
 func TestLevels(t *testing.T) {
@@ -206,6 +295,40 @@ func TestLevels(t *testing.T) {
 		return false
 	}); n == 0 {
 		t.Error("nobody told that x talks")
+	}
+}
+
+// The time of the stream in a sender report is that of the report also where nothing was sent
+// for a while (RFC 3550 §6.4.1): in a pause and on hold.
+func TestReportsTellTheTimeOfTheStream(t *testing.T) {
+	for name, change := range map[string]func(x, y *phone){
+		"talk":    func(_, _ *phone) {},
+		"silence": func(_, y *phone) { y.off = true },
+		"hold":    func(x, _ *phone) { x.leg.Audio.Send = false },
+	} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		x, y := a.join("c", "x", pcmu, 0, func(l *mediapb.Leg) { l.Audio.ComfortNoise = true }), a.join("c", "y", pcmu, 700)
+		a.run(time.Second)
+		change(x, y)
+		last, at := x.packets[len(x.packets)-1].Timestamp, a.now
+		x.update()
+		x.reports = nil
+		for range 400 {
+			n := len(x.reports)
+			a.run(20 * time.Millisecond)
+			if len(x.reports) == n {
+				continue
+			}
+			r := x.reports[n]
+			want := last + uint32((a.now-at)/int64(tickTime))*160
+			if d := int32(binary.BigEndian.Uint32(r[16:]) - want); r[1] != rtp.TypeSR || d < 0 || d > 160 {
+				t.Errorf("%s: report of type %d whose RTP time is %d ms off", name, r[1], d/8)
+			}
+		}
+		if len(x.reports) < 2 {
+			t.Errorf("%s: %d reports in 8 s", name, len(x.reports))
+		}
 	}
 }
 

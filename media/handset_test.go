@@ -400,11 +400,16 @@ func (p *phone) hears(want ...*phone) {
 	}
 }
 
+// pt is the payload type of what it sends: ours.
 func (p *phone) pt() uint8 {
-	if p.leg.Audio == nil {
+	switch a := p.leg.Audio; {
+	case a == nil:
 		return 96
+	case a.ReceivePayloadType != nil:
+		return uint8(*a.ReceivePayloadType)
+	default:
+		return uint8(a.PayloadType)
 	}
-	return uint8(p.leg.Audio.PayloadType)
 }
 
 func confC() *mediapb.Conference { return &mediapb.Conference{Id: "c"} }

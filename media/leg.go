@@ -110,7 +110,6 @@ type leg struct {
 	refused uint64
 	remote  [2]netip.AddrPort // where RTP and RTCP go, and as the kernel wants it
 	to      [2]sockaddr
-	lastTS  uint32
 	rtcp    rtcpState
 
 	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
@@ -266,9 +265,9 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		return
 	}
 	s := l.st
-	digit := h.Type == s.dtmfPT && s.dtmfPT != 0
+	digit := s.isKey(h.Type)
 	comfort := h.Type == ptCN && s.kind.law() && len(h.Payload) > 0
-	if !digit && !comfort && h.Type != s.pt {
+	if !digit && !comfort && h.Type != s.recvPT && h.Type != s.pt {
 		l.dropped++
 		return
 	}
@@ -509,7 +508,6 @@ func (l *leg) stepMode(n uint64) {
 // the silence first.
 func (l *leg) send(e *encoded, n uint64) {
 	ts := l.tsBase + uint32(n)*l.st.step
-	l.lastTS = ts
 	b := l.tx[:]
 	speech := l.isSpeech(e.ft)
 	var size int

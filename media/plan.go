@@ -47,13 +47,13 @@ type stream struct {
 	kind       coderKind
 	clock      int // Hz
 	step       uint32
-	pt         uint8
+	pt, recvPT uint8
 	octetAlign bool
 	modes      uint16 // bit per allowed mode
 	// How the mode of what is sent may change (mode-change-period=2, mode-change-neighbor=1):
 	// our encoders always keep to it, others' frames are asked only where the peer wants it.
 	everySecond, neighbor bool
-	dtmfPT                uint8  // 0: none
+	dtmfPT, dtmfRecvPT    uint8  // 0: none
 	dtmfRate              uint32 // Hz
 	remote                netip.AddrPort
 	rtcpTo                netip.AddrPort
@@ -190,17 +190,47 @@ func newStream(a *mediapb.AudioStream, pair *port.Pair) (*stream, error) {
 			s.modes = 1<<(top+1) - 1
 		}
 	}
-	if a.PayloadType > 127 || a.PayloadType >= 64 && a.PayloadType <= 95 {
-		return nil, invalid("audio.payload_type", fmt.Sprintf("%d is not an RTP payload type (RFC 5761 §4)", a.PayloadType))
+	if err := s.setTypes(a); err != nil {
+		return nil, err
 	}
-	if a.DtmfPayloadType > 127 || a.DtmfPayloadType != 0 && a.DtmfPayloadType == a.PayloadType {
-		return nil, invalid("audio.dtmf_payload_type", fmt.Sprintf("%d is no payload type of its own", a.DtmfPayloadType))
-	}
-	s.pt, s.dtmfPT, s.dtmfRate = uint8(a.PayloadType), uint8(a.DtmfPayloadType), a.DtmfRateHz
+	s.dtmfRate = a.DtmfRateHz
 	if s.dtmfRate == 0 {
 		s.dtmfRate = uint32(s.clock)
 	}
 	return s, s.setRemote(a.Remote, pair)
+}
+
+// setTypes takes the payload types, of what is sent and of what comes.
+func (s *stream) setTypes(a *mediapb.AudioStream) (err error) {
+	if s.pt, s.dtmfPT, err = payloadTypes("audio.", a.PayloadType, a.DtmfPayloadType); err != nil {
+		return err
+	}
+	speech, keys := a.PayloadType, a.DtmfPayloadType
+	if a.ReceivePayloadType != nil {
+		speech = *a.ReceivePayloadType
+	}
+	if a.ReceiveDtmfPayloadType != nil {
+		keys = *a.ReceiveDtmfPayloadType
+	}
+	s.recvPT, s.dtmfRecvPT, err = payloadTypes("audio.receive_", speech, keys)
+	return err
+}
+
+// payloadTypes are those of one direction, where they can be told apart.
+func payloadTypes(fields string, speech, keys uint32) (pt, dtmfPT uint8, err error) {
+	if speech > 127 || speech >= 64 && speech <= 95 {
+		return 0, 0, invalid(fields+"payload_type", fmt.Sprintf("%d is not an RTP payload type (RFC 5761 §4)", speech))
+	}
+	if keys > 127 || keys != 0 && keys == speech {
+		return 0, 0, invalid(fields+"dtmf_payload_type", fmt.Sprintf("%d is no payload type of its own", keys))
+	}
+	return uint8(speech), uint8(keys), nil
+}
+
+// isKey says whether packets of a type are of telephone-event. A number that is one thing of
+// ours and another of the peer's is ours: that is what it should send (RFC 3264 §6.1).
+func (s *stream) isKey(pt uint8) bool {
+	return s.dtmfRecvPT != 0 && pt != s.recvPT && (pt == s.dtmfRecvPT || pt == s.dtmfPT)
 }
 
 // opusParams are the peer's limits (RFC 7587 §6.1) as our encoder knows them: those that

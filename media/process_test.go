@@ -140,6 +140,8 @@ func TestErrorsNameTheFault(t *testing.T) {
 		"payload type":      {audio(func(s *mediapb.AudioStream) { s.PayloadType = 200 }), codes.InvalidArgument},
 		"RTCP's types":      {audio(func(s *mediapb.AudioStream) { s.PayloadType = 72 }), codes.InvalidArgument},
 		"DTMF's type":       {audio(func(s *mediapb.AudioStream) { s.DtmfPayloadType = 96 }), codes.InvalidArgument},
+		"type that comes":   {audio(func(s *mediapb.AudioStream) { s.ReceivePayloadType = new(uint32(72)) }), codes.InvalidArgument},
+		"DTMF that comes":   {audio(func(s *mediapb.AudioStream) { s.ReceiveDtmfPayloadType = new(uint32(96)) }), codes.InvalidArgument},
 		"no remote":         {audio(func(s *mediapb.AudioStream) { s.Remote = nil }), codes.InvalidArgument},
 		"port 0":            {audio(func(s *mediapb.AudioStream) { s.Remote.Port = 0 }), codes.InvalidArgument},
 		"port 70000":        {audio(func(s *mediapb.AudioStream) { s.Remote.Port = 70000 }), codes.InvalidArgument},

@@ -103,16 +103,25 @@ const (
 	watchReports              // on hold: RTCP, if it is a phone that sends any
 )
 
-// watch is what may be expected of a leg with this plan. A leg that the organiser holds
-// goes on sending; the phone that holds us does not.
-func (p *plan) watch() watch {
-	s := p.stream
-	switch {
-	case !p.present || s == nil || !s.remote.IsValid():
+// watch is what may be expected of a leg with this plan, by its audio or, where it has none,
+// by its video v. A leg that the organiser holds goes on sending; the phone that holds us does
+// not.
+func (p *plan) watch(v *mediapb.VideoStream) watch {
+	var send, recv, off bool
+	switch s := p.stream; {
+	case !p.present:
 		return watchNothing
-	case s.send && s.recv:
+	case s != nil && s.remote.IsValid():
+		send, recv, off = s.send, s.recv, s.rtcpOff
+	case s == nil && v != nil:
+		send, recv, off = v.Send, v.Recv, v.RtcpOff
+	default:
+		return watchNothing
+	}
+	switch {
+	case send && recv:
 		return watchAny
-	case s.rtcpOff:
+	case off:
 		return watchNothing
 	}
 	return watchReports

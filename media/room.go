@@ -178,7 +178,7 @@ func (r *room) tick(w *worker, n uint64, now int64) {
 		case wayOwn:
 			r.hear(w, l, n, sounds)
 		}
-		l.control(now)
+		l.control(w, now)
 	}
 	r.close(n, mixed)
 }

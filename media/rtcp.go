@@ -40,7 +40,7 @@ func (l *leg) interval() int64 {
 }
 
 // control asks the phone for another mode where it is time, and sends the report that is due.
-func (l *leg) control(now int64) {
+func (l *leg) control(w *worker, now int64) {
 	if l.st != nil && l.kind.amr() && now >= l.wish.next {
 		l.wish.next = now + int64(time.Second)
 		l.wish.step(l.st, &l.rx, now)
@@ -49,20 +49,27 @@ func (l *leg) control(now int64) {
 		return
 	}
 	l.rtcp.next = now + l.interval()
-	l.sendReport(now, false)
+	l.sendReport(w, now, false)
 }
 
 // bye tells the peer that the stream ends.
-func (l *leg) bye(now int64) {
+func (l *leg) bye(w *worker, now int64) {
 	if l.st != nil && !l.st.rtcpOff && l.remote[1].IsValid() {
-		l.sendReport(now, true)
+		l.sendReport(w, now, true)
 	}
 }
 
+// rtpTime is the timestamp that what is sent at now has or would have: not that of the last
+// frame, which in a pause or on hold was sent long ago (RFC 3550 §6.4.1).
+func (l *leg) rtpTime(w *worker, now int64) uint32 {
+	since := (now - w.deadline) * int64(l.st.clock) / int64(time.Second) // negative before the tick
+	return l.tsBase + uint32(w.tick)*l.st.step + uint32(int32(since))
+}
+
 // sendReport sends a compound packet: SR or RR, SDES with CNAME, BYE.
-func (l *leg) sendReport(now int64, bye bool) {
+func (l *leg) sendReport(w *worker, now int64, bye bool) {
 	b := l.rtcp.buf[:]
-	me := rtp.Sender{SSRC: l.ssrc, Timestamp: l.lastTS, Packets: uint32(l.txCount), Octets: uint32(l.txBytes)}
+	me := rtp.Sender{SSRC: l.ssrc, Timestamp: l.rtpTime(w, now), Packets: uint32(l.txCount), Octets: uint32(l.txBytes)}
 	n := rtp.PutReport(b, me, &l.rx, l.rtcp.cname, time.Now(), l.since(now))
 	if bye {
 		n += rtp.PutBye(b[n:], l.ssrc)

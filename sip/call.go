@@ -479,13 +479,13 @@ func event(e dialog.Event) Event {
 	case dialog.Ringing:
 		return Ringing{At: now}
 	case dialog.Answer:
-		return Answer{At: now, SDP: e.SDP, Final: e.Final, EarlyMedia: e.EarlyMedia}
+		return Answer{At: now, SDP: e.SDP, Final: e.Final, EarlyMedia: e.EarlyMedia, Local: e.Local, Offered: e.Offered}
 	case dialog.Connected:
 		return Connected{At: now, Contact: e.Contact, Server: e.Server}
 	case dialog.Offer:
-		return Offer{At: now, ID: e.ID, SDP: e.SDP}
+		return Offer{At: now, ID: e.ID, SDP: e.SDP, Early: e.Early, Local: e.Local}
 	case dialog.Reoffered:
-		return Reoffered{At: now, SDP: e.SDP, Status: e.Status}
+		return Reoffered{At: now, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
 	case dialog.Info:
 		return Info{At: now, Digit: e.Digit}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,21 @@ type inviteTx struct {
 	req       *sipgo.Request
 	cancelled atomic.Bool
 	final     atomic.Bool // a final response was given
+	mu        sync.Mutex  // one response at a time
+	trying    *time.Timer // of a re-INVITE; an initial one has its 100 at once
+}
+
+// sipgo's own 100 reads the request in a goroutine of its own, while newIncomingCall puts our
+// tag into it. Both kinds of INVITE have their 100 from us.
+func init() { sipgo.Timer_1xx = 24 * time.Hour }
+
+// tryAfter says 100 where nobody answers for so long (RFC 3261 §17.2.1).
+const tryAfter = 200 * time.Millisecond
+
+func (tx *inviteTx) tryLater() {
+	tx.trying = time.AfterFunc(tryAfter, func() {
+		_ = tx.respond(sipgo.NewResponseFromRequest(tx.req, 100, dialog.Phrase(100), nil)) // what is behind it says more
+	})
 }
 
 // lastWord answers what nobody will answer any more.
@@ -43,8 +59,20 @@ func (tx *inviteTx) lastWord() {
 }
 
 func (tx *inviteTx) Respond(res *sipgo.Response) error {
-	if tx.cancelled.Load() {
+	if tx.trying != nil {
+		tx.trying.Stop()
+	}
+	return tx.respond(res)
+}
+
+func (tx *inviteTx) respond(res *sipgo.Response) error {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	switch {
+	case tx.cancelled.Load():
 		return sipgo.ErrTransactionCanceled
+	case res.StatusCode == 100 && tx.final.Load():
+		return nil // sipgo would repeat it in place of the final one
 	}
 	if res.StatusCode >= 200 {
 		tx.final.Store(true)
@@ -131,8 +159,11 @@ func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take
 	c.options = a.dialogOptions(Invite{Video: bytes.Contains(offer, []byte("m=video"))}, c.icid)
 	c.options.Rand = rand.Float64
 	c.id, c.tag = string(*req.CallID()), c.options.FromTag
-	// Every response has our tag in To, those that sipgo makes itself too.
-	req.To().Params.Add("tag", c.tag)
+	// Every response has our tag in To, the 487 that sipgo makes itself too. A CANCEL may be
+	// read meanwhile: it finds the one To or the other.
+	to := *req.To()
+	to.Params = append(to.Params.Clone(), sipgo.HeaderKV{K: "tag", V: c.tag})
+	req.ReplaceHeader(&to)
 	c.in = &inbound{take: take, tx: &inviteTx{ServerTx: tx, req: req}, key: inviteKey(req)}
 	c.in.info = a.incoming(req, offer, c.icid)
 	c.on = func(e Event) { c.in.early = append(c.in.early, e) }

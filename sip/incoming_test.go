@@ -147,7 +147,9 @@ func TestIncomingCall(t *testing.T) {
 			t.Errorf("200 is\n%s\n\n%s", strings.Join(ok.order, "\n"), ok.body)
 		}
 		c.request("ACK", "a1", 1, tag)
-		next[Connected](k.events)
+		if e := next[Connected](k.events); !strings.Contains(e.Contact, p.addr) {
+			t.Errorf("the caller's Contact is %q", e.Contact)
+		}
 		c.request("INVITE", "i3", 3, tag, "\n"+offerSDP)
 		offer := next[Offer](k.events)
 		call.Reply(offer.ID, []byte(answerSDP), 200)

@@ -189,6 +189,7 @@ func (a *attachment) deliver(c *call, req *sipgo.Request, tx *sipgo.ServerTx) {
 		return
 	case req.IsInvite():
 		itx := &inviteTx{ServerTx: tx, req: req}
+		itx.tryLater()
 		c.watch(itx)
 		to = itx
 	}

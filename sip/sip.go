@@ -70,9 +70,14 @@ type (
 		SDP        []byte
 		Final      bool
 		EarlyMedia string // P-Early-Media of the response (RFC 5009): inactive, gated, sendrecv ...; "" none
+		// Local is what we said last to that far end, as it was given to the UA, if UPDATEs came
+		// after the answer to the INVITE: SDP goes with it, not with Invite.Offer. Offered: SDP is
+		// then the far end's offer, and Local what was replied. nil: there were none.
+		Local   []byte
+		Offered bool
 	}
-	// Connected says that a 2xx was received and acknowledged. It follows the final
-	// Answer. Contact is the far end's whole Contact value with its feature tags, Server
+	// Connected says that the INVITE was answered with a 2xx, and that acknowledged. It follows
+	// the final Answer. Contact is the far end's whole Contact value with its feature tags, Server
 	// its Server or User-Agent; "" unknown.
 	Connected struct {
 		At              time.Time
@@ -81,10 +86,17 @@ type (
 	// Offer is a re-INVITE or UPDATE of the far end with a session description, or
 	// without one (SDP nil: we are to offer). Reply with Call.Reply within 2 s; nobody
 	// replying is answered 488.
+	//
+	// Early: it is an UPDATE before the final answer to our INVITE, or re-INVITE. Nothing is
+	// settled by it until then, when Answer or Reoffered tells what is: another fork may answer,
+	// or a re-INVITE be refused and what was before stand. Local is then what we said last in
+	// that dialog, nil for what we offered in that INVITE.
 	Offer struct {
-		At  time.Time
-		ID  uint64
-		SDP []byte
+		At    time.Time
+		ID    uint64
+		SDP   []byte
+		Early bool
+		Local []byte
 	}
 	// Reoffered ends what Call.Offer began: SDP is the far end's answer, or nil and
 	// the status that refused it. The call goes on either way. Status 491: an offer of the
@@ -93,6 +105,9 @@ type (
 		At     time.Time
 		SDP    []byte
 		Status int
+		// As in Answer.
+		Local   []byte
+		Offered bool
 	}
 	// Info is an INFO with DTMF (application/dtmf-relay), a digit each.
 	Info struct {

@@ -241,6 +241,9 @@ func TestPeerOffers(t *testing.T) {
 		if string(o.SDP) != hold {
 			t.Errorf("offer %q", o.SDP)
 		}
+		if res := p.expect("100"); res.get("Cseq") != "10 INVITE" { // nobody has answered yet
+			t.Errorf("100 %q", res.order)
+		}
 		call.Reply(o.ID, []byte(offerSDP), 200)
 		for range 3 { // nobody acknowledges
 			if res := p.expect("200"); res.body != offerSDP || res.get("Contact") == "" {

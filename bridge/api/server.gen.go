@@ -178,7 +178,7 @@ type ConferencePatch struct {
 	// Pin Empty: another one is made up
 	Pin *string `json:"pin,omitempty"`
 
-	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`
 }
 
@@ -307,7 +307,7 @@ type NewConference struct {
 	Pin  *string        `json:"pin,omitempty"`
 	Type ConferenceType `json:"type"`
 
-	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`
 }
 
@@ -353,7 +353,7 @@ type Problem struct {
 // Quality defines model for Quality.
 type Quality = bridge.Quality
 
-// Referrers Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody
+// Referrers Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 type Referrers = bridge.Referrers
 
 // Registration defines model for Registration.

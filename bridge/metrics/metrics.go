@@ -46,6 +46,7 @@ var (
 	decodes       = desc("audio_decodes_total", "Audio frames decoded.")
 	composed      = desc("video_frames_composed", "Frames composed by the running video processes.")
 	encoded       = desc("video_frames_encoded", "Frames encoded by the running video processes.")
+	reduced       = desc("video_reduced_conferences", "Conferences whose video gives way to CPU pressure: its rate, its size too, and off for some too.", "how")
 	videoRestarts = desc("video_process_starts_total", "Times a video process came up.")
 	videoDeaths   = desc("video_process_deaths_total", "Times a video process went down.")
 	portsFree     = desc("media_ports_free", "Media ports that can still be reserved.")
@@ -59,7 +60,7 @@ var (
 )
 
 var all = []*prometheus.Desc{build, conferences, members, legs, outcomes, setup, fallback, rtpPackets, rtpLost, rtpStrangers,
-	mediaUp, ticks, tickLate, tickSkipped, tickLateness, encodes, encodesSaved, decodes, composed, encoded, videoRestarts,
+	mediaUp, ticks, tickLate, tickSkipped, tickLateness, encodes, encodesSaved, decodes, composed, encoded, reduced, videoRestarts,
 	videoDeaths, portsFree, attachments, attachmentsUp, sipDropped, sipRefused, sipHeld, sipFaults, slowReaders}
 
 // Describe names every metric.
@@ -155,9 +156,16 @@ func (c collector) engine(s bridge.Stats, gauge func(*prometheus.Desc, float64, 
 		gauge(portsFree, float64(e.PortsFree))
 	}
 	var nComposed, nEncoded uint64
+	how := map[string]int{"rate": 0, "size": 0, "off": 0}
 	for _, conf := range s.Media.GetConferences() {
 		nComposed += conf.GetVideo().GetFramesComposed()
 		nEncoded += conf.GetVideo().GetFramesEncoded()
+		if r := conf.GetVideo().GetReduced(); r != "" {
+			how[r]++
+		}
+	}
+	for r, n := range how {
+		gauge(reduced, float64(n), r)
 	}
 	gauge(composed, float64(nComposed))
 	gauge(encoded, float64(nEncoded))

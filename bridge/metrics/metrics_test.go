@@ -30,7 +30,7 @@ func full() source {
 		Setup: hist, RTP: map[bridge.StreamKey]bridge.RTPCounts{"audio": {Received: 10, Sent: 20, Lost: 1, Strangers: 7}},
 		VideoUp: 2, VideoDown: 1, SlowReaders: 1, MediaUp: true,
 		Media: &mediapb.SnapshotReply{Engine: &mediapb.EngineStats{Ticks: 100, LateTicks: 3, LateP99Ms: 2.5, Encodes: 55, PortsFree: 900},
-			Conferences: []*mediapb.ConferenceStats{{Video: &mediapb.VideoRoomStats{FramesEncoded: 8}}, {}}},
+			Conferences: []*mediapb.ConferenceStats{{Video: &mediapb.VideoRoomStats{FramesEncoded: 8, Reduced: "size"}}, {}}},
 		Attachments: []sip.AttachmentState{{Mode: "ue", State: "registered", Up: true, Ingress: sip.IngressStats{Strangers: 5, Shed: 2, Refused: 3}}, {Mode: "ue", State: "registering"}},
 	}
 }
@@ -89,6 +89,11 @@ sparkle_sip_refused_total 3
 # HELP sparkle_video_fallback_total Legs that were to have video and were answered by voice, by reason.
 # TYPE sparkle_video_fallback_total counter
 sparkle_video_fallback_total{why="rejected_488"} 2
+# HELP sparkle_video_reduced_conferences Conferences whose video gives way to CPU pressure: its rate, its size too, and off for some too.
+# TYPE sparkle_video_reduced_conferences gauge
+sparkle_video_reduced_conferences{how="off"} 0
+sparkle_video_reduced_conferences{how="rate"} 0
+sparkle_video_reduced_conferences{how="size"} 1
 # HELP sparkle_video_process_starts_total Times a video process came up.
 # TYPE sparkle_video_process_starts_total counter
 sparkle_video_process_starts_total 2

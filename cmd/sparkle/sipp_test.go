@@ -122,6 +122,8 @@ var calleeFlows = []flow{
 		timeline: []string{"UPDATE", "UPDATE", "BYE"}},
 	{scenario: "uas-upgrade", steps: []step{askForVideo, seen("connected " + seesUs), hangUp}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "ringing", "connected " + hearsUs, "connected " + seesUs, "ended hung_up"}},
+	{scenario: "uas-upgrade-prack", steps: []step{askForVideo, seen("connected " + seesUs), hangUp}, outcome: bridge.HungUp,
+		legs: []string{"dialing", "ringing", "connected " + hearsUs, "connected " + seesUs, "ended hung_up"}, timeline: []string{"183", "PRACK", "UPDATE", "ACK", "BYE"}},
 	{scenario: "uas-upgrade-declined", steps: []step{askForVideo, said("603"), hangUp}, outcome: bridge.HungUp, legs: takesVoice},
 	{scenario: "uas-late-offer", outcome: bridge.Left,
 		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected " + hearsUs, "ended left"}},

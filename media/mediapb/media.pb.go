@@ -524,7 +524,7 @@ type Leg struct {
 	Muted         bool                   `protobuf:"varint,6,opt,name=muted,proto3" json:"muted,omitempty"`                             // the room does not hear it
 	VideoMuted    bool                   `protobuf:"varint,7,opt,name=video_muted,json=videoMuted,proto3" json:"video_muted,omitempty"` // drawn as avatar
 	Deaf          bool                   `protobuf:"varint,8,opt,name=deaf,proto3" json:"deaf,omitempty"`                               // hears silence
-	Held          bool                   `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                               // by the organiser: muted and deaf
+	Held          bool                   `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                               // by the organiser or the phone: muted, deaf, drawn as an avatar
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -712,10 +712,10 @@ type AudioStream struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Remote             *Remote                `protobuf:"bytes,1,opt,name=remote,proto3" json:"remote,omitempty"`
 	Codec              AudioStream_Codec      `protobuf:"varint,2,opt,name=codec,proto3,enum=sparkle.media.v1.AudioStream_Codec" json:"codec,omitempty"`
-	PayloadType        uint32                 `protobuf:"varint,3,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`               // both ways
+	PayloadType        uint32                 `protobuf:"varint,3,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`               // of what we send
 	OctetAlign         bool                   `protobuf:"varint,4,opt,name=octet_align,json=octetAlign,proto3" json:"octet_align,omitempty"`                  // AMR, AMR-WB
 	ModeSet            []uint32               `protobuf:"varint,5,rep,packed,name=mode_set,json=modeSet,proto3" json:"mode_set,omitempty"`                    // empty: all
-	DtmfPayloadType    uint32                 `protobuf:"varint,6,opt,name=dtmf_payload_type,json=dtmfPayloadType,proto3" json:"dtmf_payload_type,omitempty"` // 0: none
+	DtmfPayloadType    uint32                 `protobuf:"varint,6,opt,name=dtmf_payload_type,json=dtmfPayloadType,proto3" json:"dtmf_payload_type,omitempty"` // what the peer calls telephone-event; 0: none
 	DtmfRateHz         uint32                 `protobuf:"varint,7,opt,name=dtmf_rate_hz,json=dtmfRateHz,proto3" json:"dtmf_rate_hz,omitempty"`
 	Send               bool                   `protobuf:"varint,8,opt,name=send,proto3" json:"send,omitempty"`                               // we may send (their direction has recv)
 	Recv               bool                   `protobuf:"varint,9,opt,name=recv,proto3" json:"recv,omitempty"`                               // they may send
@@ -730,8 +730,12 @@ type AudioStream struct {
 	Fec                bool                   `protobuf:"varint,18,opt,name=fec,proto3" json:"fec,omitempty"`                                                           // Opus: the peer makes use of in-band FEC
 	MaxBitrateBps      uint32                 `protobuf:"varint,19,opt,name=max_bitrate_bps,json=maxBitrateBps,proto3" json:"max_bitrate_bps,omitempty"`                // Opus: of what we send; 0: no limit of the peer's
 	MaxPlaybackHz      uint32                 `protobuf:"varint,20,opt,name=max_playback_hz,json=maxPlaybackHz,proto3" json:"max_playback_hz,omitempty"`                // Opus: what the peer can play, as its sample rate; 0: all
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// What we call the two in our description, and so what comes (RFC 3264 §5.1). Absent: the
+	// same as the peer. Packets with the peer's own numbers are taken as well.
+	ReceivePayloadType     *uint32 `protobuf:"varint,21,opt,name=receive_payload_type,json=receivePayloadType,proto3,oneof" json:"receive_payload_type,omitempty"`
+	ReceiveDtmfPayloadType *uint32 `protobuf:"varint,22,opt,name=receive_dtmf_payload_type,json=receiveDtmfPayloadType,proto3,oneof" json:"receive_dtmf_payload_type,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *AudioStream) Reset() {
@@ -904,31 +908,46 @@ func (x *AudioStream) GetMaxPlaybackHz() uint32 {
 	return 0
 }
 
+func (x *AudioStream) GetReceivePayloadType() uint32 {
+	if x != nil && x.ReceivePayloadType != nil {
+		return *x.ReceivePayloadType
+	}
+	return 0
+}
+
+func (x *AudioStream) GetReceiveDtmfPayloadType() uint32 {
+	if x != nil && x.ReceiveDtmfPayloadType != nil {
+		return *x.ReceiveDtmfPayloadType
+	}
+	return 0
+}
+
 type VideoStream struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Remote            *Remote                `protobuf:"bytes,1,opt,name=remote,proto3" json:"remote,omitempty"`
-	PayloadType       uint32                 `protobuf:"varint,2,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`                   // H.264
-	PacketizationMode uint32                 `protobuf:"varint,3,opt,name=packetization_mode,json=packetizationMode,proto3" json:"packetization_mode,omitempty"` // 0 or 1
-	ProfileLevelId    string                 `protobuf:"bytes,4,opt,name=profile_level_id,json=profileLevelId,proto3" json:"profile_level_id,omitempty"`         // of what we send: six hex digits
-	Width             uint32                 `protobuf:"varint,5,opt,name=width,proto3" json:"width,omitempty"`                                                  // of what we send, as the peer wants it (240x320, 640x480, …)
-	Height            uint32                 `protobuf:"varint,6,opt,name=height,proto3" json:"height,omitempty"`
-	Fps               uint32                 `protobuf:"varint,7,opt,name=fps,proto3" json:"fps,omitempty"`
-	BitrateBps        uint32                 `protobuf:"varint,8,opt,name=bitrate_bps,json=bitrateBps,proto3" json:"bitrate_bps,omitempty"`
-	SpropIn           string                 `protobuf:"bytes,9,opt,name=sprop_in,json=spropIn,proto3" json:"sprop_in,omitempty"` // the peer's sprop-parameter-sets
-	Send              bool                   `protobuf:"varint,10,opt,name=send,proto3" json:"send,omitempty"`
-	Recv              bool                   `protobuf:"varint,11,opt,name=recv,proto3" json:"recv,omitempty"`
-	FbPli             bool                   `protobuf:"varint,12,opt,name=fb_pli,json=fbPli,proto3" json:"fb_pli,omitempty"` // AVPF feedback negotiated
-	FbFir             bool                   `protobuf:"varint,13,opt,name=fb_fir,json=fbFir,proto3" json:"fb_fir,omitempty"`
-	CvoExtension      uint32                 `protobuf:"varint,14,opt,name=cvo_extension,json=cvoExtension,proto3" json:"cvo_extension,omitempty"` // extmap id of urn:3gpp:video-orientation, 0: none
-	RtcpRsBps         uint32                 `protobuf:"varint,15,opt,name=rtcp_rs_bps,json=rtcpRsBps,proto3" json:"rtcp_rs_bps,omitempty"`
-	RtcpRrBps         uint32                 `protobuf:"varint,16,opt,name=rtcp_rr_bps,json=rtcpRrBps,proto3" json:"rtcp_rr_bps,omitempty"`
-	Dscp              uint32                 `protobuf:"varint,17,opt,name=dscp,proto3" json:"dscp,omitempty"`
-	RtcpOff           bool                   `protobuf:"varint,18,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"`      // b=RS and b=RR of the peer are 0: no RTCP
-	FbNack            bool                   `protobuf:"varint,19,opt,name=fb_nack,json=fbNack,proto3" json:"fb_nack,omitempty"`         // generic NACK negotiated (RFC 4585 §6.2.1)
-	FbTmmbr           bool                   `protobuf:"varint,20,opt,name=fb_tmmbr,json=fbTmmbr,proto3" json:"fb_tmmbr,omitempty"`      // TMMBR and TMMBN negotiated (RFC 5104 §4.2)
-	TrrIntMs          uint32                 `protobuf:"varint,21,opt,name=trr_int_ms,json=trrIntMs,proto3" json:"trr_int_ms,omitempty"` // the peer's trr-int: the least time between regular reports
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Remote             *Remote                `protobuf:"bytes,1,opt,name=remote,proto3" json:"remote,omitempty"`
+	PayloadType        uint32                 `protobuf:"varint,2,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`                   // H.264, of what we send
+	PacketizationMode  uint32                 `protobuf:"varint,3,opt,name=packetization_mode,json=packetizationMode,proto3" json:"packetization_mode,omitempty"` // 0 or 1
+	ProfileLevelId     string                 `protobuf:"bytes,4,opt,name=profile_level_id,json=profileLevelId,proto3" json:"profile_level_id,omitempty"`         // of what we send: six hex digits
+	Width              uint32                 `protobuf:"varint,5,opt,name=width,proto3" json:"width,omitempty"`                                                  // of what we send, as the peer wants it (240x320, 640x480, …)
+	Height             uint32                 `protobuf:"varint,6,opt,name=height,proto3" json:"height,omitempty"`
+	Fps                uint32                 `protobuf:"varint,7,opt,name=fps,proto3" json:"fps,omitempty"`
+	BitrateBps         uint32                 `protobuf:"varint,8,opt,name=bitrate_bps,json=bitrateBps,proto3" json:"bitrate_bps,omitempty"`
+	SpropIn            string                 `protobuf:"bytes,9,opt,name=sprop_in,json=spropIn,proto3" json:"sprop_in,omitempty"` // the peer's sprop-parameter-sets
+	Send               bool                   `protobuf:"varint,10,opt,name=send,proto3" json:"send,omitempty"`
+	Recv               bool                   `protobuf:"varint,11,opt,name=recv,proto3" json:"recv,omitempty"`
+	FbPli              bool                   `protobuf:"varint,12,opt,name=fb_pli,json=fbPli,proto3" json:"fb_pli,omitempty"` // AVPF feedback negotiated
+	FbFir              bool                   `protobuf:"varint,13,opt,name=fb_fir,json=fbFir,proto3" json:"fb_fir,omitempty"`
+	CvoExtension       uint32                 `protobuf:"varint,14,opt,name=cvo_extension,json=cvoExtension,proto3" json:"cvo_extension,omitempty"` // extmap id of urn:3gpp:video-orientation, 0: none
+	RtcpRsBps          uint32                 `protobuf:"varint,15,opt,name=rtcp_rs_bps,json=rtcpRsBps,proto3" json:"rtcp_rs_bps,omitempty"`
+	RtcpRrBps          uint32                 `protobuf:"varint,16,opt,name=rtcp_rr_bps,json=rtcpRrBps,proto3" json:"rtcp_rr_bps,omitempty"`
+	Dscp               uint32                 `protobuf:"varint,17,opt,name=dscp,proto3" json:"dscp,omitempty"`
+	RtcpOff            bool                   `protobuf:"varint,18,opt,name=rtcp_off,json=rtcpOff,proto3" json:"rtcp_off,omitempty"`                                          // b=RS and b=RR of the peer are 0: no RTCP
+	FbNack             bool                   `protobuf:"varint,19,opt,name=fb_nack,json=fbNack,proto3" json:"fb_nack,omitempty"`                                             // generic NACK negotiated (RFC 4585 §6.2.1)
+	FbTmmbr            bool                   `protobuf:"varint,20,opt,name=fb_tmmbr,json=fbTmmbr,proto3" json:"fb_tmmbr,omitempty"`                                          // TMMBR and TMMBN negotiated (RFC 5104 §4.2)
+	TrrIntMs           uint32                 `protobuf:"varint,21,opt,name=trr_int_ms,json=trrIntMs,proto3" json:"trr_int_ms,omitempty"`                                     // the peer's trr-int: the least time between regular reports
+	ReceivePayloadType *uint32                `protobuf:"varint,22,opt,name=receive_payload_type,json=receivePayloadType,proto3,oneof" json:"receive_payload_type,omitempty"` // as AudioStream's
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *VideoStream) Reset() {
@@ -1104,6 +1123,13 @@ func (x *VideoStream) GetFbTmmbr() bool {
 func (x *VideoStream) GetTrrIntMs() uint32 {
 	if x != nil {
 		return x.TrrIntMs
+	}
+	return 0
+}
+
+func (x *VideoStream) GetReceivePayloadType() uint32 {
+	if x != nil && x.ReceivePayloadType != nil {
+		return *x.ReceivePayloadType
 	}
 	return 0
 }
@@ -1613,6 +1639,8 @@ type VideoRoomStats struct {
 	DecodeErrors   uint64                 `protobuf:"varint,5,opt,name=decode_errors,json=decodeErrors,proto3" json:"decode_errors,omitempty"`
 	Restarts       uint64                 `protobuf:"varint,6,opt,name=restarts,proto3" json:"restarts,omitempty"` // of the video process
 	Pid            int32                  `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`           // of the video process, 0 if in-process
+	Reduced        string                 `protobuf:"bytes,8,opt,name=reduced,proto3" json:"reduced,omitempty"`    // what gives way to CPU pressure: "", "rate", "size" (and rate), "off" (of some, too)
+	Load           float32                `protobuf:"fixed32,9,opt,name=load,proto3" json:"load,omitempty"`        // of the conference's one goroutine, 0..1
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1692,6 +1720,20 @@ func (x *VideoRoomStats) GetRestarts() uint64 {
 func (x *VideoRoomStats) GetPid() int32 {
 	if x != nil {
 		return x.Pid
+	}
+	return 0
+}
+
+func (x *VideoRoomStats) GetReduced() string {
+	if x != nil {
+		return x.Reduced
+	}
+	return ""
+}
+
+func (x *VideoRoomStats) GetLoad() float32 {
+	if x != nil {
+		return x.Load
 	}
 	return 0
 }
@@ -2988,7 +3030,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\trtcp_port\x18\x03 \x01(\rR\brtcpPort\x12\x19\n" +
 	"\bany_port\x18\x04 \x01(\bR\aanyPort\x12!\n" +
 	"\fnat_prefixes\x18\x05 \x03(\tR\vnatPrefixes\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\x04R\aversion\"\x94\x06\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\"\xc2\a\n" +
 	"\vAudioStream\x120\n" +
 	"\x06remote\x18\x01 \x01(\v2\x18.sparkle.media.v1.RemoteR\x06remote\x129\n" +
 	"\x05codec\x18\x02 \x01(\x0e2#.sparkle.media.v1.AudioStream.CodecR\x05codec\x12!\n" +
@@ -3012,7 +3054,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\rcomfort_noise\x18\x11 \x01(\bR\fcomfortNoise\x12\x10\n" +
 	"\x03fec\x18\x12 \x01(\bR\x03fec\x12&\n" +
 	"\x0fmax_bitrate_bps\x18\x13 \x01(\rR\rmaxBitrateBps\x12&\n" +
-	"\x0fmax_playback_hz\x18\x14 \x01(\rR\rmaxPlaybackHz\"[\n" +
+	"\x0fmax_playback_hz\x18\x14 \x01(\rR\rmaxPlaybackHz\x125\n" +
+	"\x14receive_payload_type\x18\x15 \x01(\rH\x00R\x12receivePayloadType\x88\x01\x01\x12>\n" +
+	"\x19receive_dtmf_payload_type\x18\x16 \x01(\rH\x01R\x16receiveDtmfPayloadType\x88\x01\x01\"[\n" +
 	"\x05Codec\x12\x15\n" +
 	"\x11CODEC_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03AMR\x10\x01\x12\n" +
@@ -3021,7 +3065,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x04PCMU\x10\x03\x12\b\n" +
 	"\x04PCMA\x10\x04\x12\b\n" +
 	"\x04OPUS\x10\x05\x12\b\n" +
-	"\x04G722\x10\x06\"\xf3\x04\n" +
+	"\x04G722\x10\x06B\x17\n" +
+	"\x15_receive_payload_typeB\x1c\n" +
+	"\x1a_receive_dtmf_payload_type\"\xc3\x05\n" +
 	"\vVideoStream\x120\n" +
 	"\x06remote\x18\x01 \x01(\v2\x18.sparkle.media.v1.RemoteR\x06remote\x12!\n" +
 	"\fpayload_type\x18\x02 \x01(\rR\vpayloadType\x12-\n" +
@@ -3046,7 +3092,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\afb_nack\x18\x13 \x01(\bR\x06fbNack\x12\x19\n" +
 	"\bfb_tmmbr\x18\x14 \x01(\bR\afbTmmbr\x12\x1c\n" +
 	"\n" +
-	"trr_int_ms\x18\x15 \x01(\rR\btrrIntMs\"U\n" +
+	"trr_int_ms\x18\x15 \x01(\rR\btrrIntMs\x125\n" +
+	"\x14receive_payload_type\x18\x16 \x01(\rH\x00R\x12receivePayloadType\x88\x01\x01B\x17\n" +
+	"\x15_receive_payload_type\"U\n" +
 	"\vPlayRequest\x12\x10\n" +
 	"\x03leg\x18\x01 \x01(\tR\x03leg\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
@@ -3082,7 +3130,7 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04legs\x18\x02 \x01(\rR\x04legs\x12\x18\n" +
 	"\atalkers\x18\x03 \x01(\rR\atalkers\x126\n" +
-	"\x05video\x18\x04 \x01(\v2 .sparkle.media.v1.VideoRoomStatsR\x05video\"\xdf\x01\n" +
+	"\x05video\x18\x04 \x01(\v2 .sparkle.media.v1.VideoRoomStatsR\x05video\"\x8d\x02\n" +
 	"\x0eVideoRoomStats\x12\x14\n" +
 	"\x05tiles\x18\x01 \x01(\rR\x05tiles\x12\x14\n" +
 	"\x05tiers\x18\x02 \x01(\rR\x05tiers\x12'\n" +
@@ -3090,7 +3138,9 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\x0eframes_encoded\x18\x04 \x01(\x04R\rframesEncoded\x12#\n" +
 	"\rdecode_errors\x18\x05 \x01(\x04R\fdecodeErrors\x12\x1a\n" +
 	"\brestarts\x18\x06 \x01(\x04R\brestarts\x12\x10\n" +
-	"\x03pid\x18\a \x01(\x05R\x03pid\"\xdd\x01\n" +
+	"\x03pid\x18\a \x01(\x05R\x03pid\x12\x18\n" +
+	"\areduced\x18\b \x01(\tR\areduced\x12\x12\n" +
+	"\x04load\x18\t \x01(\x02R\x04load\"\xdd\x01\n" +
 	"\bLegStats\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\n" +
@@ -3341,6 +3391,8 @@ func file_media_mediapb_media_proto_init() {
 	if File_media_mediapb_media_proto != nil {
 		return
 	}
+	file_media_mediapb_media_proto_msgTypes[9].OneofWrappers = []any{}
+	file_media_mediapb_media_proto_msgTypes[10].OneofWrappers = []any{}
 	file_media_mediapb_media_proto_msgTypes[23].OneofWrappers = []any{
 		(*Event_MediaStarted)(nil),
 		(*Event_MediaStalled)(nil),

@@ -88,7 +88,7 @@ func (p *Plane) live(ctx context.Context) error {
 		return err
 	}
 	l.lastPong.Store(time.Now().UnixNano())
-	p.box.restart(p.replay())
+	p.replay()
 	ended := make(chan error, 2) // both pumps report once
 	stop := make(chan struct{})
 	var pumps sync.WaitGroup
@@ -251,7 +251,7 @@ func (p *Plane) fromChild(l *life, t wire.Type, body []byte) error {
 			return err
 		}
 		l.lastPong.Store(time.Now().UnixNano())
-		p.pong(pong)
+		p.pong(pong, time.Now())
 		if l.pid != 0 {
 			cpu := uint64((time.Duration(pong.CPUms)*time.Millisecond + cpuAhead) / time.Second)
 			// Best effort: without it only the watchdog is left.

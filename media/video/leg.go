@@ -30,8 +30,9 @@ const (
 // leg is one phone's video. The first group is guarded by the Plane's mutex, the
 // second never changes, the third is guarded by mu.
 type leg struct {
-	name                       string
-	present, muted, videoMuted bool
+	name                             string
+	present, muted, videoMuted, held bool
+	off, saidOff                     bool // its video has given way to CPU pressure
 
 	p      *Plane
 	id     string
@@ -71,6 +72,7 @@ type sender struct {
 	askedBy uint64 // key-frame requests of the phone
 	lastFIR int    // its sequence number, -1: none yet
 	limit   sendLimit
+	loss    lossLimit
 	cache   *cache // nil: no NACK was negotiated
 	nacked  uint64 // packets that the phone asked for again
 	resent  uint64 // of these
@@ -90,6 +92,7 @@ type receiver struct {
 	last      time.Time // RTP
 	lastAny   time.Time // RTP or RTCP
 	started   bool      // MediaStarted was sent
+	reported  bool      // RTCP came
 	stalled   bool
 	bytes     uint64
 	dropped   uint64
@@ -98,6 +101,8 @@ type receiver struct {
 	mirror    bool
 	width     int
 	height    int
+	shown     bool // the video process is to have its pictures
+	fresh     bool // its decoder there is new and has seen nothing
 	flowing   bool // a picture came out of the decoder
 	hopeless  bool // undecodable was said
 	needSince time.Time
@@ -131,13 +136,13 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.stream
-	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType) {
+	if s != nil && (old == nil || old.remote != s.remote || old.rtcp != s.rtcp || old.pb.PayloadType != s.pb.PayloadType || old.recvPT != s.recvPT) {
 		r := &l.rx
 		r.known, r.first, r.newCount = false, time.Time{}, 0
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
-		r.needSets, _ = rtp264.ParseSprop(s.pb.SpropIn) // checked by newStream
+		r.needSets = rtp264.ParseSprop(s.pb.SpropIn)
 		l.away = false
-		l.tx.limit, l.ctl.recv = sendLimit{}, receiveRate{}
+		l.tx.limit, l.tx.loss, l.ctl.recv = sendLimit{}, lossLimit{}, receiveRate{}
 		l.setDSCP(s)
 	}
 	if s != nil && s.pb.FbNack && l.tx.cache == nil {
@@ -168,11 +173,24 @@ func (l *leg) receives() bool {
 	return l.stream != nil && l.stream.pb.Recv
 }
 
-// canAsk says whether the phone can ask for a key frame.
-func (l *leg) canAsk() bool {
+// hasVideo says whether the leg is in the conference with a video stream.
+func (l *leg) hasVideo() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stream != nil && l.stream.feedback
+	return l.stream != nil && l.live && (l.stream.pb.Recv || l.stream.pb.Send)
+}
+
+// keyEvery is how often the phone is sent a key frame unasked; 0: it can ask for one.
+func (l *leg) keyEvery() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.stream == nil || l.stream.feedback:
+		return 0
+	case l.rx.hopeless:
+		return keyPeriodUndecodable
+	}
+	return keyPeriod
 }
 
 func (l *leg) profile() string {
@@ -189,7 +207,7 @@ func (l *leg) wantsTier() (tierKey, bool) {
 		return tierKey{}, false
 	}
 	key := l.stream.key
-	key.bps = within(key.bps, l.tx.limit.rate(key.bps))
+	key.bps = within(key.bps, min(l.tx.limit.rate(key.bps), l.tx.loss.rate(key.bps)))
 	return key, key.bps > 0
 }
 
@@ -325,7 +343,7 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 		return nil
 	}
 	*pkt = rtp.Packet{}
-	if err := pkt.Unmarshal(b); err != nil || pkt.Version != 2 || uint32(pkt.PayloadType) != s.pb.PayloadType || !s.pb.Recv || !l.live {
+	if err := pkt.Unmarshal(b); err != nil || pkt.Version != 2 || pkt.PayloadType != s.recvPT && uint32(pkt.PayloadType) != s.pb.PayloadType || !s.pb.Recv || !l.live {
 		r.dropped++
 		return nil
 	}
@@ -411,16 +429,45 @@ func (r *receiver) takeSSRC(ssrc uint32) bool {
 // unit hands an access unit to the video process.
 func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	r := &l.rx
+	if !r.shown {
+		return
+	}
 	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: now.UnixNano(), Data: au.Data}
 	if au.Key && len(r.needSets) > 0 {
 		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
 	}
-	if !l.p.box.unit(&u) || au.Damaged {
+	if !l.p.box.unit(&u) || au.Damaged && !au.Key { // whether a key frame is whole, its decoder says
 		r.needKey(now)
 		return
 	}
 	if au.Key {
 		r.needSince, r.needTries = time.Time{}, 0
+	}
+}
+
+// show says whether the leg's pictures are wanted: those that no tile shows are not decoded.
+// One that is shown again begins anew.
+func (l *leg) show(on bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &l.rx
+	if r.shown == on {
+		return
+	}
+	r.shown, r.flowing, r.hopeless = on, false, false
+	r.first, r.needSince = time.Time{}, time.Time{}
+	if on {
+		l.anew(now)
+	}
+}
+
+// anew is for a decoder that has just begun: it needs a key frame. l.mu is held.
+func (l *leg) anew(now time.Time) {
+	l.rx.fresh = true
+	l.p.box.await(l.source)
+	if l.rx.known {
+		l.rx.needSince = time.Time{}
+		l.rx.needKey(now)
 	}
 }
 
@@ -436,14 +483,24 @@ func (l *leg) news(s wire.Source, now time.Time) {
 	l.mu.Lock()
 	r := &l.rx
 	var events []*mediapb.Event
-	if s.NeedKey {
+	hopeless := r.hopeless
+	switch {
+	case !r.shown: // it was, a moment ago
+	case s.NeedKey:
 		r.needKey(now)
-	} else if !r.flowing || r.width != s.Width || r.height != s.Height {
+	case !r.flowing || r.width != s.Width || r.height != s.Height:
 		r.flowing, r.hopeless, r.width, r.height = true, false, s.Width, s.Height
 		events = append(events, videoState("flowing", s.Width, s.Height))
+		fallthrough
+	default:
+		r.fresh = false
 	}
+	turned := hopeless != r.hopeless
 	l.mu.Unlock()
 	l.emit(now, events)
+	if turned {
+		l.p.retier(l)
+	}
 }
 
 func videoState(state string, w, h int) *mediapb.Event {

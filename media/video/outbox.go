@@ -142,6 +142,14 @@ func (o *outbox) recycle(b []byte) {
 	}
 }
 
+// await takes no more pictures of a source before a key frame.
+func (o *outbox) await(source uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.needKey[source] = true
+	o.dropWhere(func(from uint32) bool { return from == source })
+}
+
 // forget drops what is kept about a source that is gone.
 func (o *outbox) forget(source uint32) {
 	o.mu.Lock()
@@ -150,9 +158,8 @@ func (o *outbox) forget(source uint32) {
 	o.dropWhere(func(from uint32) bool { return from == source })
 }
 
-// restart empties the box for a new video process, which starts from these states
-// and needs a key frame of each source.
-func (o *outbox) restart(confs []wire.Conference, sources []uint32) {
+// restart empties the box for a new video process, which starts from these states.
+func (o *outbox) restart(confs []wire.Conference) {
 	o.mu.Lock()
 	o.dropWhere(func(uint32) bool { return true })
 	clear(o.confs)
@@ -161,9 +168,6 @@ func (o *outbox) restart(confs []wire.Conference, sources []uint32) {
 	o.ping = 0 // previews stay: their callers still wait
 	for _, c := range confs {
 		o.confs[c.ID] = c
-	}
-	for _, s := range sources {
-		o.needKey[s] = true
 	}
 	o.mu.Unlock()
 	o.kick()

@@ -108,7 +108,9 @@ func TestRestartForgetsPicturesAndWantsKeys(t *testing.T) {
 	o.unit(&wire.Unit{ID: 1, Key: true})
 	o.keyFrame(5)
 	o.preview(wire.Preview{ID: 3})
-	o.restart([]wire.Conference{{ID: "a"}}, []uint32{1, 2})
+	o.restart([]wire.Conference{{ID: "a"}})
+	o.await(1)
+	o.await(2)
 	if o.unit(&wire.Unit{ID: 2}) || !o.unit(&wire.Unit{ID: 1, Key: true}) {
 		t.Error("a new process must start with key frames")
 	}

@@ -50,6 +50,8 @@ type conference struct {
 	talking map[string]bool
 	spoke   map[string]int64 // when a leg spoke last, by turn number
 	turn    int64
+
+	pressure pressure
 }
 
 // New starts the video side and its video process.
@@ -58,13 +60,18 @@ func New(opt Options) (*Plane, error) {
 		return nil, err
 	}
 	opt.defaults()
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &Plane{opt: opt, box: newOutbox(), up: make(chan struct{}), cancel: cancel,
-		confs: map[string]*conference{}, legs: map[string]*leg{}, sources: map[uint32]*leg{}, tiers: map[uint32]*tier{},
-		previews: map[uint32]chan []byte{}, rooms: map[string]wire.Room{}}
+	p, ctx := newPlane(opt)
 	p.wg.Go(func() { p.supervise(ctx) })
 	p.wg.Go(func() { p.beat(ctx) })
 	return p, nil
+}
+
+// newPlane is a Plane in which nothing happens by itself.
+func newPlane(opt Options) (*Plane, context.Context) {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Plane{opt: opt, box: newOutbox(), up: make(chan struct{}), cancel: cancel,
+		confs: map[string]*conference{}, legs: map[string]*leg{}, sources: map[uint32]*leg{}, tiers: map[uint32]*tier{},
+		previews: map[uint32]chan []byte{}, rooms: map[string]wire.Room{}}, ctx
 }
 
 // Close ends the video process and every stream, and waits for all goroutines.
@@ -233,7 +240,7 @@ func (p *Plane) CloseVideo(id string) *mediapb.StreamStats {
 func (p *Plane) replace(l *leg, sock Sockets) *conference {
 	p.lastID++
 	n := newLeg(p, l.id, l.conf, p.lastID, sock)
-	n.name, n.present, n.muted, n.videoMuted = l.name, l.present, l.muted, l.videoMuted
+	n.name, n.present, n.muted, n.videoMuted, n.held = l.name, l.present, l.muted, l.videoMuted, l.held
 	n.live = n.present
 	n.tap.Store(l.tap.Load())
 	delete(p.sources, l.source)
@@ -271,7 +278,7 @@ func (p *Plane) SetLeg(id string, want *mediapb.Leg) error {
 	appeared := want.GetPresent() && !l.present
 	l.name, l.present = want.GetName(), want.GetPresent()
 	l.muted = want.GetMuted() || want.GetHeld()
-	l.videoMuted = want.GetVideoMuted()
+	l.videoMuted, l.held = want.GetVideoMuted(), want.GetHeld()
 	l.set(s, l.present, time.Now())
 	if appeared { // tiles are in the order of joining
 		i := slices.Index(c.legs, l)
@@ -448,17 +455,57 @@ func (p *Plane) roomStats(c *conference) *mediapb.VideoRoomStats {
 	r := p.rooms[c.id]
 	return &mediapb.VideoRoomStats{Tiles: uint32(len(c.visible())), Tiers: uint32(len(c.tiers)),
 		FramesComposed: r.Composed, FramesEncoded: r.Encoded, DecodeErrors: r.DecodeErrors,
-		Restarts: p.restarts.Load(), Pid: int32(p.pid.Load())}
+		Restarts: p.restarts.Load(), Pid: int32(p.pid.Load()),
+		Reduced: c.pressure.how(), Load: float32(c.pressure.load)}
 }
 
-func (p *Plane) pong(pong wire.Pong) {
+// pong takes what the conferences have done, and has those give way that cannot keep up.
+func (p *Plane) pong(pong wire.Pong, now time.Time) {
+	var gone []*leg
 	p.mu.Lock()
 	for id, r := range pong.Rooms {
-		if p.confs[id] != nil {
-			p.rooms[id] = r
+		c := p.confs[id]
+		if c == nil {
+			continue
+		}
+		p.rooms[id] = r
+		if was := c.pressure.step; c.pressure.sample(now, r.Busy) {
+			what := "video gives way to CPU pressure"
+			if c.pressure.step < was {
+				what = "video comes back after CPU pressure"
+			}
+			p.opt.Log.Warn(what, "conference", id, "load", c.pressure.load, "reduced", c.pressure.how(), "step", c.pressure.step)
+			p.rebuild(c)
+		}
+		for _, l := range c.legs {
+			if l.off && !l.saidOff {
+				gone = append(gone, l)
+			}
+			l.saidOff = l.off
 		}
 	}
 	p.mu.Unlock()
+	for _, l := range gone {
+		l.emit(now, []*mediapb.Event{videoState("overload", 0, 0)})
+	}
+}
+
+// give has as many members be without video as the pressure wants, the newest first.
+// p.mu is held.
+func (c *conference) give() {
+	n := 0
+	for _, l := range c.legs {
+		if l.off = false; l.hasVideo() {
+			n++
+		}
+	}
+	off := c.pressure.off(n)
+	for _, l := range slices.Backward(c.legs) {
+		if off > 0 && l.hasVideo() {
+			l.off = true
+			off--
+		}
+	}
 }
 
 // visible is who is drawn, in the order of joining. When there are more than fit,
@@ -490,7 +537,7 @@ func (c *conference) wanted() wire.Conference {
 	}
 	for _, l := range c.visible() {
 		t := wire.Tile{Leg: l.id, Name: l.name, Talking: c.talking[l.id] && !l.muted, Muted: l.muted}
-		if l.receives() && !l.videoMuted {
+		if l.receives() && !l.videoMuted && !l.held && !l.off {
 			t.Source = l.source
 		}
 		w.Tiles = append(w.Tiles, t)
@@ -501,20 +548,33 @@ func (c *conference) wanted() wire.Conference {
 	return w
 }
 
-func (p *Plane) tell(c *conference) { p.box.setConference(c.wanted()) }
+// tell has the video process know a conference's state, and its legs whether they are in it.
+// p.mu is held.
+func (p *Plane) tell(c *conference) {
+	w := c.wanted()
+	now := time.Now()
+	for _, l := range c.legs {
+		l.show(slices.ContainsFunc(w.Tiles, func(t wire.Tile) bool { return t.Source == l.source }), now)
+	}
+	p.box.setConference(w)
+}
 
-// replay is everything that a new video process must know.
-func (p *Plane) replay() (confs []wire.Conference, sources []uint32) {
+// replay has a new video process know everything, and its decoders begin anew.
+func (p *Plane) replay() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var confs []wire.Conference
+	now := time.Now()
 	for _, c := range p.confs {
 		confs = append(confs, c.wanted())
-		for _, l := range c.legs {
-			sources = append(sources, l.source)
-		}
 	}
 	clear(p.rooms)
-	return confs, sources
+	p.box.restart(confs)
+	for _, l := range p.legs {
+		l.mu.Lock()
+		l.anew(now)
+		l.mu.Unlock()
+	}
 }
 
 // sourceNews is what a decoder reports about a leg's pictures.

@@ -327,6 +327,11 @@ func TestBadStreamsAreRefused(t *testing.T) {
 	if err := p.SetLeg("v", &mediapb.Leg{Video: good()}); err != nil {
 		t.Fatal(err)
 	}
+	forgiven := good()
+	forgiven.SpropIn = "nonsense"
+	if err := p.SetLeg("v", &mediapb.Leg{Video: forgiven}); err != nil {
+		t.Errorf("a bad sprop costs the picture: %v", err)
+	}
 	for name, spoil := range map[string]func(*mediapb.VideoStream){
 		"no remote":      func(v *mediapb.VideoStream) { v.Remote = nil },
 		"0.0.0.0":        func(v *mediapb.VideoStream) { v.Remote.Ip = "0.0.0.0" },
@@ -338,7 +343,6 @@ func TestBadStreamsAreRefused(t *testing.T) {
 		"too large":      func(v *mediapb.VideoStream) { v.Width, v.Height = 640, 480 },
 		"odd":            func(v *mediapb.VideoStream) { v.Width = 241 },
 		"tiny":           func(v *mediapb.VideoStream) { v.Width, v.Height = 2, 2 },
-		"sprop":          func(v *mediapb.VideoStream) { v.SpropIn = "nonsense" },
 		"CVO id":         func(v *mediapb.VideoStream) { v.CvoExtension = 15 },
 		"DSCP":           func(v *mediapb.VideoStream) { v.Dscp = 64 },
 		"huge":           func(v *mediapb.VideoStream) { v.Width, v.Height, v.ProfileLevelId = 4000, 4000, "42c034" },

@@ -91,7 +91,7 @@ func (l *leg) report(b []byte, from netip.AddrPort, now time.Time) (key bool) {
 		l.rx.stranger++
 		return false
 	}
-	l.rx.lastAny = now
+	l.rx.lastAny, l.rx.reported = now, true
 	for _, p := range packets {
 		switch p := p.(type) {
 		case *rtcp.SenderReport:
@@ -132,6 +132,9 @@ func (l *leg) reports(rs []rtcp.ReceptionReport, now time.Time) {
 			continue
 		}
 		l.ctl.txLoss = float32(r.FractionLost) / 256
+		if l.tx.loss.report(r.LastSequenceNumber, r.TotalLost, l.stream.key.bps, now) {
+			l.ctl.retier = true
+		}
 		if r.LastSenderReport != 0 { // RFC 3550 §6.4.1
 			rtt := int32(uint32(ntp(now)>>16) - r.LastSenderReport - r.Delay)
 			if rtt >= 0 && rtt < 10<<16 {
@@ -160,8 +163,9 @@ func (l *leg) beat(now time.Time) {
 		if now.After(l.ctl.due) {
 			l.sendReport(now)
 		}
+		hopeless := l.rx.hopeless
 		events = l.stalls(now)
-		turned = turned || l.gone(now) != l.away
+		turned = turned || l.gone(now) != l.away || l.rx.hopeless != hopeless
 		l.away = l.gone(now)
 	}
 	l.mu.Unlock()
@@ -188,7 +192,7 @@ func (l *leg) stalls(now time.Time) (events []*mediapb.Event) {
 		return nil
 	}
 	silent := now.Sub(r.last)
-	if silent > time.Second && silent < l.p.opt.Stall && r.known && r.needSince.IsZero() && r.lastAsk.Before(r.last.Add(time.Second)) {
+	if silent > time.Second && silent < l.p.opt.Stall && r.known && r.shown && r.needSince.IsZero() && r.lastAsk.Before(r.last.Add(time.Second)) {
 		// At 1, 2 and 4 s of silence: there is nothing to ask for at once.
 		r.needSince, r.needTries = r.last, 1
 	}
@@ -198,7 +202,7 @@ func (l *leg) stalls(now time.Time) (events []*mediapb.Event) {
 			videoState("stalled", r.width, r.height))
 		r.flowing = false
 	}
-	if !r.flowing && !r.hopeless && !r.stalled && !r.first.IsZero() && now.Sub(r.first) > undecodable && silent < time.Second {
+	if r.shown && !r.flowing && !r.hopeless && !r.stalled && !r.first.IsZero() && now.Sub(r.first) > undecodable && silent < time.Second {
 		r.hopeless = true
 		r.needSince = time.Time{}
 		r.needKey(now)
@@ -212,7 +216,7 @@ func (l *leg) stalls(now time.Time) (events []*mediapb.Event) {
 // have to do.
 func (l *leg) askForKey(now time.Time) {
 	r := &l.rx
-	if r.needSince.IsZero() || !r.known || !l.stream.feedback {
+	if r.needSince.IsZero() || !r.known || !r.shown || !l.stream.feedback {
 		return
 	}
 	if r.needTries >= len(askAfter) {
@@ -227,10 +231,10 @@ func (l *leg) askForKey(now time.Time) {
 	r.needTries++
 	r.lastAsk = now
 	r.asked++
-	// FIR where there is no picture at all yet, PLI where one is damaged (RFC 5104
-	// §3.5.1); each where the other was not negotiated.
+	// FIR where the decoder is new or has shown nothing yet, PLI where a picture is damaged
+	// (RFC 5104 §3.5.1); each where the other was not negotiated.
 	var p rtcp.Packet = &rtcp.PictureLossIndication{SenderSSRC: l.tx.ssrc, MediaSSRC: r.ssrc}
-	if l.stream.pb.FbFir && (!r.flowing || !l.stream.pb.FbPli) {
+	if l.stream.pb.FbFir && (!r.flowing || r.fresh || !l.stream.pb.FbPli) {
 		if l.ctl.firFor != r.needSince { // the same request keeps its number (RFC 5104 §4.3.1.2)
 			l.ctl.firFor = r.needSince
 			l.ctl.firSeq++
@@ -318,7 +322,7 @@ func (l *leg) statistics(now time.Time) *mediapb.StreamStats {
 	if t.limit.set {
 		s.TxLimitBps = uint32(t.limit.allowed)
 	}
-	if r.started {
+	if r.started || r.reported {
 		s.LastRx = r.lastAny.UnixNano()
 	}
 	return s

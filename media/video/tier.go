@@ -3,6 +3,7 @@ package video
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"sparkle/media/codec/h264"
 	"sparkle/media/mediapb"
@@ -13,6 +14,10 @@ import (
 // rateClasses are the bit rates that tiers have: legs that want nearly the same
 // share one encoding.
 var rateClasses = []int{64_000, 96_000, 128_000, 192_000, 256_000, 384_000, 512_000, 768_000, 1_000_000, 1_500_000, 2_000_000}
+
+// keyPeriod is the time between key frames for a phone that cannot ask for one;
+// keyPeriodUndecodable for one whose own pictures cannot be decoded either (IMS.md §5.3).
+const keyPeriod, keyPeriodUndecodable = 2 * time.Second, time.Second
 
 // tierKey is what makes two legs share an encoding.
 type tierKey struct {
@@ -31,10 +36,12 @@ type tier struct {
 func (t *tier) wire() wire.Tier {
 	w := wire.Tier{ID: t.id, Width: t.key.width, Height: t.key.height, FPS: t.key.fps, BitrateBps: t.key.bps, Profile: t.profile}
 	if t.key.mode == 0 {
-		w.MaxSlice = rtp264.MaxPayload
+		w.MaxSlice = rtp264.MaxSlice
 	}
 	for _, l := range t.legs {
-		w.Periodic = w.Periodic || !l.canAsk()
+		if every := l.keyEvery(); every != 0 && (w.KeyEvery == 0 || every < w.KeyEvery) {
+			w.KeyEvery = every
+		}
 	}
 	return w
 }
@@ -42,12 +49,13 @@ func (t *tier) wire() wire.Tier {
 // stream is a leg's negotiated video stream, checked.
 type stream struct {
 	pb       *mediapb.VideoStream
+	recvPT   uint8 // what comes, beside pb.PayloadType
 	remote   netip.AddrPort
 	rtcp     netip.AddrPort
 	anyPort  bool
 	prefixes []netip.Prefix // latch nat
 	key      tierKey
-	feedback bool
+	feedback bool // key frames can be asked for, both ways
 }
 
 // newStream checks a VideoStream and picks its tier: size as the peer wants it, rate
@@ -73,8 +81,15 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 	if rtcp == 0 {
 		rtcp = min(port+1, 65535)
 	}
+	recvPT := v.PayloadType
+	if v.ReceivePayloadType != nil {
+		recvPT = *v.ReceivePayloadType
+	}
 	if v.PayloadType > 127 {
 		return bad("payload_type", "%d", v.PayloadType)
+	}
+	if recvPT > 127 {
+		return bad("receive_payload_type", "%d", recvPT)
 	}
 	if v.PacketizationMode > 1 {
 		return bad("packetization_mode", "%d", v.PacketizationMode)
@@ -89,11 +104,8 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 	if err != nil {
 		return bad("profile_level_id", "%q", v.ProfileLevelId)
 	}
-	if _, err := rtp264.ParseSprop(v.SpropIn); err != nil {
-		return bad("sprop_in", "%v", err)
-	}
-	s := &stream{pb: v, remote: netip.AddrPortFrom(ip.Unmap(), uint16(port)), rtcp: netip.AddrPortFrom(ip.Unmap(), uint16(rtcp)),
-		anyPort: v.GetRemote().GetAnyPort(), feedback: v.FbPli || v.FbFir}
+	s := &stream{pb: v, recvPT: uint8(recvPT), remote: netip.AddrPortFrom(ip.Unmap(), uint16(port)), rtcp: netip.AddrPortFrom(ip.Unmap(), uint16(rtcp)),
+		anyPort: v.GetRemote().GetAnyPort(), feedback: (v.FbPli || v.FbFir) && !v.RtcpOff}
 	for _, x := range v.GetRemote().GetNatPrefixes() {
 		prefix, err := netip.ParsePrefix(x)
 		if err != nil {
@@ -131,8 +143,10 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 // tiers, and tells the video process. p.mu is held.
 func (p *Plane) rebuild(c *conference) {
 	members := map[tierKey][]*leg{}
+	c.give()
 	for _, l := range c.legs {
-		if key, ok := l.wantsTier(); ok && c.on {
+		if key, ok := l.wantsTier(); ok && c.on && !l.off {
+			key = c.pressure.reduced(key)
 			members[key] = append(members[key], l)
 		} else {
 			l.leaveTier()

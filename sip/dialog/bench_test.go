@@ -271,7 +271,8 @@ func (b *bench) feed(in Input) (out []string) {
 		case Emit:
 			switch e := a.Event.(type) {
 			case Offer:
-				a.Event = Offer{e.ID, []byte(b.name(e.SDP))}
+				e.SDP = []byte(b.name(e.SDP))
+				a.Event = e
 			case Answer:
 				e.SDP = []byte(b.name(e.SDP))
 				a.Event = e
@@ -305,13 +306,17 @@ func told(e Event) (told string) {
 	switch e := e.(type) {
 	case Answer:
 		if e.Final {
-			return "final answer " + string(e.SDP)
+			return "final answer " + string(e.SDP) + ours(e.Local, e.Offered)
 		}
 		return "early answer " + string(e.SDP)
 	case Offer:
-		return fmt.Sprintf("offer %d %s", e.ID, e.SDP)
+		s := fmt.Sprintf("offer %d %s", e.ID, e.SDP)
+		if e.Early {
+			s = "early " + s + ours(e.Local, false)
+		}
+		return s
 	case Reoffered:
-		return fmt.Sprintf("reoffered %d %s", e.Status, e.SDP)
+		return strings.TrimSpace(fmt.Sprintf("reoffered %d %s", e.Status, e.SDP)) + ours(e.Local, e.Offered)
 	case Info:
 		return "digit " + string(e.Digit)
 	case Other:
@@ -337,6 +342,18 @@ func told(e Event) (told string) {
 		return s
 	}
 	return strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e), "dialog."))
+}
+
+// ours is our own description where it is not the offer of the INVITE: what we said last to
+// a far end, or our answer to its offer.
+func ours(local []byte, offered bool) string {
+	switch {
+	case local == nil:
+		return ""
+	case offered:
+		return " answered " + string(local)
+	}
+	return " after " + string(local)
 }
 
 // up is a connected call: the scripts below go on from there.

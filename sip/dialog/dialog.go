@@ -109,6 +109,7 @@ type Call struct {
 
 	in         *incoming    // of a call that comes in; nil of one that goes out
 	invite     *sip.Request // ours
+	inviteSDP  []byte       // its description
 	seq        uint32       // CSeq of the INVITE
 	proceeding bool         // a provisional response came: CANCEL is allowed
 	rang       bool
@@ -137,6 +138,7 @@ type Call struct {
 
 	session   time.Duration // agreed session interval, 0: none
 	weRefresh bool
+	alone     bool // the peer agreed to none: what we refresh cannot expire
 
 	usages  int               // other than the call (RFC 5057)
 	asks    map[uint32]uint64 // ID of our requests in them by CSeq
@@ -322,8 +324,8 @@ func (c *Call) fire(t timer) {
 		c.refuseInvite(580, nil, Ended{By: "timeout", Why: "precondition_timeout"})
 	case timerQoSAgain:
 		for _, f := range c.forks {
-			if f.owes {
-				c.sendQoS(f)
+			if e := c.unsettled(f); e != nil && e.owes {
+				c.sendQoS(f, e)
 			}
 		}
 	case timerOther:

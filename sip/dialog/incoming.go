@@ -277,7 +277,7 @@ func (c *Call) settleQoS(req *sip.Request) {
 		return
 	}
 	if f := c.forks[fromTag(req)]; f != nil {
-		c.bearers(f, SDP(req))
+		c.bearers(&f.early, SDP(req))
 	}
 }
 
@@ -316,7 +316,7 @@ func (c *Call) onFirstAck(p *peerOffer, ack *sip.Request) {
 		}
 		c.emit(Answer{SDP: sdp, Final: true})
 	}
-	c.up(Connected{})
+	c.up(Connected{Contact: value(c.in.req, "Contact"), Server: cmp.Or(value(c.in.req, "Server"), value(c.in.req, "User-Agent"))})
 	c.proposeQueued()
 }
 

@@ -21,17 +21,49 @@ type fork struct {
 
 	localSeq  uint32
 	remoteSeq uint32 // 0: none seen yet
-	rseq      uint32 // last reliable 18x acknowledged
-	answer    []byte // binding since it came in a reliable 18x
-	waits     bool   // its resources are not there yet
-	owes      bool   // it waits to hear that our side is ready
-	qosSeq    uint32 // CSeq of the UPDATE that says so
-	again     int    // 500 with Retry-After to it so far
-	preview   []byte // last description told as early media
 	updates   bool   // the peer allows UPDATE
-	ack       *sip.Request
-	over      bool // an early dialog that ended without BYE; a 2xx revives it
-	gone      bool // the peer said BYE, or we ended it
+	early
+	ack  *sip.Request
+	over bool // an early dialog that ended without BYE; a 2xx revives it
+	gone bool // the peer said BYE, or we ended it
+}
+
+// early is what an INVITE of ours, or a re-INVITE, has settled in a dialog before its final
+// answer.
+type early struct {
+	rseq    uint32 // last reliable 18x acknowledged
+	ours    []byte // our last description, as the owner gave it
+	wire    []byte // and as it left
+	theirs  []byte // the peer's, binding: it came in a reliable 18x, or with an UPDATE since; nil: our offer waits
+	updated bool   // by an UPDATE: ours is not the INVITE's offer any more
+	offered bool   // theirs is an offer, and ours the answer
+	preview []byte // last description that does not bind
+	waits   bool   // the peer's resources are not there yet
+	owes    bool   // it waits to hear that our side is ready
+	qosSeq  uint32 // CSeq of the UPDATE that says so
+	qos     []byte // what that offers, as ours
+	again   int    // 500 with Retry-After to it so far
+}
+
+// answer is what is told of it: the peer's description and, after an UPDATE, ours.
+func (e *early) answer() (theirs, local []byte, offered bool) {
+	if e.updated {
+		local = e.ours
+	}
+	return e.theirs, local, e.offered
+}
+
+// unsettled is what has been settled in f of an INVITE of ours without final answer; nil:
+// there is no such INVITE.
+func (c *Call) unsettled(f *fork) *early {
+	r := c.reoffer
+	switch {
+	case r != nil && r.sent && f == c.winner:
+		return &r.early
+	case c.in == nil && f != nil && f != c.winner:
+		return &f.early
+	}
+	return nil
 }
 
 func (c *Call) sendInvite(retry *sip.Request) {
@@ -64,7 +96,8 @@ func (c *Call) sendInvite(retry *sip.Request) {
 			}
 		}
 	}
-	setSDP(req, c.version(offer))
+	c.inviteSDP = c.version(offer)
+	setSDP(req, c.inviteSDP)
 	c.invite, c.proceeding = req, false
 	clear(c.forks) // answers to the refused INVITE made no dialog that lives
 	c.do(Send{req})
@@ -87,16 +120,20 @@ func (c *Call) onResponse(res *sip.Response) {
 	case sip.PRACK:
 		f := c.forks[toTag(res)]
 		switch {
-		case f == nil || f == c.winner || c.hang != nil || c.ended || res.StatusCode < 200:
-		case res.StatusCode == 481:
+		case f == nil || c.hang != nil || c.ended || res.StatusCode < 200:
+		case res.StatusCode == 481 && f != c.winner:
 			c.forkOver(f)
-		case f.owes:
-			c.sendQoS(f)
+		default:
+			if e := c.unsettled(f); e != nil && e.owes {
+				c.sendQoS(f, e)
+			}
 		}
 	case sip.UPDATE:
-		if f := c.forks[toTag(res)]; f != nil && f.qosSeq != 0 && f.qosSeq == seq.SeqNo {
-			c.onQoSResponse(f, res)
-			return
+		if f := c.forks[toTag(res)]; f != nil {
+			if e := c.ourQoS(f, seq.SeqNo); e != nil {
+				c.onQoSResponse(f, e, res)
+				return
+			}
 		}
 		c.onRefreshResponse(seq.SeqNo, res.StatusCode, res)
 	case sip.BYE:
@@ -139,7 +176,7 @@ func (c *Call) onProvisional(res *sip.Response) {
 	if res.StatusCode == 199 { // RFC 6228: this fork is over
 		if f := c.forks[toTag(res)]; f != nil && !f.over {
 			if lists(res, "Require", "100rel") {
-				c.prack(f, res)
+				c.prack(f, &f.early, c.seq, res)
 			}
 			c.forkOver(f)
 		}
@@ -151,26 +188,22 @@ func (c *Call) onProvisional(res *sip.Response) {
 	}
 	reliable := false
 	if f != nil && lists(res, "Require", "100rel") {
-		if reliable = c.prack(f, res); !reliable {
+		if reliable = c.prack(f, &f.early, c.seq, res); !reliable {
 			return // a retransmission or a gap: not to be processed (RFC 3262 4)
 		}
+	}
+	if f != nil {
+		f.hear(res)
 	}
 	if c.at[timerRing].IsZero() {
 		c.stop(timerSetup)
 		c.arm(timerRing, c.o.Ring)
 	}
-	if sdp := SDP(res); sdp != nil && f != nil && f.answer == nil {
-		if reliable {
-			f.answer = sdp // binding: a description in the 2xx is then ignored
-			f.owes = c.owesQoS(sdp)
-			if f.waits = c.does("precondition") && unmet(sdp); f.waits && !c.rang {
-				c.arm(timerQoS, preconditionLimit)
-			}
+	if f != nil && c.describes(&f.early, res, reliable) {
+		if f.waits && !c.rang {
+			c.arm(timerQoS, preconditionLimit)
 		}
-		if !bytes.Equal(sdp, f.preview) { // an unreliable 18x is repeated for ever
-			f.preview = sdp
-			c.emit(Answer{SDP: sdp, EarlyMedia: value(res, "P-Early-Media")})
-		}
+		c.emit(Answer{SDP: f.preview, EarlyMedia: value(res, "P-Early-Media")})
 	}
 	if res.StatusCode == 180 && !c.rang {
 		c.rang = true
@@ -178,6 +211,23 @@ func (c *Call) onProvisional(res *sip.Response) {
 		c.arm(timerRing, c.o.Ring)
 		c.emit(Ringing{})
 	}
+}
+
+// describes takes the description in a 18x, where there has been no binding one. It reports
+// whether it is new.
+func (c *Call) describes(e *early, res *sip.Response, reliable bool) bool {
+	sdp := SDP(res)
+	if sdp == nil || e.theirs != nil {
+		return false
+	}
+	if reliable {
+		e.theirs = sdp // binding: a description in the 2xx is then ignored
+		e.owes = c.owesQoS(sdp)
+		e.waits = c.does("precondition") && unmet(sdp)
+	}
+	news := !bytes.Equal(sdp, e.preview) // an unreliable 18x is repeated for ever
+	e.preview = sdp
+	return news
 }
 
 // maxForks bounds the dialogs that are kept of one INVITE.
@@ -188,7 +238,6 @@ const maxForks = 32
 // takes the place of one that only rings; where all have answered it is not kept, and
 // each copy of it is acknowledged and ended anew.
 func (c *Call) fork(res *sip.Response) *fork {
-
 	tag := toTag(res)
 	f := c.forks[tag]
 	if f == nil {
@@ -196,19 +245,25 @@ func (c *Call) fork(res *sip.Response) *fork {
 		if res.StatusCode < 200 && (tag == "" || full) {
 			return nil
 		}
-		f = &fork{tag: tag, localSeq: c.seq, target: c.o.Target, remote: value(res, "To")}
+		f = &fork{tag: tag, localSeq: c.seq, target: c.o.Target, remote: value(res, "To"),
+			early: early{ours: c.o.Offer, wire: c.inviteSDP}}
+		f.hear(res)
 		if !full || c.evict() {
 			c.forks[tag] = f
 		}
 		c.setRoute(f, res)
 	}
+	return f
+}
+
+// hear takes what a response to the INVITE, no copy of one, says of the far end.
+func (f *fork) hear(res *sip.Response) {
 	if t := AddrSpec(value(res, "Contact")); t != "" {
 		f.target = t
 	}
 	if hs := res.GetHeaders("Allow"); len(hs) > 0 {
 		f.updates = lists(res, "Allow", "UPDATE")
 	}
-	return f
 }
 
 // evict forgets a dialog that has not answered.
@@ -227,7 +282,7 @@ func (c *Call) evict() bool {
 // has agreed is kept: should somebody have answered there after all, he is heard.
 func (c *Call) forkOver(f *fork) {
 	f.over, f.owes, f.qosSeq = true, false, 0
-	c.bearers(f, nil)
+	c.bearers(&f.early, nil)
 }
 
 // setRoute takes the route set from Record-Route in reverse (RFC 3261 12.1.2).
@@ -236,18 +291,18 @@ func (c *Call) setRoute(f *fork, res *sip.Response) {
 	slices.Reverse(f.route)
 }
 
-// prack acknowledges a reliable provisional response (RFC 3262 4). It reports whether
-// the response is new: a retransmission is left to the PRACK transaction, a gap is
-// ignored until what is missing comes.
-func (c *Call) prack(f *fork, res *sip.Response) bool {
+// prack acknowledges a reliable provisional response to the INVITE with CSeq seq (RFC 3262
+// 4). It reports whether the response is new: a retransmission is left to the PRACK
+// transaction, a gap is ignored until what is missing comes.
+func (c *Call) prack(f *fork, e *early, seq uint32, res *sip.Response) bool {
 	n, err := strconv.ParseUint(value(res, "RSeq"), 10, 32)
-	if err != nil || n == 0 || (f.rseq != 0 && uint32(n) != f.rseq+1) {
+	if err != nil || n == 0 || (e.rseq != 0 && uint32(n) != e.rseq+1) {
 		return false
 	}
-	f.rseq = uint32(n)
+	e.rseq = uint32(n)
 	f.localSeq++
 	req := c.inDialog(f, sip.PRACK, f.localSeq)
-	add(req, "RAck", strconv.FormatUint(n, 10)+" "+strconv.FormatUint(uint64(c.seq), 10)+" INVITE")
+	add(req, "RAck", strconv.FormatUint(n, 10)+" "+strconv.FormatUint(uint64(seq), 10)+" INVITE")
 	req.SetBody(nil)
 	c.do(Send{req})
 	return true
@@ -263,15 +318,13 @@ func (c *Call) onSuccess(res *sip.Response) {
 		c.do(Ack{f.ack})
 		return
 	}
+	f.hear(res)
 	c.setRoute(f, res) // recomputed, then frozen (RFC 3261 13.2.2.4)
 	f.ack = c.inDialog(f, sip.ACK, c.seq)
 	f.ack.SetBody(nil)
 	c.do(Ack{f.ack})
 	c.linger()
-	sdp := f.answer
-	if sdp == nil {
-		sdp = SDP(res)
-	}
+	f.concluded(res)
 	switch {
 	case c.hang != nil && !c.ended: // the 200 crossed our CANCEL
 		c.bye(f, c.hang.reason)
@@ -287,17 +340,36 @@ func (c *Call) onSuccess(res *sip.Response) {
 	case f.gone: // its BYE overtook its 200
 		c.winner = f
 		c.end(Ended{By: "remote"})
-	case sdp == nil:
+	case f.theirs == nil:
 		c.winner = f
 		c.byeAndEnd(f, hang{"remote", "no_sdp", `SIP;cause=488;text="no session description"`})
 	default:
 		c.winner = f
 		c.stop(timerSetup, timerRing, timerQoS, timerQoSAgain)
-		c.emit(Answer{SDP: sdp, Final: true})
+		c.overtaken()
+		c.localSDP = f.stands()
+		a := Answer{Final: true}
+		a.SDP, a.Local, a.Offered = f.answer()
+		c.emit(a)
 		c.up(Connected{Contact: value(res, "Contact"), Server: cmp.Or(value(res, "Server"), value(res, "User-Agent"))})
 		c.agreeSession(res, true)
 	}
 }
+
+// concluded takes the 2xx to the INVITE: its description, unless a binding one came before.
+// Where that has none either, what was said unreliably was meant: only without any
+// description there is no session.
+func (e *early) concluded(res *sip.Response) {
+	if e.theirs == nil {
+		e.theirs = SDP(res)
+	}
+	if e.theirs == nil {
+		e.theirs = e.preview
+	}
+}
+
+// stands is our description from now on.
+func (e *early) stands() []byte { return withoutRefused(e.wire, e.theirs) }
 
 // onFailure treats a final answer other than 2xx; the transaction has sent its ACK.
 func (c *Call) onFailure(res *sip.Response) {
@@ -412,9 +484,11 @@ func (c *Call) onFailed(in Failed) {
 	case seq.MethodName == sip.BYE:
 		c.byeDone(in.Req)
 	case seq.MethodName == sip.UPDATE:
-		if f := c.forks[toTag(in.Req)]; f != nil && f.qosSeq == seq.SeqNo {
-			f.qosSeq = 0 // a refusal blocks nothing, nor does silence
-			return
+		if f := c.forks[toTag(in.Req)]; f != nil {
+			if e := c.ourQoS(f, seq.SeqNo); e != nil {
+				e.qosSeq = 0 // a refusal blocks nothing, nor does silence
+				return
+			}
 		}
 		if in.Timeout {
 			c.onRefreshResponse(seq.SeqNo, 408, nil)
@@ -424,10 +498,11 @@ func (c *Call) onFailed(in Failed) {
 	case seq.MethodName == sip.INVITE && seq.SeqNo > c.seq:
 		switch {
 		case c.reoffer == nil || c.reoffer.seq != seq.SeqNo:
+		case c.reoffer.proceeding: // as for the INVITE: see onInviteLost
 		case in.Timeout:
 			c.reofferDead()
 		default: // no connection is no reason to end a call that talks
-			c.reofferDone(nil, 503)
+			c.reofferDone(503)
 		}
 	case seq.MethodName == sip.INVITE && seq.SeqNo == c.seq:
 		c.onInviteLost(in.Timeout)

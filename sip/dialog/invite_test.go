@@ -122,9 +122,27 @@ func TestInvite(t *testing.T) {
 			< 180 a -> ringing
 			< 199 a ->
 			< 486 a -> ended by remote 486`},
+		{"a description in an unreliable 18x only: it was meant", `
+			start -> INVITE 1
+			< 183 a one -> early answer one
+			< 183 a two -> early answer two
+			< 200 a -> ACK 1 to a; final answer two; connected`},
 		{"no description by the 2xx", `
 			start -> INVITE 1
 			< 200 a -> ACK 1 to a; BYE 2 to a; ended by remote no_sdp`},
+		{"a late copy of the 2xx does not move the target back", up + `
+			> INVITE a 5 hold Contact=<sip:moved@h> -> offer 1 hold
+			reply 1 held -> INVITE5=200
+			> ACK a 5 ->
+			< 200 a answer -> ACK 1 to a
+			hangup -> BYE 2 to a at moved; ended by local hung_up connected`},
+		{"nor does a copy of a reliable 18x", `
+			start -> INVITE 1
+			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
+			> UPDATE a 1 ready Contact=<sip:moved@h> -> early offer 1 ready
+			reply 1 ready-too -> UPDATE1=200
+			< 183 a one rel=1 ->
+			< 180 a rel=2 Contact=<sip:moved@h> -> PRACK 3 to a at moved RAck=2 1 INVITE; ringing`},
 		{"180 after 200 is nothing", up + `
 			< 180 a ->`},
 

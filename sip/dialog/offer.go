@@ -14,8 +14,11 @@ type reoffer struct {
 	seq       uint32
 	req       *sip.Request
 	sent      bool // false while it waits after 491
-	again     int  // 500 with Retry-After so far
+	tries     int  // 500 with Retry-After so far
 	cancelled bool
+
+	proceeding bool // a provisional response came
+	early
 }
 
 func (c *Call) onPropose(in Propose) {
@@ -50,8 +53,8 @@ func (c *Call) sendReoffer() {
 	r.seq, r.sent = f.localSeq, true
 	r.req = c.inDialog(f, sip.INVITE, r.seq)
 	c.refreshHeaders(r.req)
-	r.sdp = c.version(r.sdp) // that of now: others may have left meanwhile
-	setSDP(r.req, r.sdp)
+	r.proceeding, r.early = false, early{ours: r.sdp, wire: c.version(r.sdp)} // the version of now: others may have left meanwhile
+	setSDP(r.req, r.wire)
 	c.do(Send{r.req})
 	c.arm(timerReoffer, reofferLimit)
 }
@@ -61,7 +64,7 @@ func (c *Call) refreshHeaders(req *sip.Request) {
 	add(req, "Contact", c.o.Contact)
 	add(req, "Supported", strings.Join(c.o.Supported, ", "))
 	add(req, "Allow", c.o.Allow)
-	if c.session > 0 {
+	if c.session > 0 && !c.alone {
 		who := "uas"
 		if c.weRefresh {
 			who = "uac"
@@ -74,10 +77,14 @@ func (c *Call) refreshHeaders(req *sip.Request) {
 func (c *Call) onReofferResponse(res *sip.Response) {
 	f := c.forks[toTag(res)]
 	code := res.StatusCode
-	if f == nil || f != c.winner || code < 200 {
+	if f == nil || f != c.winner {
 		return
 	}
 	seq := res.CSeq().SeqNo
+	if code < 200 {
+		c.onReofferProgress(f, seq, res)
+		return
+	}
 	if c.reAck != nil && c.reAck.CSeq().SeqNo == seq {
 		if code < 300 {
 			c.do(Ack{c.reAck})
@@ -96,17 +103,19 @@ func (c *Call) onReofferResponse(res *sip.Response) {
 	if r == nil || r.seq != seq || c.ended {
 		return
 	}
+	c.overtaken()
 	switch {
 	case code < 300:
-		c.localSDP = r.sdp
+		r.concluded(res)
+		c.localSDP = r.stands()
 		c.agreeSession(res, false)
-		c.reofferDone(SDP(res), code)
+		c.reofferDone(code)
 	case code == 491:
 		c.reofferLater(c.afterGlare())
-	case code == 500 && r.again < maxAgain && len(res.GetHeaders("Retry-After")) > 0:
+	case code == 500 && r.tries < maxAgain && len(res.GetHeaders("Retry-After")) > 0:
 		// It has an offer of its own, or ours, in hand (RFC 3261 14.1, RFC 3311 5.3).
 		wait, _ := seconds(value(res, "Retry-After"))
-		r.again++
+		r.tries++
 		c.reofferLater(min(max(wait, c.o.T1), 10*time.Second))
 	case code == 481 || code == 408:
 		c.reofferDead()
@@ -114,8 +123,23 @@ func (c *Call) onReofferResponse(res *sip.Response) {
 		r.sent = false
 		c.sendReoffer()
 	default:
-		c.reofferDone(nil, code)
+		c.reofferDone(code)
 	}
+}
+
+// onReofferProgress takes a provisional response to our re-INVITE. A reliable one may
+// bring the answer, and preconditions behind it, as it does to the INVITE.
+func (c *Call) onReofferProgress(f *fork, seq uint32, res *sip.Response) {
+	r := c.reoffer
+	if r == nil || r.seq != seq || !r.sent {
+		return
+	}
+	r.proceeding = true
+	reliable := res.StatusCode > 100 && lists(res, "Require", "100rel")
+	if reliable && !c.prack(f, &r.early, seq, res) {
+		return
+	}
+	c.describes(&r.early, res, reliable)
 }
 
 // maxAgain is how often a re-INVITE is sent again that the peer was not ready for.
@@ -136,13 +160,18 @@ func (c *Call) reofferLater(wait time.Duration) {
 	c.arm(timerGlare, wait)
 }
 
-func (c *Call) reofferDone(sdp []byte, status int) {
+func (c *Call) reofferDone(status int) {
 	r := c.reoffer
+	c.stop(timerReoffer, timerGlare, timerQoSAgain)
+	c.overtaken()
 	c.reoffer = nil
-	c.stop(timerReoffer, timerGlare)
 	switch {
+	case !r.refresh && status < 300:
+		e := Reoffered{Status: status}
+		e.SDP, e.Local, e.Offered = r.answer()
+		c.emit(e)
 	case !r.refresh:
-		c.emit(Reoffered{SDP: sdp, Status: status})
+		c.emit(Reoffered{Status: status})
 	case status >= 300:
 		c.refreshLater()
 	}
@@ -161,7 +190,7 @@ func (c *Call) giveUpReoffer() {
 		c.arm(timerReoffer, 64*c.o.T1)
 		return
 	}
-	c.reofferDone(nil, 408)
+	c.reofferDone(408)
 }
 
 // reofferDead: 481, 408 or no answer in a dialog means that it is gone there.
@@ -179,15 +208,15 @@ func (c *Call) agreeSession(res *sip.Response, initial bool) {
 	v := value(res, "Session-Expires")
 	d, ok := seconds(v)
 	if !ok || d <= 0 {
-		if initial { // the peer does not do session timers: none runs
-			c.session = 0
-			c.stop(timerRefresh, timerExpire)
-			return
+		if initial && c.does("timer") {
+			// The peer does not do session timers. We refresh alone (RFC 4028 7.2), for who
+			// is gone without a word does not answer; who refuses is there.
+			c.session, c.weRefresh, c.alone = c.o.SessionExpires, true, true
 		}
 		c.armSession() // a refresh answered without: as before
 		return
 	}
-	c.session = d
+	c.session, c.alone = d, false
 	c.weRefresh = !strings.EqualFold(Params(v)["refresher"], "uas")
 	c.armSession()
 }
@@ -196,8 +225,10 @@ func (c *Call) armSession() {
 	if c.session == 0 {
 		return
 	}
-	c.arm(timerExpire, c.session-min(32*time.Second, c.session/3))
 	c.stop(timerRefresh)
+	if !c.alone {
+		c.arm(timerExpire, c.session-min(32*time.Second, c.session/3))
+	}
 	if c.weRefresh {
 		c.arm(timerRefresh, c.session/2)
 	}
@@ -222,7 +253,7 @@ func (c *Call) agreeRefresh(req *sip.Request, res *sip.Response) {
 		c.armSession() // any refresh request restarts what is running
 		return
 	}
-	c.session = d
+	c.session, c.alone = d, false
 	// In its request uac is the peer. Where it leaves the choice, it stays with him if he
 	// knows of timers; the interval of a proxy on his behalf is ours to keep.
 	refresher := Params(v)["refresher"]
@@ -260,9 +291,11 @@ func (c *Call) refreshSession() {
 	c.do(Send{req})
 }
 
-// refreshLater tries again soon; timerExpire has the last word.
+// refreshLater tries again soon, and timerExpire has the last word; alone there is no hurry.
 func (c *Call) refreshLater() {
-	if c.session > 0 && c.weRefresh {
+	if c.alone {
+		c.armSession()
+	} else if c.session > 0 && c.weRefresh {
 		c.arm(timerRefresh, min(10*time.Second, c.session/10))
 	}
 }
@@ -286,6 +319,10 @@ func (c *Call) onRefreshResponse(seq uint32, code int, res *sip.Response) {
 		return
 	case code == 405 || code == 501:
 		c.winner.updates = false
+		if c.alone {
+			c.armSession()
+			break
+		}
 		c.refreshSession()
 		return
 	default:

@@ -14,6 +14,66 @@ func TestOffers(t *testing.T) {
 			< 180 a re ->
 			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
 			< 200 a re yes -> ACK 2 to a`},
+		{"our re-INVITE answered in a reliable 18x", up + `
+			propose more -> INVITE 2 to a
+			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
+			< 183 a re yes rel=1 ->
+			< 200 a prack ->
+			< 180 a re rel=2 -> PRACK 4 to a RAck=2 2 INVITE
+			< 200 a re -> ACK 2 to a; reoffered 200 yes
+			propose again -> INVITE 5 to a
+			< 183 a re aye rel=9 -> PRACK 6 to a RAck=9 5 INVITE
+			< 200 a re other -> ACK 5 to a; reoffered 200 aye`},
+		{"our re-INVITE answered in an unreliable 18x only", up + `
+			propose more -> INVITE 2 to a
+			< 183 a re yes ->
+			< 200 a re -> ACK 2 to a; reoffered 200 yes`},
+		{"our re-INVITE, and their bearer comes before the answer", up + `
+			propose more -> INVITE 2 to a
+			> UPDATE a 5 early -> UPDATE5=491
+			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
+			> INVITE a 6 hold -> INVITE6=491
+			> UPDATE a 7 ready -> early offer 1 ready
+			reply 1 ready-too -> UPDATE7=200
+			< 200 a re -> ACK 2 to a; reoffered 200 ready answered ready-too`},
+		{"our re-INVITE, and they wait for our half of the preconditions", up + `
+			propose more -> INVITE 2 to a
+			< 183 a re a=curr:qos_remote_none rel=1 -> PRACK 3 to a RAck=1 2 INVITE
+			< 200 a prack -> UPDATE 4 to a
+			> UPDATE a 5 theirs -> UPDATE5=491
+			< 491 a upd ->
+			wait 4s -> UPDATE 5 to a
+			< 200 a upd final ->
+			> UPDATE a 6 ready -> early offer 1 ready after more
+			reply 1 488 -> UPDATE6=488
+			< 200 a re -> ACK 2 to a; reoffered 200 final after more`},
+		{"our re-INVITE refused after all that: nothing of it stands", up + `
+			propose more -> INVITE 2 to a
+			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
+			> UPDATE a 7 ready -> early offer 1 ready
+			reply 1 ready-too -> UPDATE7=200
+			< 603 a re -> reoffered 603
+			> UPDATE a 8 hold -> offer 2 hold`},
+		{"our re-INVITE is put off while their UPDATE waits: it may come again", up + `
+			propose more -> INVITE 2 to a
+			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
+			> UPDATE a 7 ready -> early offer 1 ready
+			< 491 a re -> UPDATE7=500 Retry-After=2
+			reply 1 ready-too ->
+			wait 4s -> INVITE 4 to a
+			> UPDATE a 8 ready -> UPDATE8=491`},
+		{"PRACK of our re-INVITE refused: its answer decides", up + `
+			propose more -> INVITE 2 to a
+			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
+			< 481 a prack ->
+			< 200 a re -> ACK 2 to a; reoffered 200 yes`},
+		{"a re-INVITE that refreshes has nothing to change before it is through", `
+			start -> INVITE 1
+			< 200 a answer Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+			wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac
+			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
+			> UPDATE a 1 hold -> UPDATE1=491
+			< 200 a re -> ACK 2 to a`},
 		{"our re-INVITE refused: the call goes on", up + `
 			propose more -> INVITE 2 to a
 			< 603 a re -> reoffered 603
@@ -95,6 +155,21 @@ func TestOffers(t *testing.T) {
 		{"nobody answers our re-INVITE", up + `
 			propose more -> INVITE 2 to a
 			timeout re -> BYE 3 to a; ended by network dialog_lost connected`},
+		{"our re-INVITE that rings outlives its transaction's timer", up + `
+			propose more -> INVITE 2 to a
+			< 180 a re ->
+			wait 32s ->
+			timeout re ->
+			wait 18s ->
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes`},
+		{"our re-INVITE that rings outlives its connection", up + `
+			propose more -> INVITE 2 to a
+			< 100 a re ->
+			fail re ->
+			wait 70s -> CANCEL 2 to a
+			wait 32s -> reoffered 408
+			propose more -> INVITE 3 to a
+			timeout re -> BYE 4 to a; ended by network dialog_lost connected`},
 		{"no transport for our re-INVITE: the call goes on", up + `
 			propose more -> INVITE 2 to a
 			fail re -> reoffered 503`},

@@ -22,6 +22,7 @@ type peerOffer struct {
 	tx       any
 	req      *sip.Request
 	empty    bool          // it came without description: ours is the offer
+	early    bool          // an INVITE of ours has no final answer yet
 	res      *sip.Response // 2xx to an INVITE, waiting for its ACK
 	interval time.Duration
 }
@@ -212,7 +213,7 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	case tooShort(req, c.o.MinSE):
 		c.respond(in.Tx, req, 422)
 		return
-	case offers && c.reoffer != nil && c.reoffer.sent:
+	case req.Method == sip.INVITE && c.reoffer != nil && c.reoffer.sent:
 		c.respond(in.Tx, req, 491) // glare (RFC 3261 14.2)
 		return
 	case offers && c.peer != nil && c.peer.res != nil && c.peer.empty, offers && c.ourOfferIsOut(f):
@@ -238,21 +239,40 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 	c.offered(in, sdp)
 }
 
-// ourOfferIsOut says whether an offer of ours in the early dialog f waits for its answer:
-// that of the INVITE, of a reliable 18x, or of an UPDATE (RFC 3311 5.2).
+// ourOfferIsOut says whether an offer of ours in f waits for its answer: that of the INVITE,
+// of a re-INVITE, of a reliable 18x, or of an UPDATE (RFC 3311 5.2). A re-INVITE that only
+// refreshes has nothing that a description could change before it is through.
 func (c *Call) ourOfferIsOut(f *fork) bool {
+	if r := c.reoffer; r != nil && r.sent {
+		return r.theirs == nil || r.qosSeq != 0 || r.refresh
+	}
 	if c.in != nil {
 		return !c.in.final && c.in.described && !c.in.answered && c.in.offer == nil
 	}
-	return f != c.winner && f.answer == nil || f.qosSeq != 0
+	return f != c.winner && f.theirs == nil || f.qosSeq != 0
 }
 
 // offered hands the peer's offer to the owner. nil: the owner is to make one.
 func (c *Call) offered(in Request, sdp []byte) {
 	c.offerID++
 	c.peer = &peerOffer{id: c.offerID, tx: in.Tx, req: in.Req, empty: sdp == nil}
+	o := Offer{ID: c.offerID, SDP: sdp}
+	if e := c.unsettled(c.forks[fromTag(in.Req)]); e != nil {
+		c.peer.early, o.Early = true, true
+		_, o.Local, _ = e.answer()
+	}
 	c.arm(timerReply, c.o.Reply)
-	c.emit(Offer{ID: c.offerID, SDP: sdp})
+	c.emit(o)
+}
+
+// overtaken: our INVITE has its final answer, and an UPDATE before it waits for a Reply that
+// would come too late to be told of. It may come again.
+func (c *Call) overtaken() {
+	if p := c.peer; p != nil && p.early && p.res == nil {
+		c.retryLater(p.tx, p.req)
+		c.peer = nil
+		c.stop(timerReply)
+	}
 }
 
 // retryLater refuses what comes too early.
@@ -281,12 +301,17 @@ func (c *Call) onReply(in Reply) {
 	if p.req.Method != sip.PRACK {
 		c.agreeRefresh(p.req, res)
 	}
-	offer := SDP(p.req)
+	offer, said := SDP(p.req), in.SDP
 	if c.does("precondition") {
-		in.SDP = answerQoS(offer, in.SDP)
+		said = answerQoS(offer, said)
 	}
-	c.localSDP = c.version(in.SDP)
-	setSDP(res, c.localSDP)
+	said = c.version(said)
+	setSDP(res, said)
+	if e := c.unsettled(c.forks[fromTag(p.req)]); e != nil { // it binds with the answer to our INVITE
+		e.ours, e.wire, e.theirs, e.updated, e.offered = in.SDP, said, offer, true, true
+	} else {
+		c.localSDP = said
+	}
 	c.do(Respond{p.tx, res})
 	if p.req.Method != sip.INVITE {
 		c.settleQoS(p.req)

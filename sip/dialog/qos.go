@@ -30,18 +30,30 @@ func (c *Call) owesQoS(sdp []byte) bool {
 	return false
 }
 
-// sendQoS sends the offer again with what the phone wants to read.
-func (c *Call) sendQoS(f *fork) {
-	f.owes = false
+// sendQoS offers what stands again, with what the phone wants to read.
+func (c *Call) sendQoS(f *fork, e *early) {
+	e.owes = false
 	f.localSeq++
-	f.qosSeq = f.localSeq
+	e.qosSeq, e.qos = f.localSeq, withoutRefused(e.ours, e.theirs)
 	req := c.inDialog(f, sip.UPDATE, f.localSeq)
 	add(req, "Contact", c.o.Contact)
 	add(req, "Supported", strings.Join(c.o.Supported, ", "))
 	add(req, "Require", "precondition")
 	add(req, "Allow", c.o.Allow)
-	setSDP(req, c.version(offerQoS(c.o.Offer, "mandatory")))
+	e.wire = c.version(offerQoS(e.qos, "mandatory"))
+	setSDP(req, e.wire)
 	c.do(Send{req})
+}
+
+// ourQoS is the INVITE of ours in f to which the UPDATE with this CSeq belongs; nil: none.
+func (c *Call) ourQoS(f *fork, seq uint32) *early {
+	if r := c.reoffer; r != nil && f == c.winner && seq != 0 && r.qosSeq == seq {
+		return &r.early
+	}
+	if seq != 0 && f.qosSeq == seq {
+		return &f.early
+	}
+	return nil
 }
 
 // offerQoS adds the lines of a side that is ready to every medium that is not off. strength
@@ -142,6 +154,33 @@ func appendToMedia(sdp []byte, lines func(i int) string) []byte {
 	return out.Bytes()
 }
 
+// withoutRefused is our description with port 0 where theirs has refused a medium, or left it
+// out: its place stays, and nobody is asked again (RFC 3264 6, 8.2).
+func withoutRefused(ours, theirs []byte) []byte {
+	ms := media(theirs)
+	if len(ms) == 0 {
+		return ours
+	}
+	var out bytes.Buffer
+	n, keep := -1, true
+	for line := range bytes.Lines(ours) {
+		if bytes.HasPrefix(line, []byte("m=")) {
+			n++
+			if keep = n < len(ms) && ms[n].live; !keep {
+				w := strings.Fields(string(line))
+				if len(w) > 1 {
+					w[1] = "0"
+				}
+				out.WriteString(strings.Join(w, " ") + "\r\n")
+			}
+		}
+		if keep {
+			out.Write(line)
+		}
+	}
+	return out.Bytes()
+}
+
 // version sees to it that the version of the o= line rises by one with every description
 // that differs from the last (RFC 3264 8): we put some in ourselves, so what the owner
 // counts is not what the peer sees.
@@ -176,10 +215,10 @@ func (c *Call) version(sdp []byte) []byte {
 	return slices.Concat(sdp[:start], []byte(strings.Join(w, " ")), sdp[end:])
 }
 
-// bearers takes what the far end of f says of its resources. Where nobody's are missing
-// any more, nothing is waited for.
-func (c *Call) bearers(f *fork, sdp []byte) {
-	f.waits = f.waits && unmet(sdp)
+// bearers takes what a far end says of its resources. Where nobody's are missing any
+// more, nothing is waited for.
+func (c *Call) bearers(e *early, sdp []byte) {
+	e.waits = e.waits && unmet(sdp)
 	for _, other := range c.forks {
 		if other.waits {
 			return
@@ -189,34 +228,34 @@ func (c *Call) bearers(f *fork, sdp []byte) {
 }
 
 // onQoSResponse takes the phone's answer to it; a refusal blocks nothing.
-func (c *Call) onQoSResponse(f *fork, res *sip.Response) {
+func (c *Call) onQoSResponse(f *fork, e *early, res *sip.Response) {
 	if res.StatusCode < 200 {
 		return
 	}
-	f.qosSeq = 0
+	e.qosSeq = 0
 	if res.StatusCode < 300 {
 		if t := AddrSpec(value(res, "Contact")); t != "" {
 			f.target = t // target refresh (RFC 3311 5.1)
 		}
-		if sdp := SDP(res); sdp != nil && f != c.winner {
-			f.answer = sdp
-			c.bearers(f, sdp)
+		if sdp := SDP(res); sdp != nil && e == c.unsettled(f) {
+			e.ours, e.theirs, e.updated, e.offered = e.qos, sdp, true, false
+			c.bearers(e, sdp)
 		}
 		return
 	}
-	if f == c.winner || c.ended || c.hang != nil {
+	if e != c.unsettled(f) || c.ended || c.hang != nil {
 		return
 	}
 	wait, ok := seconds(value(res, "Retry-After"))
 	switch {
 	case res.StatusCode == 491:
-		f.owes = true
+		e.owes = true
 		c.arm(timerQoSAgain, c.afterGlare())
-	case res.StatusCode == 500 && ok && f.again < maxAgain: // it has an offer of its own in hand (RFC 3311 5.2)
-		f.owes = true
-		f.again++
+	case res.StatusCode == 500 && ok && e.again < maxAgain: // it has an offer of its own in hand (RFC 3311 5.2)
+		e.owes = true
+		e.again++
 		c.arm(timerQoSAgain, min(max(wait, c.o.T1), 10*time.Second))
-	case res.StatusCode == 481:
+	case res.StatusCode == 481 && f != c.winner:
 		c.forkOver(f)
 	}
 }

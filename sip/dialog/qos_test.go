@@ -20,10 +20,36 @@ func TestPreconditions(t *testing.T) {
 		{"preconditions, passive: UPDATE before the answer", `
 			start -> INVITE 1
 			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
-			> UPDATE a 1 ready -> offer 1 ready
+			> UPDATE a 1 ready -> early offer 1 ready
 			reply 1 ready-too -> UPDATE1=200
 			< 180 a -> ringing
-			< 200 a -> ACK 1 to a; final answer one; connected`},
+			< 200 a -> ACK 1 to a; final answer ready answered ready-too; connected`},
+		{"UPDATE before the answer in one of two: each has what was agreed with it", `
+			start -> INVITE 1
+			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
+			< 183 b two rel=1 -> PRACK 2 to b RAck=1 1 INVITE; early answer two
+			> UPDATE a 1 less -> early offer 1 less
+			reply 1 less-too -> UPDATE1=200
+			> UPDATE a 2 more -> early offer 2 more after less-too
+			reply 2 488 -> UPDATE2=488
+			< 200 b -> ACK 1 to b; final answer two; connected
+			< 200 a -> ACK 1 to a; BYE 3 to a`},
+		{"UPDATE before the answer, and ours behind it", `
+			start -> INVITE 1
+			< 183 a NEITHER rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NEITHER
+			> UPDATE a 1 NEITHER -> early offer 1 NEITHER
+			reply 1 ready-too -> UPDATE1=200
+			< 200 a prack -> UPDATE 3 to a
+			< 200 a upd final ->
+			< 200 a -> ACK 1 to a; final answer final after ready-too; connected`},
+		{"UPDATE before the answer that is overtaken by it: it may come again", `
+			start -> INVITE 1
+			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
+			> UPDATE a 1 ready -> early offer 1 ready
+			< 200 a -> ACK 1 to a; UPDATE1=500 Retry-After=2; final answer one; connected
+			reply 1 ready-too ->
+			> UPDATE a 2 ready -> offer 2 ready
+			reply 2 ready-too -> UPDATE2=200`},
 		{"preconditions, passive: the phone waits for our half", `
 			start -> INVITE 1
 			< 183 a a=curr:qos_remote_none rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer a=curr:qos remote none
@@ -31,7 +57,7 @@ func TestPreconditions(t *testing.T) {
 			< 200 a upd final ->
 			< 180 a rel=2 -> PRACK 4 to a RAck=2 1 INVITE; ringing
 			< 200 a prack ->
-			< 200 a -> ACK 1 to a; final answer final; connected`},
+			< 200 a -> ACK 1 to a; final answer final after offer; connected`},
 		{"preconditions: it knows that we are ready", `
 			start -> INVITE 1
 			< 183 a a=curr:qos_remote_sendrecv rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer a=curr:qos remote sendrecv
@@ -46,10 +72,10 @@ func TestPreconditions(t *testing.T) {
 		{"preconditions: their bearer comes, and the phone takes its time to ring", `
 			start -> INVITE 1
 			< 183 a NOTREADY rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NOTREADY
-			> UPDATE a 1 NOTREADY -> offer 1 NOTREADY
+			> UPDATE a 1 NOTREADY -> early offer 1 NOTREADY
 			reply 1 ready-too -> UPDATE1=200
 			wait 10s ->
-			> UPDATE a 2 a=curr:qos_local_sendrecv -> offer 2 a=curr:qos local sendrecv
+			> UPDATE a 2 a=curr:qos_local_sendrecv -> early offer 2 a=curr:qos local sendrecv after ready-too
 			reply 2 ready-too -> UPDATE2=200
 			wait 20s ->
 			< 180 a -> ringing`},
@@ -57,7 +83,7 @@ func TestPreconditions(t *testing.T) {
 			start -> INVITE 1
 			< 183 a NOTREADY rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NOTREADY
 			< 183 b NOTREADY rel=1 -> PRACK 2 to b RAck=1 1 INVITE; early answer NOTREADY
-			> UPDATE a 1 a=curr:qos_local_sendrecv -> offer 1 a=curr:qos local sendrecv
+			> UPDATE a 1 a=curr:qos_local_sendrecv -> early offer 1 a=curr:qos local sendrecv
 			reply 1 ready-too -> UPDATE1=200
 			wait 15s -> CANCEL 1`},
 		{"preconditions: the answer to our UPDATE says that their bearer is there", `
@@ -79,19 +105,19 @@ func TestPreconditions(t *testing.T) {
 			> UPDATE a 1 theirs -> UPDATE1=491
 			< 491 a upd ->
 			wait 2s ->
-			> UPDATE a 2 theirs -> offer 1 theirs
+			> UPDATE a 2 theirs -> early offer 1 theirs
 			reply 1 ours -> UPDATE2=200
 			wait 2s -> UPDATE 4 to a
 			< 200 a upd final ->
-			< 200 a -> ACK 1 to a; final answer final; connected`},
+			< 200 a -> ACK 1 to a; final answer final after ours; connected`},
 		{"UPDATE for them refused with 500: again when it says", owed + `
 			< 500 a upd Retry-After=3 ->
-			> UPDATE a 1 theirs -> offer 1 theirs
+			> UPDATE a 1 theirs -> early offer 1 theirs
 			reply 1 ours -> UPDATE1=200
 			wait 2s ->
 			wait 1s -> UPDATE 4 to a
 			< 200 a upd final ->
-			< 200 a -> ACK 1 to a; final answer final; connected`},
+			< 200 a -> ACK 1 to a; final answer final after ours; connected`},
 		{"UPDATE for them refused with 500 for ever: three times", owed + `
 			< 500 a upd Retry-After=0 ->
 			wait 500ms -> UPDATE 4 to a
@@ -124,6 +150,41 @@ func TestPreconditions(t *testing.T) {
 			> UPDATE a 1 theirs -> UPDATE1=491
 			< 200 a two -> ACK 1 to a; final answer two; connected`},
 	})
+}
+
+// What the phone has refused is not offered again, neither with our half of the
+// preconditions nor to keep the session alive (RFC 3264 6, 8.2).
+func TestRefusedStaysRefused(t *testing.T) {
+	const audio, video = "m=audio 4 RTP/AVP 97\r\na=x\r\n", "m=video 6 RTP/AVP 98\r\na=y\r\n"
+	const noVideo = "m=video 0 RTP/AVP 98\r\n"
+	o := options()
+	o.Offer = []byte(audio + video)
+	b := newBench(t, o)
+	b.names["VOICE"] = "m=audio 8 RTP/AVP 97\r\na=curr:qos remote none\r\n" + noVideo
+	b.run(`
+		start -> INVITE 1
+		< 183 a VOICE rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer VOICE
+		< 200 a prack -> UPDATE 3 to a`)
+	if s := string(b.sent["UPDATE"].Body()); !strings.Contains(s, "mandatory local") || !strings.HasSuffix(s, noVideo) {
+		t.Errorf("UPDATE offers\n%s", s)
+	}
+	b = newBench(t, o)
+	b.names["SHORT"] = "m=audio 8 RTP/AVP 97\r\n"
+	b.run(`
+		start -> INVITE 1
+		< 200 a SHORT Session-Expires=600;refresher=uac -> ACK 1 to a; final answer SHORT; connected
+		wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac`)
+	if s := string(b.sent["re"].Body()); s != audio+noVideo {
+		t.Errorf("the refresh offers\n%s", s)
+	}
+	for _, tt := range []struct{ theirs, want string }{
+		{"", audio + video}, {"nonsense", audio + video}, {audio, audio + noVideo}, {audio + video, audio + video},
+		{"m=audio 0 x\r\nm=video 4 x\r\n", "m=audio 0 RTP/AVP 97\r\n" + video},
+	} {
+		if got := string(withoutRefused([]byte(audio+video), []byte(tt.theirs))); got != tt.want {
+			t.Errorf("%q: %q", tt.theirs, got)
+		}
+	}
 }
 
 func TestOfferQoS(t *testing.T) {

@@ -79,7 +79,29 @@ func TestSessionTimer(t *testing.T) {
 		{"the peer wants too short a session", up + `
 			> UPDATE a 1 Session-Expires=30 Supported=timer -> UPDATE1=422 Min-SE=90
 			> UPDATE a 2 Session-Expires=30 -> UPDATE2=200`},
-		{"the peer knows no session timer: none runs", up + `
+		{"the peer knows no session timer: we look alone whether it is there", up + `
+			wait 900s -> UPDATE 2 to a
+			< 200 a upd ->
+			wait 900s -> UPDATE 3 to a
+			< 481 a upd -> BYE 4 to a; ended by network dialog_lost connected`},
+		{"the peer knows neither session timer nor UPDATE: who refuses is there", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE,UPDATE -> ACK 1 to a; final answer answer; connected
+			wait 900s -> UPDATE 2 to a
+			< 501 a upd ->
+			wait 900s -> INVITE 3 to a
+			< 488 a re ->
+			wait 900s -> INVITE 4 to a
+			timeout re -> BYE 5 to a; ended by network dialog_lost connected`},
+		{"the peer learns session timers", up + `
+			wait 900s -> UPDATE 2 to a
+			< 200 a upd Session-Expires=600;refresher=uas ->
+			wait 567s ->
+			wait 1s -> BYE 3 to a; ended by timeout session_expired connected`},
+		{"no session timer is wanted: none runs", `
+			start -> INVITE 1
+			< 420 a Unsupported=timer -> INVITE 2
+			< 200 a answer -> ACK 2 to a; final answer answer; connected
 			wait 100h ->`},
 	})
 }

@@ -127,24 +127,33 @@ type Event interface{ isEvent() }
 type (
 	// Ringing is the first 180 of any fork.
 	Ringing struct{}
-	// Answer is a session description from the far end; see sip.Answer.
+	// Answer is a session description from the far end; see sip.Answer, of Local and
+	// Offered too.
 	Answer struct {
 		SDP        []byte
 		Final      bool
 		EarlyMedia string // P-Early-Media of a 18x (RFC 5009); "" none
+		Local      []byte
+		Offered    bool
 	}
 	// Connected follows the final Answer; the ACK is on its way. Contact and Server are
 	// the far end's.
 	Connected struct{ Contact, Server string }
-	// Offer is the peer's; it waits for a Reply. SDP nil: we are to offer.
+	// Offer is the peer's; it waits for a Reply. SDP nil: we are to offer. Early, Local: see
+	// sip.Offer.
 	Offer struct {
-		ID  uint64
-		SDP []byte
+		ID    uint64
+		SDP   []byte
+		Early bool
+		Local []byte
 	}
-	// Reoffered is the peer's answer to an offer of ours, or the refusing status.
+	// Reoffered is the peer's answer to an offer of ours, or the refusing status. Local,
+	// Offered: see sip.Answer.
 	Reoffered struct {
-		SDP    []byte
-		Status int
+		SDP     []byte
+		Status  int
+		Local   []byte
+		Offered bool
 	}
 	// Info is a DTMF digit that came in INFO.
 	Info struct{ Digit rune }

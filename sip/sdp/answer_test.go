@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -87,6 +88,9 @@ func TestBridgeAndPhoneAgree(t *testing.T) {
 			if describe(ours) != tt.bridge || describe(theirs) != tt.phoneSees {
 				t.Errorf("bridge: %s\nphone:  %s\nwant:   %s\n        %s\n%s", describe(ours), describe(theirs), tt.bridge, tt.phoneSees, b)
 			}
+			if again, err := Agreed(offer, parse(t, b)); err != nil || !reflect.DeepEqual(again, theirs) {
+				t.Errorf("the phone's own answer read again: %+v, %v\nwant %+v", again, err, theirs)
+			}
 			if v := ours.Video; v != nil && (!v.AVPF || !v.PLI || v.CVO != 4 || theirs.Video.PLI != v.PLI || theirs.Video.CVO != 4) {
 				t.Errorf("feedback: bridge %+v, phone %+v\n%s", v, theirs.Video, b)
 			}
@@ -147,6 +151,9 @@ func TestAnswerReoffer(t *testing.T) {
 				t.Errorf("%s\nwant %s\n%s", got, tt.want, b)
 			}
 			ours := parse(t, b)
+			if again, err := Agreed(parse(t, answer(tt.offer)), ours); err != nil || !reflect.DeepEqual(again, r) {
+				t.Errorf("read again: %+v, %v\nwant %+v", again, err, r)
+			}
 			if ours.Origin.SessionID != prev.Origin.SessionID || ours.Origin.Version != prev.Origin.Version+1 {
 				t.Errorf("origin %+v", ours.Origin)
 			}
@@ -331,6 +338,32 @@ func TestWhatAGuestWants(t *testing.T) {
 	for lines, want := range map[string]bool{"m=audio 40000 RTP/AVP 0 13": true, "m=audio 40000 RTP/AVP 0": false, "m=audio 40000 RTP/AVP 9 13": false} {
 		if r, err := Negotiate(offer, parse(t, answer(lines))); err != nil || r.Audio.CN != want {
 			t.Errorf("%s: comfort noise %+v, %v", lines, r.Audio, err)
+		}
+	}
+}
+
+// The level of what we send is the lower of both sides', and the peer's only where both allow
+// levels to differ (RFC 6184 §8.2.2); its max-fs and the like never raise it.
+func TestLevelThatIsSent(t *testing.T) {
+	const asym = ";level-asymmetry-allowed=1"
+	for _, tt := range []struct{ ours, theirs, want string }{
+		{"42c00c", "42e01f", "42c00c"},
+		{"42c00c" + asym, "42e01f", "42c00c"},
+		{"42c00c", "42e01f" + asym, "42c00c"},
+		{"42c00c" + asym, "42e01f" + asym, "42c01f"},
+		{"42c01f" + asym, "42e00b" + asym, "42c00b"},
+		{"42c01f", "42f00b", "42d00b"}, // 1b
+		{"42c01f", "42e00c;max-mbps=108000;max-fs=3600;max-br=14000", "42c00c"},
+	} {
+		media := func(level string) string {
+			return goodAudio + "|m=video 40002 RTP/AVP 115|a=rtpmap:115 H264/90000|a=fmtp:115 packetization-mode=1;profile-level-id=" + level
+		}
+		r, err := Negotiate(parse(t, answer(media(tt.ours))), parse(t, answer(media(tt.theirs))))
+		if err != nil || r.Video == nil {
+			t.Fatal(err, r.WhyNoVideo)
+		}
+		if got := r.Video.Profile.String(); got != tt.want {
+			t.Errorf("we %s, they %s: %s is sent, want %s", tt.ours, tt.theirs, got, tt.want)
 		}
 	}
 }

@@ -32,8 +32,6 @@ func (m *Media) attribute(a Attribute) {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil && n >= 1024 {
 			m.RTCPPort = int(n)
 		}
-	case "rtcp-mux":
-		m.RTCPMux = true
 	case "rtcp-fb":
 		m.feedback(a.Value)
 	case "extmap":
@@ -368,9 +366,6 @@ func (f *Format) h264() {
 	}
 	h.PacketizationMode = f.number("packetization-mode", 0, 2)
 	h.LevelAsymmetry = f.number("level-asymmetry-allowed", 0, 1) == 1
-	h.MaxMBPS = f.number("max-mbps", 0, 1<<30)
-	h.MaxFS = f.number("max-fs", 0, 1<<30)
-	h.MaxBR = f.number("max-br", 0, 1<<30)
 	if s := f.Params["sprop-parameter-sets"]; len(s) <= maxSprop {
 		h.Sprop = s
 	}

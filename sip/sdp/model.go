@@ -100,7 +100,6 @@ type Media struct {
 	Ptime     int      // ms, 0: not said
 	MaxPtime  int      // ms, 0: not said
 	RTCPPort  int      // a=rtcp, 0: Port + 1
-	RTCPMux   bool
 	Feedback  []Feedback
 	CVO       int               // extmap id of urn:3gpp:video-orientation, 0: none
 	Images    map[int]ImageAttr // by payload type, -1: "*"
@@ -187,8 +186,6 @@ type H264 struct {
 	PacketizationMode int
 	Sprop             string
 	LevelAsymmetry    bool
-	MaxMBPS, MaxFS    int // 0: by level
-	MaxBR             int
 }
 
 // ProfileLevel is a profile-level-id: profile_idc, constraint flags, level_idc.

@@ -163,6 +163,40 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
+// RTCP goes to a=rtcp, or beside RTP: we never take up a=rtcp-mux, whoever offers (RFC 5761 §5.1.1).
+func TestWhereRTCPGoes(t *testing.T) {
+	for _, tt := range []struct {
+		lines        string
+		audio, video int
+	}{
+		{"", 40001, 40003},
+		{"|a=rtcp-mux", 40001, 40003},
+		{"|a=rtcp:50001", 50001, 50001},
+		{"|a=rtcp:50001 IN IP4 198.51.100.7|a=rtcp-mux", 50001, 50001},
+		{"|a=rtcp-mux|a=rtcp:50001", 50001, 50001},
+	} {
+		s := parse(t, answer(goodAudio+tt.lines+"|"+goodVideo+tt.lines))
+		answered, err := Negotiate(parse(t, Offer(videoOffer())), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := phone()
+		o.Addr = videoOffer().Addr
+		own, offered, err := Answer(s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for who, r := range map[string]Result{"their answer": answered, "their offer": offered} {
+			if r.Audio.RTCPPort != tt.audio || r.Video.RTCPPort != tt.video {
+				t.Errorf("%s with %q: audio %d, video %d, want %d, %d", who, tt.lines, r.Audio.RTCPPort, r.Video.RTCPPort, tt.audio, tt.video)
+			}
+		}
+		if strings.Contains(string(own), "mux") {
+			t.Errorf("our answer takes up rtcp-mux:\n%s", own)
+		}
+	}
+}
+
 // IMS.md §3 rows 1-8 and 14, and what phones get wrong.
 func TestNegotiateTable(t *testing.T) {
 	pcma := "m=audio 40000 RTP/AVP 8|a=rtpmap:8 PCMA/8000"
@@ -181,6 +215,9 @@ func TestNegotiateTable(t *testing.T) {
 		{"H.263", goodAudio + "|m=video 40002 RTP/AVP 34", "AMR-WB sr; codec_mismatch", nil},
 		{"SRTP video", goodAudio + "|m=video 40002 RTP/SAVP 114", "AMR-WB sr; codec_mismatch", nil},
 		{"42E0 is 42C0", goodAudio + "|m=video 40002 RTP/AVP 114|a=rtpmap:114 H264/90000|a=fmtp:114 profile-level-id=42E01F", "AMR-WB sr; 114 sr 480x640", nil},
+		{"larger than its level says", goodAudio + "|m=video 40002 RTP/AVP 115|a=rtpmap:115 H264/90000|a=fmtp:115 profile-level-id=42800d;max-fs=3600;max-mbps=108000;max-br=14000", "AMR-WB sr; 115 sr 240x320", nil},
+		{"a thread of a picture", goodAudio + "|m=video 40002 RTP/AVP 114|a=rtpmap:114 H264/90000|a=fmtp:114 profile-level-id=42e01f|a=imageattr:114 recv [x=16,y=640] [x=2000,y=16] [x=480,y=1200] [x=320,y=240]", "AMR-WB sr; 114 sr 320x240", nil},
+		{"a thread in framesize", goodAudio + "|m=video 40002 RTP/AVP 114|a=rtpmap:114 H264/90000|a=fmtp:114 profile-level-id=42e01f|a=framesize:114 8-8", "AMR-WB sr; 114 sr 480x640", nil},
 		{"plain Baseline", goodAudio + "|m=video 40002 RTP/AVP 115|a=rtpmap:115 H264/90000|a=fmtp:115 profile-level-id=42000d", "AMR-WB sr; 115 sr 240x320", nil},
 		{"CS breakout", pcma + "|m=video 0 RTP/AVP 114", "PCMA sr; refused", nil},
 		{"octet-aligned", "m=audio 40000 RTP/AVP 98|a=rtpmap:98 AMR-WB/16000|a=fmtp:98 octet-align=1|m=video 0 RTP/AVP 114", "AMR-WB/oa sr; refused", nil},

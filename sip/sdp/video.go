@@ -83,7 +83,6 @@ func (r *Result) agreeVideo(ours, theirs *Media, p *pair, avpf bool) {
 		r.WhyNoVideo = VideoCodecMismatch
 		return
 	}
-	rem.mux(ours)
 	g, f := p.ours, p.theirs
 	v := &Video{Remote: rem, PT: f.PT, RecvPT: g.PT, Sprop: f.H264.Sprop, AVPF: avpf,
 		AS: theirs.AS, RS: theirs.RS, RR: theirs.RR,
@@ -92,12 +91,11 @@ func (r *Result) agreeVideo(ours, theirs *Media, p *pair, avpf bool) {
 	if g.H264.LevelAsymmetry && f.H264.LevelAsymmetry {
 		level = f.H264.Profile.Level()
 	}
+	// max-fs, max-mbps and max-br are a peer's leave to be sent more than its level has
+	// (RFC 6184 §8.1). It is not used: an encoder writes the level that a stream needs into it.
 	limit := limitsOf(level)
 	v.Profile = constrainedAt(limit.level)
 	v.RecvLevel = g.H264.Profile
-	limit.fs = max(limit.fs, f.H264.MaxFS)
-	limit.mbps = max(limit.mbps, f.H264.MaxMBPS)
-	limit.kbps = max(limit.kbps, f.H264.MaxBR)
 	size := theirs.wantedSize(f.PT, limit)
 	v.Width, v.Height = size.Width, size.Height
 	v.FPS = frameRate(size, limit)
@@ -136,6 +134,14 @@ func (m *Media) trrInt(pt int) int {
 	return 0
 }
 
+// carries reports whether pictures of that size may be sent: the level has room (H.264 §A.3.1)
+// and they are none that no encoder makes.
+func (l levelLimits) carries(s Size) bool {
+	w, h := (s.Width+15)/16, (s.Height+15)/16
+	return s.Width >= 32 && s.Height >= 32 && s.Width <= 1920 && s.Height <= 1088 &&
+		w*h <= l.fs && w*w <= 8*l.fs && h*h <= 8*l.fs
+}
+
 func macroblocks(s Size) int { return ((s.Width + 15) / 16) * ((s.Height + 15) / 16) }
 
 // wantedSize is what the peer wants to be sent: the first of its imageattr recv list that
@@ -146,12 +152,12 @@ func (m *Media) wantedSize(pt int, limit levelLimits) Size {
 		ia = m.Images[-1]
 	}
 	for _, s := range ia.Recv {
-		if macroblocks(s) <= limit.fs {
+		if limit.carries(s) {
 			return even(s)
 		}
 	}
 	if fs, ok := m.framesize[pt]; ok && len(ia.Recv) == 0 {
-		if s := (Size{fs[0], fs[1]}); macroblocks(s) <= limit.fs {
+		if s := (Size{fs[0], fs[1]}); limit.carries(s) {
 			return even(s)
 		}
 	}

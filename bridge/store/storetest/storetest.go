@@ -19,7 +19,7 @@ var t0 = time.Date(2026, 3, 4, 5, 6, 7, 891, time.UTC)
 func Conference(n int) bridge.Conference {
 	return bridge.Conference{ID: fmt.Sprintf("conf_%04d", n), Name: "Élan 会议", Type: bridge.VideoConference,
 		Owner: "acc_1", CreatedAt: t0, UpdatedAt: t0.Add(time.Second), PIN: fmt.Sprintf("%06d", n), Alias: fmt.Sprintf("+861082%06d", n),
-		JoinPolicy: bridge.JoinListed, WhoMayRefer: bridge.ReferModerators, AnswerConfirm: true, AdHoc: true}
+		JoinPolicy: bridge.JoinListed, WhoMayRefer: bridge.ReferModerators, AnswerConfirm: true, AdHoc: true, DialLimit: "+86 +852"}
 }
 
 // Member is a member with every durable field set.

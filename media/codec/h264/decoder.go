@@ -197,6 +197,14 @@ func (d *Decoder) take(pic *C.spk_pic) error {
 // in parts.
 func (d *Decoder) Damaged() bool { return d.damaged }
 
+// Swap hands over the picture that Decode returned last: it is the caller's from here on.
+// The next one is written over old, one handed over before or nil.
+func (d *Decoder) Swap(old *yuv.Image) *yuv.Image {
+	img := d.img
+	d.img = old
+	return img
+}
+
 // Close frees the decoder; a second Close does nothing.
 func (d *Decoder) Close() {
 	C.spk_dec_close(d.c)

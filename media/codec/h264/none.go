@@ -22,6 +22,9 @@ func (*Decoder) Decode([]byte) (*yuv.Image, error) { return nil, errNoCgo }
 // Damaged is false.
 func (*Decoder) Damaged() bool { return false }
 
+// Swap returns nil.
+func (*Decoder) Swap(*yuv.Image) *yuv.Image { return nil }
+
 // Close does nothing.
 func (*Decoder) Close() {}
 

@@ -206,36 +206,35 @@ func Sprop(annexB []byte) string {
 	return strings.Join(sets, ",")
 }
 
-// ParseSprop reads sprop-parameter-sets into an Annex B stream of the sets that
-// are usable (at most 8 sets of 512 octets). SPS beyond our limits, other units and
-// broken base64 are an error.
-func ParseSprop(sprop string) ([]byte, error) {
-	if sprop == "" {
-		return nil, nil
-	}
-	parts := strings.Split(sprop, ",")
-	if len(parts) > 8 {
-		return nil, fmt.Errorf("%w: sprop with %d sets", ErrSPS, len(parts))
-	}
-	var out []byte
-	for _, p := range parts {
-		if p == "" {
+// maxSets bounds the parameter sets of an sprop, maxSet the octets of one.
+const maxSets, maxSet = 8, 512
+
+// ParseSprop reads sprop-parameter-sets into an Annex B stream of the sets that are usable,
+// nil if none is: the first 8, of 512 octets at most. Broken base64 (padding may be left
+// out), other units and SPS beyond our limits are passed over: the sets of the stream itself
+// count in the end.
+func ParseSprop(sprop string) (out []byte) {
+	n := 0
+	for p := range strings.SplitSeq(sprop, ",") {
+		nal, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(p), "="))
+		if err != nil || len(nal) < 2 || len(nal) > maxSet || !usableSet(nal) {
 			continue
 		}
-		nal, err := base64.StdEncoding.DecodeString(strings.TrimSpace(p))
-		if err != nil || len(nal) < 2 || len(nal) > 512 {
-			return nil, fmt.Errorf("%w: sprop %.40q", ErrSPS, p)
-		}
-		switch nal[0] & 0x9f {
-		case TypeSPS:
-			if _, err := ParseSPS(nal); err != nil {
-				return nil, err
-			}
-		case TypePPS:
-		default:
-			return nil, fmt.Errorf("%w: sprop has a unit of type %d", ErrSPS, nal[0]&0x1f)
+		if n++; n > maxSets {
+			break
 		}
 		out = append(append(out, startCode...), nal...)
 	}
-	return out, nil
+	return out
+}
+
+func usableSet(nal []byte) bool {
+	switch nal[0] & 0x9f {
+	case TypeSPS:
+		_, err := ParseSPS(nal)
+		return err == nil && !hidden(nal)
+	case TypePPS:
+		return !hidden(nal)
+	}
+	return false
 }

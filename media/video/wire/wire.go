@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // Type is what a message is.
@@ -70,7 +71,8 @@ type Tier struct {
 	BitrateBps int    `json:"bps"`
 	Profile    string `json:"profile"` // profile-level-id
 	MaxSlice   int    `json:"slice,omitempty"`
-	Periodic   bool   `json:"periodic,omitempty"` // a key frame every 2 s: somebody cannot ask for one
+	// KeyEvery is the time between key frames that nobody asks for, as somebody cannot; 0: all can.
+	KeyEvery time.Duration `json:"key,omitempty"`
 }
 
 // Preview asks for a JPEG of a conference.
@@ -108,13 +110,14 @@ type Pong struct {
 type Room struct {
 	Tiles, Tiers                          uint32
 	Composed, Encoded, DecodeErrors, Keys uint64
+	Busy                                  time.Duration // of its one goroutine
 }
 
 // Unit is a picture of a source or of a tier.
 type Unit struct {
 	ID      uint32
 	Key     bool
-	Damaged bool
+	Damaged bool  // packets are missing in or before it (rtp264.AccessUnit)
 	Rotate  uint8 // CVO: quarter turns clockwise to show it upright, 0..3
 	Mirror  bool  // CVO: flip
 	At      int64 // nanoseconds since the Unix epoch: when it was made

@@ -15,11 +15,13 @@ import (
 const (
 	// holdLast is how long the last good picture of a source stays before its avatar.
 	holdLast = 2 * time.Second
+	// brokenFor is how long pictures after a loss are not shown for want of a key frame. It
+	// has been asked for four times by then: some phones cannot be asked and never send one,
+	// but renew their pictures piece by piece.
+	brokenFor = 5 * time.Second
 	// keyGap is the least time between two key frames of a tier: requests of many
 	// legs within it are one.
 	keyGap = 500 * time.Millisecond
-	// keyPeriod is the time between key frames for legs that cannot ask for one.
-	keyPeriod = 2 * time.Second
 	// askGap is the least time between two reports that a source needs a key frame.
 	askGap = 500 * time.Millisecond
 	// maxSources bounds the decoders of one conference.
@@ -39,9 +41,11 @@ type message struct {
 // source is one member's camera.
 type source struct {
 	dec      *h264.Decoder
+	own      *yuv.Image // the decoder's last picture, if that is what is shown
+	broken   time.Time  // since when something is missing in the pictures; zero: nothing is
 	upright  *yuv.Image // a rotated copy, when CVO says so
 	turned   *yuv.Image // scratch for mirror
-	shown    *yuv.Image // what the tile shows: dec's picture or upright
+	shown    *yuv.Image // what the tile shows: own, upright or turned
 	gen      uint64
 	at       time.Time // of the last picture
 	w, h     int       // as reported
@@ -49,10 +53,17 @@ type source struct {
 	reported bool
 }
 
+// encoder is what a room needs of a h264.Encoder.
+type encoder interface {
+	Encode(m *yuv.Image, ms int64) (au []byte, key bool, err error)
+	ForceKeyFrame()
+	Close()
+}
+
 // tier is one encoding.
 type tier struct {
 	want    wire.Tier
-	enc     *h264.Encoder
+	enc     encoder
 	due     time.Time // of the next picture
 	lastKey time.Time
 	wantKey bool
@@ -114,14 +125,16 @@ func (r *room) run() {
 	timer := time.NewTimer(period)
 	defer timer.Stop()
 	for {
+		var began time.Time
 		select {
 		case m := <-r.inbox:
+			began = time.Now()
 			r.take(m)
 		case <-timer.C:
-			now := time.Now()
-			r.tick(now)
-			if next = next.Add(period); next.Before(now) { // late: skip, do not catch up
-				next = now.Add(period)
+			began = time.Now()
+			r.tick(began)
+			if next = next.Add(period); next.Before(began) { // late: skip, do not catch up
+				next = began.Add(period)
 			}
 			timer.Reset(time.Until(next))
 		case <-r.gone:
@@ -129,7 +142,9 @@ func (r *room) run() {
 		case <-r.w.ctx.Done():
 			return
 		}
-		r.alive.Store(time.Now().UnixNano())
+		now := time.Now()
+		r.count.Busy += now.Sub(began)
+		r.alive.Store(now.UnixNano())
 	}
 }
 
@@ -188,7 +203,7 @@ func (r *room) set(c wire.Conference) {
 			t = &tier{want: want}
 		}
 		delete(r.tiers, want.ID)
-		t.want = want // an id's encoding never changes, only Periodic may
+		t.want = want // an id's encoding never changes, only KeyEvery may
 		tiers[want.ID] = t
 		sizes[[2]int{want.Width, want.Height}] = true
 	}
@@ -220,15 +235,12 @@ func (r *room) decode(u *wire.Unit, now time.Time) {
 		r.sources[u.ID] = s
 	}
 	img, err := s.dec.Decode(u.Data)
-	if err != nil || img == nil {
-		if err != nil {
-			r.count.DecodeErrors++
-		}
+	if err != nil {
+		r.count.DecodeErrors++
+	}
+	if s.spoiled(u, img, err, now) {
 		r.ask(u.ID, s, now)
 		return
-	}
-	if s.dec.Damaged() {
-		r.ask(u.ID, s, now)
 	}
 	if img, err = s.orient(img, int(u.Rotate)*90, u.Mirror); err != nil {
 		r.count.DecodeErrors++
@@ -242,6 +254,20 @@ func (r *room) decode(u *wire.Unit, now time.Time) {
 	}
 }
 
+// spoiled says whether a picture is none to be shown: there is none, something is missing in
+// it, or it is predicted from one where that is so. Only a key frame mends that, and of one
+// the decoder knows better than the packets: what is missing may have been before it.
+func (s *source) spoiled(u *wire.Unit, img *yuv.Image, err error, now time.Time) bool {
+	bad := err != nil || img != nil && s.dec.Damaged() || u.Damaged && !u.Key
+	switch {
+	case bad && s.broken.IsZero():
+		s.broken = now
+	case u.Key && !bad && img != nil:
+		s.broken = time.Time{}
+	}
+	return img == nil || !s.broken.IsZero() && now.Sub(s.broken) < brokenFor
+}
+
 // ask reports that a source needs a key frame, now and then.
 func (r *room) ask(id uint32, s *source, now time.Time) {
 	if now.Sub(s.asked) < askGap {
@@ -251,7 +277,8 @@ func (r *room) ask(id uint32, s *source, now time.Time) {
 	r.w.send(wire.AppendJSON(nil, wire.TypeSource, wire.Source{ID: id, Width: s.w, Height: s.h, NeedKey: true}))
 }
 
-// orient turns a picture upright (CVO, 3GPP TS 26.114 §7.4.5).
+// orient turns the decoder's picture upright (CVO, 3GPP TS 26.114 §7.4.5). The result stays
+// as it is until the next that is shown.
 func (s *source) orient(img *yuv.Image, degrees int, flip bool) (*yuv.Image, error) {
 	if flip {
 		s.turned = yuv.Resized(s.turned, img.Width, img.Height)
@@ -261,6 +288,10 @@ func (s *source) orient(img *yuv.Image, degrees int, flip bool) (*yuv.Image, err
 		img = s.turned
 	}
 	if degrees == 0 {
+		if !flip {
+			s.own = s.dec.Swap(s.own)
+			return s.own, nil
+		}
 		return img, nil
 	}
 	w, h := img.Width, img.Height
@@ -320,7 +351,7 @@ func (r *room) compose(size [2]int) *yuv.Image {
 
 func (r *room) encode(t *tier, img *yuv.Image, now time.Time) {
 	if t.enc == nil {
-		enc, err := h264.NewEncoder(h264.Params{Width: t.want.Width, Height: t.want.Height, FPS: t.want.FPS,
+		enc, err := r.w.newEncoder(h264.Params{Width: t.want.Width, Height: t.want.Height, FPS: t.want.FPS,
 			BitrateBps: t.want.BitrateBps, ProfileLevelID: t.want.Profile, MaxSlice: t.want.MaxSlice})
 		if err != nil {
 			t.broken = true
@@ -330,7 +361,7 @@ func (r *room) encode(t *tier, img *yuv.Image, now time.Time) {
 		t.enc = enc
 	}
 	since := now.Sub(t.lastKey)
-	if t.wantKey && since >= keyGap || t.want.Periodic && since >= keyPeriod {
+	if t.wantKey && since >= keyGap || t.want.KeyEvery > 0 && since >= t.want.KeyEvery {
 		t.enc.ForceKeyFrame()
 	}
 	au, key, err := t.enc.Encode(img, now.UnixMilli())

@@ -38,6 +38,8 @@ type Options struct {
 	Log   *slog.Logger
 	// Sandbox and Lacking go into the Hello.
 	Sandbox, Lacking []string
+
+	encoder func(h264.Params) (encoder, error) // nil: package h264's
 }
 
 // stuck is how long a room may be without progress before it fails the watchdog.
@@ -99,6 +101,13 @@ func (w *worker) hello() (wire.Hello, error) {
 	}
 	h.Sprop = rtp264.Sprop(au)
 	return h, nil
+}
+
+func (w *worker) newEncoder(p h264.Params) (encoder, error) {
+	if w.opt.encoder != nil {
+		return w.opt.encoder(p)
+	}
+	return h264.NewEncoder(p)
 }
 
 // send queues a message for the other end.
