@@ -16,11 +16,11 @@ func newPCSCFs(t *testing.T, edit func(*AttachmentOptions), ps ...*peer) (ua *UA
 		IMPI: impi, IMPU: "sip:+15550100@ims.example", Auth: Auth{Password: secret}}
 	for _, p := range ps {
 		o.Targets = append(o.Targets, p.addr)
-		if p.registrar == nil {
-			p.registrar = func(reg message) {
+		if p.registrar.Load() == nil {
+			p.registers(func(reg message) {
 				registers <- p
 				reg.write(answer(reg, 200, "OK", "r", "Contact: "+reg.get("Contact")+";expires=600", "Service-Route: <sip:orig@"+p.addr+";lr>"))
-			}
+			})
 		}
 	}
 	if edit != nil {
@@ -117,7 +117,7 @@ func TestRefreshRefused(t *testing.T) {
 	a, b := newPeer(t, "tcp"), newPeer(t, "tcp")
 	refused := make(chan struct{}, 1)
 	first := true
-	a.registrar = func(reg message) {
+	a.registers(func(reg message) {
 		if first {
 			first = false
 			reg.write(answer(reg, 200, "OK", "r", "Contact: "+reg.get("Contact")+";expires=600", "Service-Route: <sip:orig@"+a.addr+";lr>"))
@@ -125,7 +125,7 @@ func TestRefreshRefused(t *testing.T) {
 		}
 		reg.write(answer(reg, 503, "Service Unavailable", "r", "Retry-After: 60"))
 		refused <- struct{}{}
-	}
+	})
 	ua, _ := newPCSCFs(t, nil, a, b)
 	changed := make(chan AttachmentState, 16)
 	ua.OnAttachment(func(s AttachmentState) { changed <- s })

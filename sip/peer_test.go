@@ -45,8 +45,8 @@ type peer struct {
 	udp  net.PacketConn
 	l    net.Listener
 
-	registrar    func(message) // takes REGISTER; nil: it goes to in
-	pings, pongs atomic.Int32  // CRLF CRLF that came; how many are answered
+	registrar    atomic.Pointer[func(message)] // takes REGISTER; nil: it goes to in
+	pings, pongs atomic.Int32                  // CRLF CRLF that came; how many are answered
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -158,12 +158,15 @@ func (p *peer) take(m message) {
 		m.write(answer(m, 200, "OK", "ot"))
 		return
 	}
-	if m.method() == "REGISTER" && p.registrar != nil {
-		p.registrar(m)
+	if f := p.registrar.Load(); f != nil && m.method() == "REGISTER" {
+		(*f)(m)
 		return
 	}
 	p.in <- m
 }
+
+// registers sets who takes REGISTER.
+func (p *peer) registers(f func(message)) { p.registrar.Store(&f) }
 
 // pinged is a connection that answers keep-alives (RFC 5626 3.5.1) as long as the peer may.
 type pinged struct {
