@@ -55,11 +55,11 @@ func (a *attachment) awaitPong(t *target, pinged time.Time) {
 	if a.reg == nil || !t.ponged.Load() {
 		return
 	}
-	time.AfterFunc(min(pongWait, a.o.KeepAlive), func() {
+	time.AfterFunc(min(pongWait, a.o.KeepAlive), a.safely(func() {
 		if t.heard.Load() < pinged.UnixNano() {
 			a.flowLost(t.hop, "no answer to a ping", true)
 		}
-	})
+	}))
 }
 
 // onRead is told of every read from a stream: anything is a sign of life, a single CRLF alone
@@ -82,9 +82,9 @@ func (c *call) listenFor(req *sipgo.Request) {
 	}
 	hop := hopOf(req)
 	c.unheard.stop()
-	c.unheard = &unheard{seq: req.CSeq().SeqNo, timer: time.AfterFunc(c.a.failoverAfter(hop), func() {
+	c.unheard = &unheard{seq: req.CSeq().SeqNo, timer: time.AfterFunc(c.a.failoverAfter(hop), c.a.safely(func() {
 		c.a.flowLost(hop, "no answer to an INVITE", true)
-	})}
+	}))}
 }
 
 // unheard is an INVITE outside a dialog that has not been answered by anything yet.

@@ -97,6 +97,7 @@ func (l *leg) report(b []byte, from netip.AddrPort, now time.Time) (key bool) {
 		case *rtcp.SenderReport:
 			if l.rx.known && p.SSRC == l.rx.ssrc {
 				l.ctl.lastSR, l.ctl.lastSRAt = uint32(p.NTPTime>>16), now
+				l.rx.srNTP, l.rx.srTime = p.NTPTime, p.RTPTime
 			}
 			l.reports(p.Reports, now)
 		case *rtcp.ReceiverReport:
