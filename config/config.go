@@ -120,7 +120,7 @@ type Attachment struct {
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
 	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
-	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second that are taken
+	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second from one address; several share it
 
 	wrong []string // yaml's complaints, until decode has collected them
 }

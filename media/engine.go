@@ -435,7 +435,7 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 		}
 	}
 	now := e.clock()
-	if err := le.re.w.do(func() { le.re.room.apply(le.leg.Load(), p, now) }); err != nil {
+	if err := le.re.w.do(func() { le.re.room.apply(le.re.w, le.leg.Load(), p, now) }); err != nil {
 		p.free()
 		return err
 	}
