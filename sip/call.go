@@ -34,6 +34,8 @@ type call struct {
 	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
 
+	unheard *unheard // of a ue's INVITE
+
 	inv    Invite
 	left   bool    // its turn came
 	w      *waiter // its place in the queue, and its line
@@ -120,6 +122,7 @@ func (c *call) bury() {
 		c.other.stop("shutdown")
 	}
 	c.hunt.stop()
+	c.unheard.stop()
 	c.settled()
 	close(c.done)
 }
@@ -276,6 +279,7 @@ func (c *call) drain() bool {
 		case dialog.Response:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
 			c.chargedBy(in.Res, false)
+			c.heardOf(in.Res)
 			if !c.onTryResponse(in.Res) {
 				c.step(in)
 			}
@@ -401,6 +405,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.hop = hopOf(req)
 	}
 	if err != nil {
+		c.a.flowLost(dest, "not to be connected", false)
 		if again && c.a.ctx.Err() == nil {
 			// The connection had just died: nobody has seen the request, a new one may do.
 			c.post(resend{req})
@@ -410,6 +415,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.post(dialog.Failed{Req: req})
 		return
 	}
+	c.listenFor(req)
 	c.listen(req, tx, again)
 }
 
@@ -441,6 +447,9 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 			}
 			c.a.discard(req, tx)
 			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
+			if !timeout {
+				c.a.flowLost(hopOf(req), "connection closed", false)
+			}
 			// Its connection was closed under it, or died unnoticed as it was written: a new
 			// one may do. A BYE is worth a second try after silence too, since without it
 			// a phone stays connected. An INVITE that was heard of is not repeated: its
