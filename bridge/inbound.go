@@ -629,7 +629,7 @@ func (b *Bridge) adHoc(v *visitor, alias string) {
 		return
 	}
 	now := time.Now().UTC()
-	c := Conference{ID: newID("conf"), Name: callerName(who), Type: offeredType(v.in.Offer), State: "idle", Owner: factoryOwner, CreatedAt: now, UpdatedAt: now,
+	c := Conference{ID: newID("conf"), Name: callerName(who), Type: offeredType(v.in.Offer), State: "idle", Layout: LayoutMosaic, Owner: factoryOwner, CreatedAt: now, UpdatedAt: now,
 		Alias: alias, JoinPolicy: JoinPIN, WhoMayRefer: ReferCreator, AdHoc: true}
 	if alias != "" {
 		c.Name, c.JoinPolicy = alias, JoinOpen

@@ -380,6 +380,9 @@ func (r *room) pushConference() {
 		return
 	}
 	c := &mediapb.Conference{Id: r.id, Video: r.conf.Type == VideoConference && !r.b.opt.NoVideo && r != r.b.lobby}
+	if r.conf.Layout == LayoutSwitched {
+		c.Layout = mediapb.Conference_SWITCHED
+	}
 	if w := r.whisper; w != nil {
 		if from := r.member(w.From); from != nil && from.leg != nil {
 			pw := &mediapb.Whisper{FromLeg: from.leg.ID}
