@@ -473,11 +473,18 @@ func (l *leg) measure(v float32) {
 }
 
 // quiet is measure for a tick without speech. Comfort noise of G.711 says how loud the
-// silence is (RFC 3389 §3).
+// silence is (RFC 3389 §3), and so does AMR's.
 func (l *leg) quiet() {
-	if c := &l.cur; c.verdict == jitter.Play && c.ft == ftComfort && l.kind.law() && len(c.bits) > 0 {
-		l.hush = -float32(c.bits[0] & 0x7f)
-		l.detector.Hush(l.hush)
+	if c := &l.cur; c.verdict == jitter.Play && c.ft == l.kind.sidType() {
+		switch {
+		case l.kind.law() && len(c.bits) > 0:
+			l.hush = -float32(c.bits[0] & 0x7f)
+			l.detector.Hush(l.hush)
+		case l.kind.amr():
+			if level, ok := amr.NoiseLevel(l.kind.wide(), c.bits); ok {
+				l.hush = level
+			}
+		}
 	}
 	l.talks = l.detector.Quiet()
 	l.smooth = max(l.smooth-1.5, l.hush)
@@ -562,7 +569,7 @@ func (l *leg) send(e *encoded, n uint64) {
 		if !l.spurt || !l.kind.dtx {
 			return
 		}
-		e = &l.st.silence.sid
+		e = &l.st.silence.sid[0]
 	}
 	pt := l.st.pt
 	if e.ft == l.kind.sidType() {
