@@ -294,3 +294,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// media.io_uring: false is sockets without it.
+func TestIOUringIsASwitch(t *testing.T) {
+	for text, plain := range map[string]bool{"": false, "media: {io_uring: true}\n": false, "media: {io_uring: false}\n": true} {
+		f, err := Parse([]byte(text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Engine().PlainSockets; got != plain {
+			t.Errorf("%q: plain sockets %v, want %v", text, got, plain)
+		}
+	}
+}
