@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,6 +28,7 @@ type engine struct {
 	mu       sync.Mutex
 	down     bool
 	noPort   bool
+	faulty   bool // OpenLeg panics
 	confs    map[string]*mediapb.Conference
 	legs     map[string]*mediapb.Leg // nil value: open, not set
 	inConf   map[string]string
@@ -112,6 +114,9 @@ func (e *engine) OpenLeg(_ context.Context, r *mediapb.OpenLegRequest) (*mediapb
 		return nil, err
 	}
 	defer done()
+	if e.faulty {
+		panic("test")
+	}
 	if e.noPort {
 		return nil, status.Error(codes.ResourceExhausted, "no ports")
 	}
@@ -329,10 +334,12 @@ func (e *engine) left() []string {
 type network struct {
 	mu    sync.Mutex
 	up    bool
+	other bool              // preconditions are off or active
 	fate  map[string]string // by number
 	calls []*call
 	live  map[string]*call // by number
 
+	faulty  atomic.Bool // MediaProfile panics
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
 
@@ -355,7 +362,10 @@ func (n *network) Attachments() []sip.AttachmentState {
 }
 
 func (n *network) MediaProfile(string) (sip.MediaProfile, bool) {
-	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true}, true
+	if n.faulty.Load() {
+		panic("test")
+	}
+	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true, Passive: !n.other}, true
 }
 
 func (n *network) setUp(up bool) {
@@ -381,6 +391,9 @@ func (n *network) Invite(i sip.Invite) (sip.Call, error) {
 	defer n.mu.Unlock()
 	if !n.up {
 		return nil, sip.ErrAttachmentDown
+	}
+	if n.fate[i.Number] == "faulty" {
+		panic("test")
 	}
 	c := &call{n: n, inv: i, fate: n.fate[i.Number], replies: map[uint64]reply{}}
 	n.calls = append(n.calls, c)
@@ -458,6 +471,13 @@ func (c *call) start() {
 			return
 		}
 		fate, arg = "video-status", "488"
+	}
+	if fate == "qos" { // takes voice, with preconditions as it likes them
+		if c.inv.Video || !c.inv.Passive {
+			final(200*time.Millisecond, 580, "Precondition Failure", 0)
+			return
+		}
+		fate = "voice"
 	}
 	if fate == "video-status" { // refuses video as a whole, takes voice
 		if c.inv.Video {
@@ -634,6 +654,9 @@ func (c *call) Hangup(why, reason string) {
 }
 
 func (c *call) Reply(id uint64, b []byte, status int) {
+	if c.fate == "faulty-reply" {
+		panic("test")
+	}
 	go func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -35,6 +35,7 @@ type leg struct {
 	sprop     string
 	local     *sdp.Session // our last description that stands
 	pending   *proposal    // an offer of ours that has not been answered, within the call
+	late      *proposal    // the same, that the phone had asked for: its answer comes with an ACK
 	agreed    *sdp.Result  // nil before the binding answer
 	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
 	held      bool         // by the peer
@@ -51,8 +52,9 @@ type leg struct {
 	then      string       // what he wants once pending is answered: audio, video
 	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
 	seenWhy   string
-	passive   bool      // no preconditions: the network refused them
+	passive   bool      // preconditions as a phone's network likes them: it refused ours
 	otherForm bool      // of the number's URI: the network refused the one
+	over      bool      // its call has ended
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
 	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
@@ -142,15 +144,16 @@ func (r *room) openLeg(l *leg) {
 	r.opening++
 	req := &mediapb.OpenLegRequest{Conference: r.id, Leg: l.ID, LocalIp: l.profile.LocalIP, Video: l.wantsPic}
 	r.work.do(func(ctx context.Context) {
-		reply, err := r.b.media.OpenLeg(ctx, req)
-		if err == nil {
+		reply, err := (*mediapb.OpenLegReply)(nil), errFault
+		defer func() { r.post(func(now time.Time) { r.legOpened(now, l, reply, err) }) }()
+		if reply, err = r.b.media.OpenLeg(ctx, req); err == nil {
 			r.b.totals.open(l.ID)
 		}
-		r.post(func(now time.Time) { r.legOpened(now, l, reply, err) })
 	})
 }
 
 func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err error) {
+	r.about = l
 	r.opening--
 	l.opened = err == nil
 	switch {
@@ -189,7 +192,7 @@ func (r *room) invite(now time.Time, l *leg) {
 			prefixes = m.prefixes
 		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Focus: focusUser(r.id), Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
 			MayCall: func(_, number string) bool { return r.b.mayDial(prefixes, number) == nil },
 			OnEvent: func(e sip.Event) {
@@ -209,6 +212,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	if l.dead || attempt != l.attempt {
 		return
 	}
+	r.about = l
 	switch e := e.(type) {
 	case sip.Queued:
 		r.onQueued(now, l, e)
@@ -240,17 +244,25 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Offer:
 		r.onOffer(now, l, e)
 	case sip.Reoffered:
-		if l.door != nil && l.door.opened && e.SDP == nil && e.Status == 491 {
-			r.moveIn(now, l) // the phone offered something itself meanwhile
-		} else if l.door != nil && l.door.opened {
-			r.movedIn(now, l, e)
-		} else {
+		moving := l.door != nil && l.door.moving && l.opened
+		switch {
+		case e.Offer != 0:
+			r.onLateAnswer(now, l, e)
+		case l.pending != nil: // it was asked before it moved
 			r.onReoffered(now, l, e)
+			if moving {
+				r.moveIn(now, l)
+			}
+		case moving && e.SDP == nil && e.Status == 491:
+			r.moveIn(now, l) // the phone offered something itself meanwhile
+		case moving:
+			r.movedIn(now, l, e)
 		}
 	case sip.Info:
 		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret
 		r.onKey(now, l, e.Digit)
 	case sip.Ended:
+		l.over = true
 		r.onEnded(now, l, e)
 	}
 }
@@ -376,6 +388,10 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 		l.passive = e.Status == 580
 		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
 		return
+	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
+		l.passive = true
+		r.inviteAgain(now, l, "preconditions refused, trying without ours")
+		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
 		r.inviteAgain(now, l, "its URI refused, trying the other form of the number")
@@ -389,7 +405,7 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 
 // inviteAgain places the call once more, in the same leg.
 func (r *room) inviteAgain(now time.Time, l *leg, why string) {
-	l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
+	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
 	l.describeVideo()
 	if !l.wantsPic {
 		r.closeVideo(l)
@@ -500,13 +516,14 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 func (r *room) closeLeg(l *leg, done func(*mediapb.LegStats)) {
 	l.opened = false
 	r.work.do(func(ctx context.Context) {
+		var stats *mediapb.LegStats
+		defer func() { done(stats) }() // after a fault too: it is charged
 		stats, err := r.b.media.CloseLeg(ctx, l.ID)
 		r.b.totals.close(l.ID, stats)
 		if err != nil {
 			r.log.Warn("media did not close a leg", "leg_id", l.ID, "err", err)
 			stats = nil
 		}
-		done(stats)
 	})
 }
 
@@ -565,7 +582,10 @@ func (r *room) pushLeg(l *leg) {
 		want.Held = m.Held || l.held
 	}
 	r.work.setLeg(want, func(err error) {
-		r.post(func(now time.Time) { r.mediaRefused(now, l, err) })
+		r.post(func(now time.Time) {
+			r.about = l
+			r.mediaRefused(now, l, err)
+		})
 	})
 }
 

@@ -118,13 +118,22 @@ type Conference struct {
 	WhoMayRefer Referrers  `json:"who_may_refer"`
 	// AnswerConfirm: who is called and answers must press 1 before he is in, unless the call
 	// says otherwise. Voicemail does not.
-	AnswerConfirm bool `json:"answer_confirm"`
+	AnswerConfirm bool   `json:"answer_confirm"`
+	Layout        Layout `json:"layout"`
 	// DialLimit are the prefixes, separated by blanks, of the numbers that phones in it may
 	// have called, by REFER or a list: those of the key that made it; "": no limit.
 	DialLimit string `json:"-"`
 	AdHoc     bool   `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
 	DialIn    DialIn `json:"dial_in"`
 }
+
+// Layout is what the phones of a video conference see.
+type Layout string
+
+const (
+	LayoutMosaic   Layout = "mosaic"   // everybody, in tiles
+	LayoutSwitched Layout = "switched" // who talks, as his phone sends it; a phone that cannot take that as it is sees the mosaic
+)
 
 // JoinPolicy says who may call into a conference.
 type JoinPolicy string

@@ -66,8 +66,9 @@ type Media struct {
 
 // Video is the video process.
 type Video struct {
-	Enabled bool `yaml:"enabled"`
-	FPS     int  `yaml:"fps"`
+	Enabled bool          `yaml:"enabled"`
+	FPS     int           `yaml:"fps"`
+	Stall   time.Duration `yaml:"stall"` // no picture for so long: stalled
 }
 
 // Charging are the charging records, under data_dir/cdr.
@@ -120,7 +121,7 @@ type Attachment struct {
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
 	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
-	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second that are taken
+	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second from one address; several share it
 
 	wrong []string // yaml's complaints, until decode has collected them
 }
@@ -148,7 +149,7 @@ type TLS struct {
 
 // Auth is how an attachment proves who it is. Each secret may be in a file of its own.
 type Auth struct {
-	Algorithms   []string `yaml:"algorithms"` // AKAv1-MD5, SHA-256, MD5: those allowed
+	Algorithms   []string `yaml:"algorithms"` // AKAv1-MD5, SHA-256 ...: those allowed; empty: what the secret allows
 	Password     string   `yaml:"password" secret:"true"`
 	PasswordFile string   `yaml:"password_file"`
 	K            string   `yaml:"k" secret:"true"` // 32 hex digits
@@ -157,7 +158,6 @@ type Auth struct {
 	OPFile       string   `yaml:"op_file"`
 	OPc          string   `yaml:"opc" secret:"true"`
 	OPcFile      string   `yaml:"opc_file"`
-	AMF          string   `yaml:"amf"`
 	SQNFile      string   `yaml:"sqn_file"`
 	Realm        string   `yaml:"realm"` // empty: the domain; *: any
 	BareFirst    bool     `yaml:"bare_first"`
@@ -183,7 +183,7 @@ func Default() File {
 			IOUring:    true,
 			MaxTalkers: 8,
 		},
-		Video:    Video{Enabled: true, FPS: 15},
+		Video:    Video{Enabled: true, FPS: 15, Stall: 10 * time.Second},
 		Charging: Charging{Enabled: true, Numbers: "full", MaxMB: 16},
 	}
 }
@@ -213,6 +213,5 @@ func DefaultAttachment() Attachment {
 		SessionExp:    1800 * time.Second,
 		MinSE:         90 * time.Second,
 		MaxDuration:   24 * time.Hour,
-		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

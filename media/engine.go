@@ -87,6 +87,7 @@ type legEntry struct {
 	stalled  bool
 	lastTalk bool
 	lastDBov float32
+	lag      time.Duration // that the pictures were told
 }
 
 // New starts an engine. Its workers run until Close.
@@ -214,7 +215,7 @@ func (e *Engine) SetConference(_ context.Context, c *mediapb.Conference) error {
 		return err
 	}
 	if e.pictures != nil {
-		e.pictures.SetConference(c.Id, c.Video)
+		e.pictures.SetConference(c.Id, c.Video, c.Layout == mediapb.Conference_SWITCHED)
 	}
 	re.video = c.Video
 	return nil

@@ -119,6 +119,7 @@ type leg struct {
 
 	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
 	reports atomic.Bool  // it sends RTCP
+	lag     atomic.Int64 // ns of the engine's clock that it is heard at less the phone's wall clock when it was said; 0: not known
 	talking atomic.Bool
 	level   atomic.Int32 // tenths of dBov
 }

@@ -13,7 +13,9 @@ import (
 // Pictures is the video side of an engine. Its methods may be called from anywhere,
 // do not block on a video process, and never run on an audio worker.
 type Pictures interface {
-	SetConference(id string, on bool)
+	// SetConference says whether a conference has a picture, and whether that is the talker's own
+	// where a phone can take it, else the mosaic.
+	SetConference(id string, on, switched bool)
 	CloseConference(id string)
 	// OpenLeg announces a leg; rtp and rtcp are nil for a voice leg, which is drawn as
 	// an avatar. The callee owns and closes them, also when it returns an error.
@@ -31,6 +33,9 @@ type Pictures interface {
 	Tap(leg string, t *tap.Tap)
 	// Talking says who talks now.
 	Talking(conference string, legs []string)
+	// Heard says how long after its phone's wall clock, as its sender reports have it, a leg's
+	// sound is heard by ours, so that its pictures can wait for it; 0: that is not known.
+	Heard(leg string, lag time.Duration)
 	// Preview is what the phones see, as JPEG, and when it was composed.
 	Preview(ctx context.Context, conference string, quality int) ([]byte, time.Time, error)
 	// LegStats is nil for a voice leg, RoomStats for a conference without video.

@@ -64,6 +64,7 @@ func (e *Engine) look(now int64) {
 		e.lookAtLevels(re, legs, now)
 		for _, le := range legs {
 			e.lookForLife(le, now)
+			e.lookAtLag(le)
 		}
 	}
 }
@@ -91,6 +92,24 @@ func (e *Engine) lookAtLevels(re *roomEntry, legs []*legEntry, now int64) {
 		if e.pictures != nil {
 			e.pictures.Talking(re.id, talking)
 		}
+	}
+}
+
+// lagStep is the change of a leg's lag that its pictures are told.
+const lagStep = 5 * time.Millisecond
+
+// lookAtLag tells a leg's pictures when its sound is heard.
+func (e *Engine) lookAtLag(le *legEntry) {
+	if e.pictures == nil {
+		return
+	}
+	lag := time.Duration(le.leg.Load().lag.Load())
+	if lag != 0 {
+		lag += time.Duration(e.wall(0))
+	}
+	if (lag == 0) != (le.lag == 0) || (lag-le.lag).Abs() >= lagStep {
+		le.lag = lag
+		e.pictures.Heard(le.id, lag)
 	}
 }
 

@@ -53,7 +53,7 @@ type attachment struct {
 	poke chan struct{} // cap 1: a peer was suspended or is new, watchPeers looks at its clock again
 
 	usages  usageTable
-	invites *limiter // new INVITEs of all peers together
+	invites *share // new INVITEs
 
 	mu      sync.Mutex
 	list    []*target // where requests may go, best first; replaced, never changed
@@ -83,10 +83,13 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
-	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
-	a.invites = newLimiter(o.InviteRate)
+	a.screen.ours, a.screen.admit, a.screen.offhand = a.sentByUs, a.hasRoom, a.offhand
+	if o.Mode == ModeUE {
+		a.screen.heard = a.onRead
+	}
+	a.invites = newShare(o.InviteRate)
 	a.screen.registers = o.Mode == ModeAS
-	a.clock = time.AfterFunc(time.Hour, a.dispatch)
+	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
 	a.clock.Stop()
 	return a
 }
@@ -188,7 +191,9 @@ func (a *attachment) ping(t *target) {
 		return // none is open; the next request opens one
 	}
 	if tcp, ok := c.(*sip.TCPConnection); ok {
+		at := time.Now()
 		_, _ = tcp.Write([]byte("\r\n\r\n")) // a dead one is noticed by its reader
+		a.awaitPong(t, at)
 	}
 	_, _ = c.TryClose()
 }
@@ -201,12 +206,14 @@ func (a *attachment) target() string {
 	return ""
 }
 
-// fixedTarget is where all calls of a ue go; nil while none can be placed. a.mu is held.
+// fixedTarget is where all calls of a ue go; nil while none can be placed, which is also as
+// long as a lost flow is being replaced, and until follow has seen who did that. a.mu is held.
 func (a *attachment) fixedTarget() *target {
-	if !a.state.Up {
+	t, r := a.current.Load(), a.reg.State()
+	if !a.state.Up || r.Held || t == nil || r.Target != "" && r.Target != t.addr() {
 		return nil
 	}
-	return a.current.Load()
+	return t
 }
 
 // profile is what was configured, with the address that is really bound.
@@ -226,9 +233,11 @@ func (a *attachment) snapshot() AttachmentState {
 	for _, t := range a.list {
 		ts := t.state(now, t.conf.Host)
 		if a.o.Mode == ModeUE {
-			ts.State = "standby"
-			if t == a.current.Load() {
-				ts.State = "in_use"
+			if ts.State != "suspended" {
+				ts.State = "standby"
+				if t == a.current.Load() {
+					ts.State = "in_use"
+				}
 			}
 		}
 		s.Targets = append(s.Targets, ts)
@@ -270,6 +279,9 @@ func (a *attachment) identity() (uri string, routes []string) {
 	}
 	r := a.reg.State()
 	transport, addr := splitHop(a.target(), a.o.Transport)
+	if r.Target != "" {
+		addr = r.Target
+	}
 	first := "<sip:" + addr + ";transport=" + transport + ";lr>"
 	return r.Identity, append([]string{first}, r.ServiceRoutes...)
 }
@@ -307,10 +319,10 @@ func (a *attachment) invite(inv Invite) (*call, error) {
 		c.on(Queued{At: now, Ahead: ahead, Until: until})
 	}
 	hand(grants)
-	go func() {
+	go a.safely(func() {
 		defer a.wg.Done()
 		c.run()
-	}()
+	})()
 	return c, nil
 }
 
@@ -320,9 +332,8 @@ func (a *attachment) dispatch() {
 		return
 	}
 	a.mu.Lock()
-	grants := a.advance(time.Now())
-	a.mu.Unlock()
-	hand(grants)
+	defer a.mu.Unlock() // also after a fault: whoever waits for it would wait for ever
+	hand(a.advance(time.Now()))
 }
 
 // advance steps the pacer and sets its clock. a.mu is held.
@@ -529,7 +540,7 @@ func (a *attachment) shut() {
 	a.wg.Wait()
 	// What sipgo had read before the sockets closed it may still answer, from a socket that it
 	// opens for that, and it does not say when the last of its goroutines has done so.
-	time.AfterFunc(strayTime, func() { _ = a.stack.TransportLayer().Close() })
+	time.AfterFunc(strayTime, a.safely(func() { _ = a.stack.TransportLayer().Close() }))
 }
 
 // strayTime is how long sipgo may take to answer what it had read before the sockets closed.

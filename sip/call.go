@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -23,7 +24,7 @@ type call struct {
 	d    *dialog.Call // the goroutine's
 
 	options dialog.Options
-	asks    map[uint64]func(status int) // who waits for Asked
+	asks    map[uint64]func(dialog.Asked) // who waits for it
 	lastAsk uint64
 	usages  int     // of the dialog besides the call (RFC 5057)
 	other   *usages // what they are; nil as long as there was none
@@ -32,6 +33,8 @@ type call struct {
 	told  bool   // Ended was told
 	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
+
+	unheard *unheard // of a ue's INVITE
 
 	inv    Invite
 	left   bool    // its turn came
@@ -109,16 +112,17 @@ func (c *call) bury() {
 				c.a.answer(in.Req, in.Tx.(responder), verdict{status: 481})
 			}
 		case asking:
-			in.done(0)
+			in.done(dialog.Asked{})
 		}
 	}
 	for _, done := range c.asks {
-		done(0)
+		done(dialog.Asked{})
 	}
 	if c.other != nil {
 		c.other.stop("shutdown")
 	}
 	c.hunt.stop()
+	c.unheard.stop()
 	c.settled()
 	close(c.done)
 }
@@ -151,7 +155,15 @@ func (c *call) Refuse(id uint64, status, warning int) {
 }
 
 // Offer implements Call.
-func (c *call) Offer(sdp []byte) { c.post(dialog.Propose{SDP: sdp}) }
+func (c *call) Offer(sdp []byte, focus string) {
+	in := dialog.Propose{SDP: sdp}
+	if focus != "" {
+		in.Contact = c.a.focusContact(focus, hasVideo(sdp))
+	}
+	c.post(in)
+}
+
+func hasVideo(sdp []byte) bool { return bytes.Contains(sdp, []byte("m=video")) }
 
 // responder is a server transaction.
 type responder interface {
@@ -251,7 +263,7 @@ func (c *call) drain() bool {
 			c.step(in.Hangup)
 		case asking:
 			if c.asks == nil {
-				c.asks = map[uint64]func(int){}
+				c.asks = map[uint64]func(dialog.Asked){}
 			}
 			c.lastAsk++
 			c.asks[c.lastAsk] = in.done
@@ -267,6 +279,7 @@ func (c *call) drain() bool {
 		case dialog.Response:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
 			c.chargedBy(in.Res, false)
+			c.heardOf(in.Res)
 			if !c.onTryResponse(in.Res) {
 				c.step(in)
 			}
@@ -319,7 +332,7 @@ func (c *call) perform(act dialog.Action) {
 		case dialog.Asked:
 			done := c.asks[e.ID]
 			delete(c.asks, e.ID)
-			done(e.Status)
+			done(e)
 		default:
 			c.tell(event(act.Event))
 		}
@@ -344,17 +357,17 @@ func (c *call) tellOther(id uint64, status int, headers ...dialog.Header) {
 type (
 	asking struct {
 		ask  dialog.Ask
-		done func(status int)
+		done func(dialog.Asked)
 	}
 	using int
 )
 
 // ask sends a request of another usage in the call's dialog: NOTIFY, REFER. done hears its
-// final status from the call's goroutine, 0 if there was no answer, or no dialog any more.
-func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(status int)) {
+// final status from the call's goroutine; 0 if there was no answer, or no dialog any more.
+func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(dialog.Asked)) {
 	a := asking{dialog.Ask{Method: method, Headers: headers, ContentType: contentType, Body: body}, done}
 	if !c.postIfLive(a) {
-		done(0)
+		done(dialog.Asked{})
 	}
 }
 
@@ -392,6 +405,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.hop = hopOf(req)
 	}
 	if err != nil {
+		c.a.flowLost(dest, "not to be connected", false)
 		if again && c.a.ctx.Err() == nil {
 			// The connection had just died: nobody has seen the request, a new one may do.
 			c.post(resend{req})
@@ -401,6 +415,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.post(dialog.Failed{Req: req})
 		return
 	}
+	c.listenFor(req)
 	c.listen(req, tx, again)
 }
 
@@ -432,6 +447,9 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 			}
 			c.a.discard(req, tx)
 			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
+			if !timeout {
+				c.a.flowLost(hopOf(req), "connection closed", false)
+			}
 			// Its connection was closed under it, or died unnoticed as it was written: a new
 			// one may do. A BYE is worth a second try after silence too, since without it
 			// a phone stays connected. An INVITE that was heard of is not repeated: its
@@ -476,7 +494,7 @@ func event(e dialog.Event) Event {
 	case dialog.Offer:
 		return Offer{At: now, ID: e.ID, SDP: e.SDP, Early: e.Early, Local: e.Local}
 	case dialog.Reoffered:
-		return Reoffered{At: now, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
+		return Reoffered{At: now, Offer: e.Offer, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
 	case dialog.Info:
 		return Info{At: now, Digit: e.Digit}
 	}

@@ -3,7 +3,6 @@ package sip
 import (
 	"bytes"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,10 +44,10 @@ func init() { sipgo.Timer_1xx = 24 * time.Hour }
 // tryAfter says 100 where nobody answers for so long (RFC 3261 §17.2.1).
 const tryAfter = 200 * time.Millisecond
 
-func (tx *inviteTx) tryLater() {
-	tx.trying = time.AfterFunc(tryAfter, func() {
+func (tx *inviteTx) tryLater(a *attachment) {
+	tx.trying = time.AfterFunc(tryAfter, a.safely(func() {
 		_ = tx.respond(sipgo.NewResponseFromRequest(tx.req, 100, dialog.Phrase(100), nil)) // what is behind it says more
-	})
+	}))
 }
 
 // lastWord answers what nobody will answer any more.
@@ -115,10 +114,10 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	}
 	c.post(grant{}) // its turn is now
 	c.watch(c.in.tx)
-	go func() {
+	go a.safely(func() {
 		defer a.wg.Done()
 		c.run()
-	}()
+	})()
 }
 
 // overload sends a caller away for a short while, not all of them for the same one.
@@ -206,7 +205,7 @@ func (c *call) Ring() { c.post(dialog.Ring{}) }
 func (c *call) Accept(acc Acceptance) {
 	in := dialog.Accept{SDP: acc.SDP}
 	if acc.Focus != "" {
-		in.Contact = c.a.focusContact(acc.Focus, bytes.Contains(acc.SDP, []byte("m=video")))
+		in.Contact = c.a.focusContact(acc.Focus, hasVideo(acc.SDP))
 	}
 	c.post(in)
 }
@@ -379,15 +378,6 @@ func icidOf(req *sipgo.Request) string {
 		}
 	}
 	return token()
-}
-
-// focusContact is the Contact of a conference (RFC 4579 5.2).
-func (a *attachment) focusContact(user string, video bool) string {
-	c := "<sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport() + ">;" + mmtelTag + ";audio"
-	if video {
-		c += ";video"
-	}
-	return c + ";isfocus"
 }
 
 // which asks a call's goroutine for the dialog with this remote tag.

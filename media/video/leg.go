@@ -16,6 +16,7 @@ import (
 
 	"sparkle/media/latch"
 	"sparkle/media/mediapb"
+	mrtp "sparkle/media/rtp"
 	"sparkle/media/tap"
 	"sparkle/media/video/rtp264"
 	"sparkle/media/video/wire"
@@ -42,6 +43,8 @@ type leg struct {
 	own    netip.Addr // of the sockets
 	wg     sync.WaitGroup
 
+	passMu sync.Mutex // keeps pictures that are passed on in order; taken before all others
+
 	tap atomic.Pointer[tap.Tap] // copies of its packets go there; nil: nowhere
 
 	mu     sync.Mutex
@@ -63,6 +66,7 @@ type sender struct {
 	base    uint32 // RTP timestamp of the epoch
 	epoch   time.Time
 	waitKey bool // nothing is sent before a key frame
+	passed  bool // what is sent is another leg's stream
 	buf     []byte
 	packets uint64
 	octets  uint64 // payload
@@ -97,6 +101,17 @@ type receiver struct {
 	bytes     uint64
 	dropped   uint64
 	stranger  uint64
+	passTo    uint32 // the tier that is sent the stream as it is, 0: none
+	passing   []wire.Unit
+	passAt    time.Time // of RTP time passTime
+	passTime  uint32
+	turned    bool // its orientation changed: it may have to be passed on no more
+	bps       int  // of the last second
+	bpsAt     time.Time
+	bpsBytes  uint64
+	srNTP     uint64 // of its last sender report, 0: none
+	srTime    uint32
+	lag       time.Duration // Plane.Heard
 	rotate    uint8
 	mirror    bool
 	width     int
@@ -218,13 +233,13 @@ func (l *leg) leaveTier() {
 }
 
 // joinTier puts the leg into a tier; true if it was not in it.
-func (l *leg) joinTier(id uint32) bool {
+func (l *leg) joinTier(id uint32, passed bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tier == id {
 		return false
 	}
-	l.tier, l.tx.waitKey = id, true
+	l.tier, l.tx.waitKey, l.tx.passed = id, true, passed
 	l.tx.pack.Mode = int(l.stream.pb.PacketizationMode)
 	return true
 }
@@ -237,6 +252,9 @@ func (l *leg) send(u *wire.Unit) {
 		return
 	}
 	t := &l.tx
+	if u.Damaged && !u.Key {
+		t.waitKey = true
+	}
 	if t.waitKey && !u.Key {
 		return
 	}
@@ -246,7 +264,10 @@ func (l *leg) send(u *wire.Unit) {
 	}
 	ts, now := t.timestamp(time.Unix(0, u.At)), time.Now()
 	err := t.pack.Packetize(u.Data, func(payload []byte, last bool) error {
-		l.sendPacket(payload, ts, last, u.Key, now)
+		// How pictures are to be turned is in the last packet of a key frame, and of every
+		// picture of another phone, which may be turned at any time (TS 26.114 §7.4.5). The
+		// mosaic is upright.
+		l.sendPacket(payload, ts, last, last && (u.Key || t.passed), orientation(u), now)
 		return nil
 	})
 	if err != nil { // the encoder made a slice that mode 0 cannot carry: only a new picture helps
@@ -256,13 +277,24 @@ func (l *leg) send(u *wire.Unit) {
 	}
 }
 
+// orientation is the CVO byte of a picture.
+func orientation(u *wire.Unit) byte {
+	b := u.Rotate & 3
+	if u.Mirror {
+		b |= 4
+	}
+	return b
+}
+
+// timestamp is the RTP time of an instant, by the wall clock: that is what pictures are stamped
+// with in the video process, and what sender reports say beside it.
 func (t *sender) timestamp(at time.Time) uint32 {
-	return t.base + uint32(at.Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
+	return t.base + uint32(at.Round(0).Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
 }
 
 // sendPacket writes one RTP packet. l.mu is held; UDP sockets do not make us wait
 // beyond the kernel's own time, and a refusal is counted.
-func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool, now time.Time) {
+func (l *leg) sendPacket(payload []byte, ts uint32, marker, oriented bool, orientation byte, now time.Time) {
 	t := &l.tx
 	b := append(t.buf[:0], 0x80, byte(l.stream.pb.PayloadType))
 	if marker {
@@ -271,11 +303,9 @@ func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool, now time.T
 	b = binary.BigEndian.AppendUint16(b, t.seq)
 	b = binary.BigEndian.AppendUint32(b, ts)
 	b = binary.BigEndian.AppendUint32(b, t.ssrc)
-	if id := l.stream.pb.CvoExtension; id != 0 && marker && key {
-		// The mosaic is upright: 0, on the last packet of a key frame (TS 26.114 §7.4.5),
-		// in a one-byte header extension (RFC 8285).
+	if id := l.stream.pb.CvoExtension; id != 0 && oriented { // a one-byte header extension (RFC 8285)
 		b[0] |= 0x10
-		b = append(b, 0xbe, 0xde, 0, 1, byte(id<<4), 0, 0, 0)
+		b = append(b, 0xbe, 0xde, 0, 1, byte(id<<4), orientation, 0, 0)
 	}
 	b = append(b, payload...)
 	if t.cache != nil && l.stream.pb.FbNack {
@@ -325,7 +355,15 @@ func (l *leg) readRTP() {
 		l.tapped(false, false, l.sock.RTP, from, buf[:n])
 		l.mu.Lock()
 		events := l.receive(buf[:n], from, now, &pkt)
+		passing, turned := len(l.rx.passing) > 0, l.rx.turned
+		l.rx.turned = false
 		l.mu.Unlock()
+		if passing {
+			l.sendPassing()
+		}
+		if turned {
+			l.p.retier(l)
+		}
 		l.emit(now, events)
 	}
 }
@@ -376,7 +414,9 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 	r.meter.add(pkt.SequenceNumber, pkt.Timestamp, now)
 	if id := s.pb.CvoExtension; id != 0 {
 		if ext := pkt.GetExtension(uint8(id)); len(ext) > 0 {
-			r.rotate, r.mirror = ext[0]&3, ext[0]&4 != 0
+			rotate, mirror := ext[0]&3, ext[0]&4 != 0
+			r.turned = r.turned || rotate != r.rotate || mirror != r.mirror
+			r.rotate, r.mirror = rotate, mirror
 		}
 	}
 	if len(pkt.Payload) == 0 {
@@ -423,6 +463,7 @@ func (r *receiver) takeSSRC(ssrc uint32) bool {
 	r.meter.reset()
 	r.asks, r.mended = [chased]ask{}, 0
 	r.rotate, r.mirror = 0, false
+	r.srNTP = 0
 	return true
 }
 
@@ -432,9 +473,12 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	if !r.shown {
 		return
 	}
-	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: now.UnixNano(), Data: au.Data}
+	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: r.due(au.Timestamp, now).UnixNano(), Data: au.Data}
 	if au.Key && len(r.needSets) > 0 {
 		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
+	}
+	if r.passTo != 0 {
+		l.passOn(u, au.Timestamp, now)
 	}
 	if !l.p.box.unit(&u) || au.Damaged && !au.Key { // whether a key frame is whole, its decoder says
 		r.needKey(now)
@@ -443,6 +487,26 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	if au.Key {
 		r.needSince, r.needTries = time.Time{}, 0
 	}
+}
+
+// mostAhead bounds how long a picture waits for its sound: the deepest jitter buffer of audio
+// and a little. farthest is how much a picture's due may be off its arrival before the two
+// clocks that it is worked out by are taken for unrelated.
+const mostAhead, farthest = 300 * time.Millisecond, 2 * time.Second
+
+// due is when a picture that came at now is to be shown: together with the sound of the same
+// instant, which waits in a jitter buffer (IMS.md §5.4), as far as the phone's sender reports
+// tell. A picture that is later than its sound is shown at once.
+func (r *receiver) due(ts uint32, now time.Time) time.Time {
+	if r.srNTP == 0 || r.lag == 0 {
+		return now
+	}
+	taken := mrtp.Wall(r.srNTP) + int64(int32(ts-r.srTime))*int64(time.Second)/videoClock
+	wait := time.Unix(0, taken).Add(r.lag).Sub(now)
+	if wait <= 0 || wait > farthest {
+		return now
+	}
+	return now.Add(min(wait, mostAhead))
 }
 
 // show says whether the leg's pictures are wanted: those that no tile shows are not decoded.
@@ -495,7 +559,7 @@ func (l *leg) news(s wire.Source, now time.Time) {
 	default:
 		r.fresh = false
 	}
-	turned := hopeless != r.hopeless
+	turned := hopeless != r.hopeless || len(events) > 0
 	l.mu.Unlock()
 	l.emit(now, events)
 	if turned {

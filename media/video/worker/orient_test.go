@@ -101,7 +101,7 @@ func TestPicturesAreShownUpright(t *testing.T) {
 			}
 			_ = pack.Packetize(au, func(pl []byte, last bool) error {
 				depay.Push(pl, seq, ts, last, func(au rtp264.AccessUnit) {
-					r.decode(&wire.Unit{ID: 1, Key: au.Key, Damaged: au.Damaged, Rotate: tt.rotate, Mirror: tt.mirror, Data: au.Data}, start)
+					r.arrive(&wire.Unit{ID: 1, Key: au.Key, Damaged: au.Damaged, Rotate: tt.rotate, Mirror: tt.mirror, Data: au.Data}, start)
 				})
 				seq++
 				return nil
