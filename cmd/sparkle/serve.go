@@ -29,6 +29,7 @@ import (
 	"sparkle/bridge/metrics"
 	"sparkle/bridge/store"
 	"sparkle/config"
+	"sparkle/config/doctor"
 	"sparkle/media"
 	"sparkle/sip"
 )
@@ -175,6 +176,7 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 		Service: b, Accounts: people, Console: pages, Log: log, Hosts: cfg.HTTP.Hosts,
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 	}
+	registry.MustRegister(metrics.NewCertificate(func() time.Time { return doctor.CertificateExpiry(cfg) }))
 	if bills != nil {
 		registry.MustRegister(metrics.NewCDR(bills))
 		ask.CDRs = bills
@@ -219,6 +221,7 @@ func answer(ctx context.Context, cfg config.File, b *bridge.Bridge, srv *http.Se
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { cancel(b.Run(ctx)) })
+	wg.Go(func() { doctor.WatchCertificates(ctx, cfg, log) })
 	wg.Go(func() {
 		scheme := "http"
 		var err error
