@@ -374,11 +374,11 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
-		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		r.inviteAgain(now, l, e, "video refused, trying voice only")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
-		r.inviteAgain(now, l, "its URI refused, trying the other form of the number")
+		r.inviteAgain(now, l, e, "its URI refused, trying the other form of the number")
 		return
 	}
 	if l.verdict != nil {
@@ -387,14 +387,16 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	r.endLeg(now, l, v, &e)
 }
 
-// inviteAgain places the call once more, in the same leg.
-func (r *room) inviteAgain(now time.Time, l *leg, why string) {
+// inviteAgain places the call once more, in the same leg. What the network said of it
+// this time stays in the timeline.
+func (r *room) inviteAgain(now time.Time, l *leg, e sip.Ended, why string) {
 	l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
 	l.describeVideo()
 	if !l.wantsPic {
 		r.closeVideo(l)
 	}
-	l.note(now, "state", why)
+	l.note(now, "state", fmt.Sprintf("%s: %d %s", why, e.Status, MaskNumbers(strings.Join(
+		slices.DeleteFunc([]string{e.Phrase, e.ReasonText, e.Warning}, func(s string) bool { return s == "" }), "; "))))
 	r.setState(now, l, Dialing)
 	r.invite(now, l)
 }

@@ -141,7 +141,7 @@ type (
 		// ReleaseCause is that of Reason: RELEASE_CAUSE, which handsets put into BYE:
 		// 1 the user ended the call, 2 RTP time-out, 3 bearer loss …; 0 if none.
 		ReleaseCause int
-		ReasonText   string
+		ReasonText   string // of a Reason header, or else what a refusal's body says in plain text; one line
 		Warning      string
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: the URI it points to
