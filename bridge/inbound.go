@@ -80,7 +80,7 @@ type destination struct {
 func (b *Bridge) onIncoming(in sip.Incoming, call sip.IncomingCall) func(sip.Event) {
 	v := &visitor{in: in, call: call}
 	if !b.spawn(func() { b.receive(v) }) {
-		call.Reject(503, "") // draining
+		call.Reject(503, 0) // draining
 	}
 	return v.onEvent
 }
@@ -357,7 +357,7 @@ func callerName(who sip.Identity) string {
 // refuse ends a call that got no leg, and keeps a record of it: the attempt is part of
 // what is charged and looked into later.
 func (b *Bridge) refuse(v *visitor, r *room, status int) {
-	v.call.Reject(status, "")
+	v.call.Reject(status, 0)
 	now := time.Now().UTC()
 	l := Leg{ID: newID("leg"), State: Ended, Since: now, Direction: "inbound", Attachment: v.in.Attachment, StartedAt: v.in.At.UTC(),
 		EndedAt: &now, SIP: &SIPResult{Status: status}, CallID: v.in.CallID, ICID: v.in.ICID,
@@ -465,7 +465,7 @@ func (r *room) answerCall(now time.Time, l *leg) {
 	} else {
 		var res sdp.Result
 		var offer *sdp.Session
-		if offer, err = sdp.Parse(in.Offer); err == nil {
+		if offer, err = r.b.parse(in.Offer); err == nil {
 			a.SDP, res, err = l.answerOffer(now, offer, l.wantsPic)
 		}
 		if err == nil {
@@ -476,9 +476,9 @@ func (r *room) answerCall(now time.Time, l *leg) {
 		}
 	}
 	if err != nil {
-		status, _ := sdp.StatusOf(err)
+		status, warning := sdp.StatusOf(err)
 		l.note(now, "media", "offer refused: "+err.Error())
-		l.visitor.call.Reject(status, "")
+		l.visitor.call.Reject(status, warning)
 		l.SIP = &SIPResult{Status: status}
 		r.endLeg(now, l, refusal(status), nil)
 		return
@@ -496,7 +496,7 @@ func (r *room) cannotOpen(now time.Time, l *leg) {
 		r.drop(now, l, "media_lost")
 		return
 	}
-	l.visitor.call.Reject(503, "")
+	l.visitor.call.Reject(503, 0)
 	l.SIP = &SIPResult{Status: 503}
 	r.endLeg(now, l, refusal(503), nil)
 }

@@ -171,6 +171,7 @@ func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err
 		r.endLeg(now, l, v, nil)
 	default:
 		l.audio, l.video, l.sprop = int(reply.AudioPort), int(reply.VideoPort), reply.Sprop
+		r.b.holdPorts(l)
 		if l.visitor != nil {
 			r.answerCall(now, l)
 			return
@@ -273,7 +274,7 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 		}
 		return
 	}
-	own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
+	own, res, err := r.b.settled(l.local, e.SDP, e.Local, e.Offered)
 	l.local, l.bound = own, true
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
@@ -501,6 +502,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 // closeLeg gives the ports back. done gets the last figures, nil if there are none.
 func (r *room) closeLeg(l *leg, done func(*mediapb.LegStats)) {
 	l.opened = false
+	r.b.freePorts(l)
 	r.work.do(func(ctx context.Context) {
 		stats, err := r.b.media.CloseLeg(ctx, l.ID)
 		r.b.totals.close(l.ID, stats)
@@ -620,6 +622,7 @@ func (r *room) mediaLost(now time.Time) {
 			}
 		}
 		l.opened = false // nothing to close
+		r.b.freePorts(l)
 		r.b.totals.close(l.ID, nil)
 		r.drop(now, l, "media_lost")
 	}

@@ -99,7 +99,7 @@ func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
 		})
 		return
 	}
-	offer, err := sdp.Parse(e.SDP)
+	offer, err := r.b.parse(e.SDP)
 	if err != nil {
 		r.refuseOffer(now, l, e.ID, err)
 		return
@@ -139,6 +139,7 @@ func (r *room) withVideo(now time.Time, l *leg, want bool, offered time.Time, th
 				r.log.Warn("no video ports for a leg", "leg_id", l.ID, "err", err)
 			case l.video == 0:
 				l.video, l.sprop = int(reply.VideoPort), reply.Sprop
+				r.b.holdPorts(l)
 			}
 			if !offered.IsZero() && now.Sub(offered) > replyLimit {
 				r.closeVideo(l)
@@ -160,10 +161,12 @@ func (r *room) closeVideo(l *leg) {
 	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending != nil && l.pending.video {
 		return
 	}
+	r.b.freePorts(l)
 	l.video = 0
 	if !l.opened {
 		return
 	}
+	r.b.holdPorts(l)
 	r.work.do(func(ctx context.Context) {
 		if err := r.b.media.CloseVideo(ctx, l.ID); err != nil {
 			r.log.Warn("media did not close a leg's video", "leg_id", l.ID, "err", err)
@@ -453,7 +456,7 @@ func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 	l.pending = nil
 	res, err := sdp.Result{}, error(nil)
 	if e.SDP != nil {
-		p.session, res, err = settled(p.session, e.SDP, e.Local, e.Offered)
+		p.session, res, err = r.b.settled(p.session, e.SDP, e.Local, e.Offered)
 	}
 	switch {
 	case e.SDP == nil && e.Status == 491 && p.tries < maxProposals && l.why == "":

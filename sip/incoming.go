@@ -212,11 +212,8 @@ func (c *call) Accept(acc Acceptance) {
 }
 
 // Reject implements IncomingCall.
-func (c *call) Reject(status int, contact string) {
-	in := dialog.Reject{Status: status}
-	if contact != "" && status >= 300 && status < 400 {
-		in.Headers = []dialog.Header{{Name: "Contact", Value: "<" + contact + ">"}}
-	}
+func (c *call) Reject(status, warning int) {
+	in := dialog.Reject{Status: status, Warning: warning}
 	if status == 503 { // or the peer has no reason to come back to us
 		in.Headers = append(in.Headers, overload().header)
 	}

@@ -294,8 +294,8 @@ type IncomingCall interface {
 	Ring()
 	// Accept says 200 with a session description: the answer to Incoming.Offer, or an offer.
 	Accept(Acceptance)
-	// Reject ends the call with a final response of 300 to 699. contact is for 3xx only.
-	Reject(status int, contact string)
+	// Reject ends the call with a final response of 300 to 699, and a Warning as in Refuse.
+	Reject(status, warning int)
 }
 
 // Acceptance is the 200 of an incoming call.

@@ -60,7 +60,7 @@ func TestBodies(t *testing.T) {
 					if string(in.Offer) != tt.offer || !reflect.DeepEqual(in.Recipients, tt.list) {
 						t.Errorf("offer %q, recipients %q", in.Offer, in.Recipients)
 					}
-					call.Reject(603, "")
+					call.Reject(603, 0)
 				}()
 			}
 			res := a.ask("INVITE", append([]string{a.contact()}, tt.extra...)...)
