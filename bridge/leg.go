@@ -563,7 +563,9 @@ func (r *room) pushLeg(l *leg) {
 	}
 	want := mediaLeg(l)
 	if m := r.member(l.Member); m != nil {
-		want.Name = m.Name
+		if want.Name = m.Name; m.private() {
+			want.Name = withheld
+		}
 		want.Muted = m.muted || m.Role == roleListener
 		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
 		want.Held = m.Held || l.held

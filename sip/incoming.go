@@ -248,12 +248,13 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 	if v := first(req, "P-Charging-Function-Addresses"); v != "" && len(v) <= maxCharging && a.o.Mode == ModeAS {
 		a.charging.Store(&v)
 	}
+	all, hidden := recipients(req)
 	return Incoming{
 		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
 		Target: wanted(req), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
-		Recipients: recipients(req),
+		Recipients: all, Hidden: hidden,
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
 	}
 }

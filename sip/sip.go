@@ -263,6 +263,7 @@ type Incoming struct {
 	Offer      []byte   // nil: the answer of ours is to be an offer
 	Supported  []string // the caller's option tags
 	Recipients []string // URIs of a recipient list (RFC 5366), whom a factory is to invite
+	Hidden     []string // those of them whom others must not be shown (RFC 5364: bcc, anonymize)
 	// Replaces is the Call-ID of the call, live and ours, that this one takes over (RFC
 	// 3891); "" none. One that names no call of ours never gets here: it is answered 481.
 	Replaces string
@@ -317,6 +318,7 @@ type Refer struct {
 	ReferredBy string   // URI of Referred-By (RFC 3892), unproven; "" none
 	Method     string   // INVITE or BYE: what Refer-To asks to be done
 	URIs       []string // to whom: one, or those of a list (RFC 5368), without method and headers
+	Hidden     []string // those of a list whom others must not be shown (RFC 5364: bcc, anonymize)
 	Replaces   string   // of the call that is asked for (RFC 3891), a header value; "" none
 	Silent     bool     // no NOTIFY is wanted (RFC 4488)
 }
