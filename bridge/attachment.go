@@ -26,6 +26,19 @@ type Attachment struct {
 	Targets      []AttachmentTarget `json:"targets"`
 	Registration *Registration      `json:"registration,omitempty"`
 	Presence     int                `json:"presence,omitempty"`
+	Ingress      Ingress            `json:"ingress"`
+}
+
+// Ingress counts what an attachment did not take in since it opened; see sip.IngressStats.
+type Ingress struct {
+	Strangers uint64 `json:"strangers"`
+	Throttled uint64 `json:"throttled"`
+	Held      uint64 `json:"held"`
+	Malformed uint64 `json:"malformed"`
+	Refused   uint64 `json:"refused"`
+	Shed      uint64 `json:"shed"`
+	Misled    uint64 `json:"misled"`
+	Faults    uint64 `json:"faults"`
 }
 
 // AttachmentTarget is one peer of an attachment.
@@ -57,7 +70,7 @@ type Registration struct {
 func ViewAttachment(a sip.AttachmentState) Attachment {
 	out := Attachment{Name: a.Name, Mode: a.Mode, State: a.State, Up: a.Up, Since: utcOrNil(a.Since),
 		Identity: MaskNumbers(a.Identity), Expires: utcOrNil(a.Expires), LastError: MaskNumbers(a.LastError), LocalAddr: a.LocalAddr,
-		Calls: a.Calls, Queued: a.Queued, CPS: a.CPS, MaxCalls: a.MaxCalls, Targets: []AttachmentTarget{}, Presence: a.Presence}
+		Calls: a.Calls, Queued: a.Queued, CPS: a.CPS, MaxCalls: a.MaxCalls, Targets: []AttachmentTarget{}, Presence: a.Presence, Ingress: Ingress(a.Ingress)}
 	for _, t := range a.Targets {
 		v := AttachmentTarget{Address: t.Addr, Name: t.Name, Transport: t.Transport, State: t.State, Until: utcOrNil(t.Until),
 			Calls: t.Calls, CPS: t.CPS, MaxCalls: t.MaxCalls, Priority: t.Priority, Weight: t.Weight}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"sparkle/bridge/fault"
 	"sparkle/media"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
@@ -125,7 +126,7 @@ func New(d Deps) (*Bridge, error) {
 func (b *Bridge) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { b.hearEngine(ctx) })
+	wg.Go(fault.Lasting(b.log, "engine events", func() { b.hearEngine(ctx) }))
 	quality, attachments := time.NewTicker(qualityEvery), time.NewTicker(attachmentEvery)
 	defer quality.Stop()
 	defer attachments.Stop()
@@ -135,9 +136,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-quality.C:
-			b.readQuality(ctx)
+			fault.Run(b.log, "quality", func() { b.readQuality(ctx) })
 		case now := <-attachments.C:
-			known = b.watchAttachments(ctx, now, known)
+			fault.Run(b.log, "attachments", func() { known = b.watchAttachments(ctx, now, known) })
 		}
 	}
 }
@@ -246,7 +247,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 			r.post(r.abandon)
 		}
 	}
-	stuck := time.AfterFunc(time.Second, b.cancel) // an engine that does not close legs is not waited for
+	stuck := time.AfterFunc(time.Second, fault.Safely(b.log, "close", b.cancel)) // an engine that does not close legs is not waited for
 	defer stuck.Stop()
 	for _, r := range rooms {
 		r.post(func(time.Time) { b.store.QueueSeq(r.id, r.seq) })

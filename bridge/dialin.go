@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"time"
 
+	"sparkle/bridge/fault"
 	"sparkle/bridge/prompts"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
@@ -87,13 +88,14 @@ func (r *room) expect(l *leg, wait time.Duration) {
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	d.timer = time.AfterFunc(wait, func() {
+	d.timer = time.AfterFunc(wait, fault.Safely(r.log, "door", func() {
 		r.post(func(now time.Time) {
 			if r.legs[l.ID] == l && l.door == d && d.step == step {
+				r.about = l
 				r.waited(now, l)
 			}
 		})
-	})
+	}))
 }
 
 // waited: nothing more was typed, or the last prompt has ended.

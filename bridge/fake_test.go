@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,6 +28,7 @@ type engine struct {
 	mu       sync.Mutex
 	down     bool
 	noPort   bool
+	faulty   bool // OpenLeg panics
 	confs    map[string]*mediapb.Conference
 	legs     map[string]*mediapb.Leg // nil value: open, not set
 	inConf   map[string]string
@@ -112,6 +114,9 @@ func (e *engine) OpenLeg(_ context.Context, r *mediapb.OpenLegRequest) (*mediapb
 		return nil, err
 	}
 	defer done()
+	if e.faulty {
+		panic("test")
+	}
 	if e.noPort {
 		return nil, status.Error(codes.ResourceExhausted, "no ports")
 	}
@@ -333,6 +338,7 @@ type network struct {
 	calls []*call
 	live  map[string]*call // by number
 
+	faulty  atomic.Bool // MediaProfile panics
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
 
@@ -355,6 +361,9 @@ func (n *network) Attachments() []sip.AttachmentState {
 }
 
 func (n *network) MediaProfile(string) (sip.MediaProfile, bool) {
+	if n.faulty.Load() {
+		panic("test")
+	}
 	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true}, true
 }
 
@@ -381,6 +390,9 @@ func (n *network) Invite(i sip.Invite) (sip.Call, error) {
 	defer n.mu.Unlock()
 	if !n.up {
 		return nil, sip.ErrAttachmentDown
+	}
+	if n.fate[i.Number] == "faulty" {
+		panic("test")
 	}
 	c := &call{n: n, inv: i, fate: n.fate[i.Number], replies: map[uint64]reply{}}
 	n.calls = append(n.calls, c)
@@ -638,6 +650,9 @@ func (c *call) Hangup(why, reason string) {
 }
 
 func (c *call) Reply(id uint64, b []byte, status int) {
+	if c.fate == "faulty-reply" {
+		panic("test")
+	}
 	go func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -34,6 +34,7 @@ func (r *room) onMedia(now time.Time, e *mediapb.Event) {
 	if l == nil {
 		return
 	}
+	r.about = l
 	switch w := e.What.(type) {
 	case *mediapb.Event_MediaStarted:
 		l.note(now, "media", w.MediaStarted.Kind+" flows")

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sparkle/bridge/fault"
 	"sparkle/bridge/prompts"
 	"sparkle/sip"
 	"sparkle/sip/ims"
@@ -79,7 +80,11 @@ type destination struct {
 // onIncoming takes a call. The disk may have to be waited for, so it is not done here.
 func (b *Bridge) onIncoming(in sip.Incoming, call sip.IncomingCall) func(sip.Event) {
 	v := &visitor{in: in, call: call}
-	if !b.spawn(func() { b.receive(v) }) {
+	if !b.spawn(func() {
+		if !fault.Run(b.log, "call that came in", func() { b.receive(v) }) {
+			b.refuse(v, nil, 500)
+		}
+	}) {
 		call.Reject(503, 0) // draining
 	}
 	return v.onEvent
@@ -92,7 +97,7 @@ func (b *Bridge) spawn(f func()) bool {
 	if b.closing {
 		return false
 	}
-	b.wg.Go(f)
+	b.wg.Go(fault.Safely(b.log, "errand", f))
 	return true
 }
 
@@ -116,7 +121,16 @@ func (b *Bridge) receive(v *visitor) {
 
 // take is post for a call, which must not be left without an answer.
 func (r *room) take(v *visitor, f func(now time.Time)) {
-	if !r.post(f) {
+	if !r.post(func(now time.Time) {
+		done := false
+		defer func() {
+			if !done && r.about == nil { // a fault, before there was a leg that ends for it
+				r.b.refuse(v, r, 500)
+			}
+		}()
+		f(now)
+		done = true
+	}) {
 		r.b.refuse(v, r, 503)
 	}
 }
@@ -424,6 +438,7 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 		l.note(now, "sip_received", "diverted from "+MaskNumbers(v.in.Diverted))
 	}
 	l.dialled = v.in.Target
+	r.about = l
 	r.legs[l.ID] = l
 	r.setState(now, l, Dialing)
 	r.openLeg(l)

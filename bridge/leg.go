@@ -53,6 +53,7 @@ type leg struct {
 	seenWhy   string
 	passive   bool      // no preconditions: the network refused them
 	otherForm bool      // of the number's URI: the network refused the one
+	over      bool      // its call has ended
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
 	answered  bool      // we have sent it our 200: what it asks in its call may overtake the ACK
@@ -142,15 +143,16 @@ func (r *room) openLeg(l *leg) {
 	r.opening++
 	req := &mediapb.OpenLegRequest{Conference: r.id, Leg: l.ID, LocalIp: l.profile.LocalIP, Video: l.wantsPic}
 	r.work.do(func(ctx context.Context) {
-		reply, err := r.b.media.OpenLeg(ctx, req)
-		if err == nil {
+		reply, err := (*mediapb.OpenLegReply)(nil), errFault
+		defer func() { r.post(func(now time.Time) { r.legOpened(now, l, reply, err) }) }()
+		if reply, err = r.b.media.OpenLeg(ctx, req); err == nil {
 			r.b.totals.open(l.ID)
 		}
-		r.post(func(now time.Time) { r.legOpened(now, l, reply, err) })
 	})
 }
 
 func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err error) {
+	r.about = l
 	r.opening--
 	l.opened = err == nil
 	switch {
@@ -210,6 +212,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	if l.dead || attempt != l.attempt {
 		return
 	}
+	r.about = l
 	switch e := e.(type) {
 	case sip.Queued:
 		r.onQueued(now, l, e)
@@ -252,6 +255,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret
 		r.onKey(now, l, e.Digit)
 	case sip.Ended:
+		l.over = true
 		r.onEnded(now, l, e)
 	}
 }
@@ -391,7 +395,7 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 // inviteAgain places the call once more, in the same leg. What the network said of it
 // this time stays in the timeline.
 func (r *room) inviteAgain(now time.Time, l *leg, e sip.Ended, why string) {
-	l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
+	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
 	l.describeVideo()
 	if !l.wantsPic {
 		r.closeVideo(l)
@@ -504,13 +508,14 @@ func (r *room) closeLeg(l *leg, done func(*mediapb.LegStats)) {
 	l.opened = false
 	r.b.freePorts(l)
 	r.work.do(func(ctx context.Context) {
+		var stats *mediapb.LegStats
+		defer func() { done(stats) }() // after a fault too: it is charged
 		stats, err := r.b.media.CloseLeg(ctx, l.ID)
 		r.b.totals.close(l.ID, stats)
 		if err != nil {
 			r.log.Warn("media did not close a leg", "leg_id", l.ID, "err", err)
 			stats = nil
 		}
-		done(stats)
 	})
 }
 
@@ -571,7 +576,10 @@ func (r *room) pushLeg(l *leg) {
 		want.Held = m.Held || l.held
 	}
 	r.work.setLeg(want, func(err error) {
-		r.post(func(now time.Time) { r.mediaRefused(now, l, err) })
+		r.post(func(now time.Time) {
+			r.about = l
+			r.mediaRefused(now, l, err)
+		})
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"sparkle/bridge/fault"
 	"sparkle/media"
 	"sparkle/media/mediapb"
 )
@@ -34,7 +35,7 @@ type waitingConf struct{ want *mediapb.Conference }
 
 func newMediaWork(ctx context.Context, api media.API) *mediaWork {
 	w := &mediaWork{api: api, ctx: ctx, wake: make(chan struct{}, 1), done: make(chan struct{}), sets: map[string]*mediapb.Leg{}}
-	go w.run()
+	go fault.Safely(nil, "media work", w.run)()
 	return w
 }
 
@@ -55,7 +56,7 @@ func (w *mediaWork) run() {
 		}
 		for _, job := range jobs {
 			ctx, cancel := context.WithTimeout(w.ctx, mediaTimeout)
-			job(ctx)
+			fault.Run(nil, "media work", func() { job(ctx) })
 			cancel()
 		}
 	}

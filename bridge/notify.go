@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"sparkle/bridge/fault"
 	"sparkle/sip"
 	"sparkle/sip/confinfo"
 )
@@ -121,12 +122,12 @@ func (r *room) notifyAll(now time.Time) {
 	}
 	if next > 0 && !r.notifying {
 		r.notifying = true
-		time.AfterFunc(next, func() {
+		time.AfterFunc(next, fault.Safely(r.log, "conference notice", func() {
 			r.post(func(now time.Time) {
 				r.notifying = false
 				r.notifyAll(now)
 			})
-		})
+		}))
 	}
 }
 

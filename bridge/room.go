@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sparkle/bridge/fault"
 	"sparkle/media/mediapb"
 )
 
@@ -65,6 +67,7 @@ type room struct {
 	seqMark   uint64 // a restart begins here; always ahead of seq
 	events    []routed
 	acks      []chan struct{}
+	about     *leg // whom the job is about, for a fault in it; nil: nobody, or not known
 	dirty     bool // the view is old
 	mediaOpen bool
 	opening   int // legs that the engine is opening, also those that have ended meanwhile
@@ -118,7 +121,7 @@ func newRoom(b *Bridge, c Conference, seq uint64, members []Member) *room {
 	}
 	r.mediaDown = b.mediaDown.Load()
 	r.refresh()
-	go r.run()
+	go fault.Safely(r.log, "conference", r.run)()
 	return r
 }
 
@@ -139,11 +142,40 @@ func (r *room) run() {
 		}
 		now := time.Now()
 		for _, f := range mail {
-			f(now)
+			r.about = nil
+			if !fault.Run(r.log, "conference", func() { f(now) }) && r.about != nil {
+				r.loseLeg(now, r.about)
+			}
 		}
-		r.flush(now)
+		if !fault.Run(r.log, "conference", func() { r.flush(now) }) {
+			r.events, r.dirty = r.events[:0], false
+		}
 	}
 }
+
+// loseLeg ends the leg that a fault of ours was about: nothing that is said of it can be
+// believed any more. Its member is told; all others of the conference go on.
+func (r *room) loseLeg(now time.Time, l *leg) {
+	v := &verdict{outcome: NetworkError, text: Text{Zh: "服务器内部错误，呼叫失败", En: "An error of the server's ended the call."}}
+	if l.ConnectedAt != nil {
+		v.outcome, v.text.Zh = Dropped, "服务器内部错误，通话掉线"
+	}
+	if !l.over && fault.Run(r.log, "leg", func() { r.hang(now, l, "internal", `SIP;cause=500;text="internal error"`, v) }) {
+		return
+	}
+	if fault.Run(r.log, "leg", func() { r.endLeg(now, l, *v, nil) }) && !r.has(l) {
+		return
+	}
+	l.dead = true
+	delete(r.legs, l.ID)
+	r.b.legRoom.Delete(l.ID)
+	if m := r.member(l.Member); m != nil && m.leg == l {
+		m.leg, m.State = nil, Idle
+	}
+	r.dirty = true
+}
+
+func (r *room) has(l *leg) bool { return r.legs[l.ID] == l }
 
 // post hands f to the room's goroutine; false if that has ended.
 func (r *room) post(f func(now time.Time)) bool {
@@ -161,16 +193,23 @@ func (r *room) post(f func(now time.Time)) bool {
 	return true
 }
 
+// errFault is the answer to an API call whose job in a conference failed.
+var errFault = errors.New("bridge: a fault of ours, which is in the log")
+
 // do runs f on the room's goroutine and returns when its effects can be seen.
 func (r *room) do(f func(now time.Time)) error {
-	ack := make(chan struct{})
+	ack, done := make(chan struct{}), false
 	if !r.post(func(now time.Time) {
+		defer func() { r.acks = append(r.acks, ack) }()
 		f(now)
-		r.acks = append(r.acks, ack)
+		done = true
 	}) {
 		return errNoConference()
 	}
 	<-ack // run does all its mail before it returns
+	if !done {
+		return errFault
+	}
 	return nil
 }
 
@@ -205,6 +244,13 @@ func (r *room) stop() {
 
 // flush makes what a batch has changed visible: view first, then events, then answers.
 func (r *room) flush(now time.Time) {
+	defer func() {
+		for _, a := range r.acks {
+			close(a)
+		}
+		clear(r.acks)
+		r.acks = r.acks[:0]
+	}()
 	if len(r.legs)+r.opening == 0 && r.mediaOpen {
 		r.mediaOpen = false
 		r.work.closeConference(r.id, func(err error) {
@@ -222,7 +268,7 @@ func (r *room) flush(now time.Time) {
 			r.b.store.QueueSeq(r.id, r.seqMark)
 		}
 		r.refresh()
-		r.notifyAll(now)
+		fault.Run(r.log, "conference notice", func() { r.notifyAll(now) })
 		r.dirty = false
 	}
 	if len(r.events) > 0 {
@@ -236,11 +282,6 @@ func (r *room) flush(now time.Time) {
 			close(r.drained)
 		}
 	}
-	for _, a := range r.acks {
-		close(a)
-	}
-	clear(r.acks)
-	r.acks = r.acks[:0]
 }
 
 // count fills in what a conference says of its members.

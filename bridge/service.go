@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"sparkle/bridge/fault"
 	"sparkle/sip"
 	"sparkle/sip/ims"
 )
@@ -292,10 +293,10 @@ func (b *Bridge) DeleteConference(ctx context.Context, a Actor, id string) (err 
 		r.emit(now, "conference.deleted", "", "", r.conf)
 		r.mute = true
 	})
-	go func() {
+	go fault.Safely(r.log, "deleted conference", func() {
 		defer b.wg.Done()
 		b.bury(r)
-	}()
+	})()
 	return err
 }
 
@@ -495,7 +496,7 @@ func (b *Bridge) Subscribe(ctx context.Context, a Actor, conference, after strin
 		e, seen := b.snapshot(ctx, a, conference, at)
 		b.hub.start(s, e, seen)
 	}
-	stop := context.AfterFunc(ctx, func() { b.hub.unsubscribe(s) })
+	stop := context.AfterFunc(ctx, fault.Safely(b.log, "event stream", func() { b.hub.unsubscribe(s) }))
 	return &Subscription{C: s.ch, Close: func() {
 		stop()
 		b.hub.unsubscribe(s)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"sparkle/bridge/fault"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
 )
@@ -21,6 +22,7 @@ type Stats struct {
 	VideoUp       uint64 // times a video process came up
 	VideoDown     uint64 // times one went down
 	SlowReaders   uint64 // subscriptions closed because their reader was too slow
+	Faults        uint64 // panics of ours elsewhere than in SIP handling
 	MediaUp       bool
 	Media         *mediapb.SnapshotReply // newest, nil before the first
 	Attachments   []sip.AttachmentState
@@ -71,6 +73,7 @@ func (b *Bridge) Stats() Stats {
 		}
 	}
 	s.RTP = b.totals.sum()
+	s.Faults = fault.Count()
 	s.MediaUp = !b.mediaDown.Load()
 	s.Media = b.stats.Load()
 	s.Attachments = b.caller.Attachments()

@@ -49,6 +49,7 @@ func (l *loader) check(c *File) {
 	if c.Video.FPS < 1 || c.Video.FPS > 30 {
 		l.fault("video.fps", "%d is not from 1 to 30", c.Video.FPS)
 	}
+	l.between("video.stall", c.Video.Stall, 3*time.Second, 5*time.Minute)
 	l.oneOf("cdr.numbers", c.Charging.Numbers, "full", "masked")
 	if c.Charging.MaxMB < 1 || c.Charging.MaxMB > 1024 {
 		l.fault("cdr.max_mb", "%d is not from 1 to 1024", c.Charging.MaxMB)

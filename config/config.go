@@ -65,8 +65,9 @@ type Media struct {
 
 // Video is the video process.
 type Video struct {
-	Enabled bool `yaml:"enabled"`
-	FPS     int  `yaml:"fps"`
+	Enabled bool          `yaml:"enabled"`
+	FPS     int           `yaml:"fps"`
+	Stall   time.Duration `yaml:"stall"` // no picture for so long: stalled
 }
 
 // Charging are the charging records, under data_dir/cdr.
@@ -119,7 +120,7 @@ type Attachment struct {
 	MaxCalls      int           `yaml:"max_calls"`
 	CPS           float64       `yaml:"cps"`         // INVITEs a second; 0: no limit
 	PeerRate      float64       `yaml:"peer_rate"`   // SIP messages a second from one address
-	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second that are taken
+	InviteRate    float64       `yaml:"invite_rate"` // new INVITEs a second from one address; several share it
 
 	wrong []string // yaml's complaints, until decode has collected them
 }
@@ -181,7 +182,7 @@ func Default() File {
 			Realtime:   true,
 			MaxTalkers: 8,
 		},
-		Video:    Video{Enabled: true, FPS: 15},
+		Video:    Video{Enabled: true, FPS: 15, Stall: 10 * time.Second},
 		Charging: Charging{Enabled: true, Numbers: "full", MaxMB: 16},
 	}
 }

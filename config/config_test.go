@@ -165,13 +165,14 @@ func TestFaults(t *testing.T) {
 		{"two documents", "data_dir: a\n---\ndata_dir: b\n", nil, []string{"a second document"}},
 		{"wrong types, all of them", "video:\n  fps: many\ncalls:\n  ring_timeout: soon\nmedia:\n  realtime: perhaps\n", nil, []string{
 			`line 2: video.fps: many is not a number`, `line 4: calls.ring_timeout: soon is not a duration (30s, 5m, 1h)`, `line 6: media.realtime: perhaps is not a true or false`}},
-		{"wrong values, all of them", "log:\n  level: loud\nhttp:\n  listen: nowhere\ncalls:\n  ring_timeout: 1s\n  calling_code: China\n  deny: [+1900, '900']\nvideo:\n  fps: 0\n", nil, []string{
+		{"wrong values, all of them", "log:\n  level: loud\nhttp:\n  listen: nowhere\ncalls:\n  ring_timeout: 1s\n  calling_code: China\n  deny: [+1900, '900']\nvideo:\n  fps: 0\n  stall: 1s\n", nil, []string{
 			`line 2: log.level: "loud" is not one of debug, info, warn, error`,
 			`line 4: http.listen: "nowhere" is not host:port`,
 			`line 6: calls.ring_timeout: 1s is not from 5s to 3m0s`,
 			`line 7: calls.calling_code: "China" is not a country's calling code such as +86`,
 			`line 8: calls.deny[1]: "900" is not the beginning of a number: + and 1 to 15 digits`,
-			`line 10: video.fps: 0 is not from 1 to 30`}},
+			`line 10: video.fps: 0 is not from 1 to 30`,
+			`line 11: video.stall: 1s is not from 3s to 5m0s`}},
 		{"port range", "media:\n  port_min: 40000\n  port_max: 40001\n", nil, []string{"line 3: media.port_max: a video leg needs four ports"}},
 		{"tls by half", "http:\n  tls_cert_file: a.pem\n", nil, []string{"line 2: http.tls_cert_file: a certificate and its key go together"}},
 		{"attachment", "attachments:\n  - name: a b\n    mode: pbx\n    local_addr: 0.0.0.0\n    targets: [core]\n    domain: ''\n    impu: bob\n", nil, []string{

@@ -31,9 +31,14 @@ func TestAGCBringsVoicesTogether(t *testing.T) {
 	level := func(agc bool, codec mediapb.AudioStream_Codec, db float64) float64 {
 		a := newAir(t, Options{AGC: agc})
 		a.set(confC())
-		x, l := a.join("c", "x", codec, 0), a.join("c", "l", wb, 0)
+		x, l := a.join("c", "x", codec, 0), a.join("c", "l", pcmu, 0)
+		a.join("c", "other", pcmu, 0).off = true // keeps it from being a pair
 		a.run(300 * time.Millisecond)
-		for range 3 { // it is slow
+		turns := 1
+		if agc { // it is slow
+			turns = 3
+		}
+		for range turns {
 			x.says(at(clip, db, 0))
 			a.run(5 * time.Second)
 		}

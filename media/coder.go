@@ -7,6 +7,7 @@ import (
 	"sparkle/media/codec/g711"
 	"sparkle/media/codec/g722"
 	"sparkle/media/codec/opus"
+	"sparkle/media/conceal"
 	"sparkle/media/mediapb"
 	"sparkle/media/payload"
 	"sparkle/media/resample"
@@ -185,8 +186,7 @@ type decoder struct {
 	g722   *g722.Decoder
 	up     resample.Up
 	narrow [narrowLen]int16
-	last   [narrowLen]int16 // G.711: what a lost frame repeats
-	lost   int
+	hide   conceal.Concealer // G.711
 }
 
 func newDecoder(k coderKind) (*decoder, error) {
@@ -219,6 +219,13 @@ func (d *decoder) close() {
 	}
 }
 
+// restart makes d as it was when new, where what a codec remembers would do harm.
+func (d *decoder) restart() {
+	if d.kind.amr() {
+		d.amr.Restart()
+	}
+}
+
 // decode writes 20 ms into out. A frame of type amr.NoData is lost and concealed.
 func (d *decoder) decode(ft uint8, bad bool, frame []byte, out *[frameLen]int16) {
 	switch {
@@ -239,19 +246,14 @@ func (d *decoder) decode(ft uint8, bad bool, frame []byte, out *[frameLen]int16)
 	case d.kind.amr():
 		d.amr.Decode(amr.Frame{Type: ft, Bad: bad, Bits: frame}, d.narrow[:])
 	case ft == amr.NoData:
-		// Repeat and fade by half each time: 60 ms until nothing is left to hear.
-		d.lost++
-		for i := range d.narrow {
-			d.narrow[i] = d.last[i] >> min(d.lost, 15)
-		}
+		d.hide.Lost(d.narrow[:], 8000)
 	default:
-		d.lost = 0
 		law := g711.PCMU
 		if d.kind.codec == mediapb.AudioStream_PCMA {
 			law = g711.PCMA
 		}
 		clear(d.narrow[law.Decode(frame, d.narrow[:]):])
-		d.last = d.narrow
+		d.hide.Came(d.narrow[:], 8000)
 	}
 	d.up.Frame(d.narrow[:], out[:])
 }

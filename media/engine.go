@@ -87,6 +87,7 @@ type legEntry struct {
 	stalled  bool
 	lastTalk bool
 	lastDBov float32
+	lag      time.Duration // that the pictures were told
 }
 
 // New starts an engine. Its workers run until Close.
@@ -434,7 +435,7 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 		}
 	}
 	now := e.clock()
-	if err := le.re.w.do(func() { le.re.room.apply(le.leg.Load(), p, now) }); err != nil {
+	if err := le.re.w.do(func() { le.re.room.apply(le.re.w, le.leg.Load(), p, now) }); err != nil {
 		p.free()
 		return err
 	}
@@ -444,7 +445,7 @@ func (e *Engine) SetLeg(_ context.Context, m *mediapb.Leg) error {
 	if le.watch == watchNothing {
 		le.watchAt = now
 	}
-	le.watch = p.watch()
+	le.watch = p.watch(m.Video)
 	e.mu.Unlock()
 	return nil
 }

@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"encoding/binary"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -77,6 +78,54 @@ func TestLifeIsExpectedFromTheAnswerOn(t *testing.T) {
 	a.run(2 * time.Second)
 	if n := dead(); n != 1 {
 		t.Errorf("dead %d times after 21 s, want once", n)
+	}
+}
+
+// A phone that has dropped its audio is watched by its video (IMS.md §3 row 18).
+func TestLifeOfAVideoLeg(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		send, recv bool
+		off        bool // RTCP
+		dead       int
+	}{
+		{"both ways", true, true, false, 1},
+		{"camera off, sends RTCP", true, false, false, 1},
+		{"camera off, no RTCP", true, false, true, 0},
+		{"inactive, no RTCP", false, false, true, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := &gallery{socks: map[string][]*net.UDPConn{}}
+			a := newAir(t, Options{MediaTimeout: 20 * time.Second, Pictures: func(PictureDeps) (Pictures, error) { return g, nil }})
+			a.set(&mediapb.Conference{Id: "c", Video: true})
+			x := a.join("c", "x", wb, 0)
+			if _, err := a.e.OpenVideo(t.Context(), "x"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := x.rtcp.WriteToUDPAddrPort([]byte{0x80, rtp.TypeRR, 0, 1, 0, 0, 0, byte(x.ssrc)}, x.toRTCP); err != nil {
+				t.Fatal(err)
+			}
+			a.run(time.Second)
+			x.leg.Audio, x.off = nil, true
+			x.leg.Video = &mediapb.VideoStream{Send: tt.send, Recv: tt.recv, RtcpOff: tt.off}
+			if err := a.e.SetLeg(t.Context(), x.leg); err != nil {
+				t.Fatal(err)
+			}
+			dead := func() int {
+				return a.count(func(ev *mediapb.Event) bool { return ev.GetMediaStalled().GetLegDead() })
+			}
+			g.heard = func() int64 { return a.e.wall(a.e.clock()) }
+			a.run(30 * time.Second)
+			if n := dead(); n != 0 {
+				t.Fatalf("dead %d times while its video comes", n)
+			}
+			last := a.e.clock()
+			g.heard = func() int64 { return a.e.wall(last) }
+			a.run(25 * time.Second)
+			if n := dead(); n != tt.dead {
+				t.Errorf("dead %d times, want %d", n, tt.dead)
+			}
+		})
 	}
 }
 

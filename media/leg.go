@@ -41,6 +41,7 @@ type leg struct {
 	aside  bool   // not in the room's mix: whispers
 	ducked bool   // hears the room 12 dB down
 	extra  []*leg // hears these too
+	turns  bool   // one of these three is about to change
 
 	// In.
 	rtpGate, rtcpGate latch.Gate
@@ -64,6 +65,9 @@ type leg struct {
 	speech      bool            // cur is speech that somebody might hear
 	pcm         [frameLen]int16 // decoded and faded, valid while decoded
 	decoded     bool
+	ends        bool // pcm is the last of a stream whose decoder is gone
+	fades       bool // it is heard in this tick for the last time
+	gone        bool // it was removed
 	way         way  // how it was served last
 	via         *leg // whose frames it is passed
 	quietly     bool // it heard nobody in the last tick
@@ -114,6 +118,7 @@ type leg struct {
 
 	lastRx  atomic.Int64 // ns of the engine's clock, RTP or valid RTCP; 0: never
 	reports atomic.Bool  // it sends RTCP
+	lag     atomic.Int64 // ns of the engine's clock that it is heard at less the phone's wall clock when it was said; 0: not known
 	talking atomic.Bool
 	level   atomic.Int32 // tenths of dBov
 }
@@ -127,7 +132,8 @@ type frame struct {
 }
 
 // past are the last frames of speech that were not decoded, oldest first: a decoder that
-// is needed after all has heard them first.
+// is needed after all has heard them first. Where there were more, it begins anew: what it
+// remembers of another moment makes a blast of the frames of this one.
 type past struct {
 	frames [3]struct {
 		ft   uint8
@@ -136,12 +142,16 @@ type past struct {
 		data [frameMax]byte
 	}
 	at, n int
+	torn  bool // there were others, since the last frame that was decoded
 }
+
+// forget drops them: there is a pause after them.
+func (p *past) forget() { p.torn, p.n = p.torn || p.n > 0, 0 }
 
 func (p *past) put(f *frame) {
 	i := (p.at + p.n) % len(p.frames)
 	if p.n == len(p.frames) {
-		p.at = (p.at + 1) % len(p.frames)
+		p.at, p.torn = (p.at+1)%len(p.frames), true
 	} else {
 		p.n++
 	}

@@ -23,9 +23,14 @@
 // Who talks is decided from the frames themselves: comfort noise is silence, AMR-WB has its
 // gains (amr.Loudness), G.711 its samples, Opus its sender's own judgement. A leg is decoded only while it is heard in a
 // mix, and for a frame now and then to check the estimate; its last three frames are kept,
-// so that a decoder that is needed after all starts as if it had heard them. An encoder
+// so that a decoder that is needed after all starts as if it had heard them: anew, if it had
+// not heard those before. An encoder
 // that takes over from another, or from frames passed on, is primed with what its
 // listeners heard last: see route.go for where that may happen.
+//
+// Whatever ends, fades: a leg that is removed, a stream that breaks off or changes its codec or
+// its source is heard for one tick more, in which what it said last goes on and ramps down
+// (room.end). A whisper turns the same way.
 //
 // The pass takes no lock, makes no garbage and writes no log. Encoders, decoders, jitter
 // buffers and sockets are made by the caller of SetLeg and OpenLeg (plan) and only

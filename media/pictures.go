@@ -31,6 +31,9 @@ type Pictures interface {
 	Tap(leg string, t *tap.Tap)
 	// Talking says who talks now.
 	Talking(conference string, legs []string)
+	// Heard says how long after its phone's wall clock, as its sender reports have it, a leg's
+	// sound is heard by ours, so that its pictures can wait for it; 0: that is not known.
+	Heard(leg string, lag time.Duration)
 	// Preview is what the phones see, as JPEG, and when it was composed.
 	Preview(ctx context.Context, conference string, quality int) ([]byte, time.Time, error)
 	// LegStats is nil for a voice leg, RoomStats for a conference without video.

@@ -64,6 +64,7 @@ func (e *Engine) look(now int64) {
 		e.lookAtLevels(re, legs, now)
 		for _, le := range legs {
 			e.lookForLife(le, now)
+			e.lookAtLag(le)
 		}
 	}
 }
@@ -94,6 +95,24 @@ func (e *Engine) lookAtLevels(re *roomEntry, legs []*legEntry, now int64) {
 	}
 }
 
+// lagStep is the change of a leg's lag that its pictures are told.
+const lagStep = 5 * time.Millisecond
+
+// lookAtLag tells a leg's pictures when its sound is heard.
+func (e *Engine) lookAtLag(le *legEntry) {
+	if e.pictures == nil {
+		return
+	}
+	lag := time.Duration(le.leg.Load().lag.Load())
+	if lag != 0 {
+		lag += time.Duration(e.wall(0))
+	}
+	if (lag == 0) != (le.lag == 0) || (lag-le.lag).Abs() >= lagStep {
+		le.lag = lag
+		e.pictures.Heard(le.id, lag)
+	}
+}
+
 // watch is what a leg has to give a sign of life by (IMS.md §5.4).
 type watch uint8
 
@@ -103,16 +122,25 @@ const (
 	watchReports              // on hold: RTCP, if it is a phone that sends any
 )
 
-// watch is what may be expected of a leg with this plan. A leg that the organiser holds
-// goes on sending; the phone that holds us does not.
-func (p *plan) watch() watch {
-	s := p.stream
-	switch {
-	case !p.present || s == nil || !s.remote.IsValid():
+// watch is what may be expected of a leg with this plan, by its audio or, where it has none,
+// by its video v. A leg that the organiser holds goes on sending; the phone that holds us does
+// not.
+func (p *plan) watch(v *mediapb.VideoStream) watch {
+	var send, recv, off bool
+	switch s := p.stream; {
+	case !p.present:
 		return watchNothing
-	case s.send && s.recv:
+	case s != nil && s.remote.IsValid():
+		send, recv, off = s.send, s.recv, s.rtcpOff
+	case s == nil && v != nil:
+		send, recv, off = v.Send, v.Recv, v.RtcpOff
+	default:
+		return watchNothing
+	}
+	switch {
+	case send && recv:
 		return watchAny
-	case s.rtcpOff:
+	case off:
 		return watchNothing
 	}
 	return watchReports

@@ -27,6 +27,7 @@ type room struct {
 	whispers   []whisper
 	shared     []*group
 	tx         *sender // the worker's
+	turns      bool    // some leg turns, or is gone: relink after the tick
 	pair       bool    // two legs of one codec and nothing else wanted: see route
 
 	talkers [64]*leg
@@ -40,7 +41,7 @@ type room struct {
 
 	// hist is what the room heard in the last two ticks, newest first, for encoders that
 	// have to be primed; valid in tick histAt. Frames that were only passed on leave it
-	// old: before is what becomes of it when they are decoded after all.
+	// old: before is what becomes of it (recall) when they are decoded after all.
 	hist   [2][frameLen]int16
 	histAt uint64
 	before [2][frameLen]int32
@@ -64,9 +65,24 @@ func newRoom(id string, o Options, tx *sender) *room {
 	return &room{id: id, maxTalkers: o.MaxTalkers, agc: o.AGC, tx: tx}
 }
 
+// setWhispers changes who whispers to whom. Somebody who is heard and is concerned fades out
+// first, where he is heard now, and comes in where he is heard then.
 func (r *room) setWhispers(w []whisper) {
-	r.whispers = w
-	r.relink()
+	for _, l := range r.legs {
+		if l.gain > 0 && (speaks(r.whispers, l.id) || speaks(w, l.id)) {
+			l.turns, r.turns = true, true
+		}
+	}
+	if r.whispers = w; !r.turns {
+		r.relink()
+	}
+}
+
+// speaks says whether a leg is heard otherwise than by the room.
+func speaks(w []whisper, id string) bool {
+	return slices.ContainsFunc(w, func(w whisper) bool {
+		return w.from == id || w.private && slices.Contains(w.to, id)
+	})
 }
 
 func (r *room) find(id string) *leg {
@@ -82,7 +98,7 @@ func (r *room) find(id string) *leg {
 func (r *room) relink() {
 	r.voices = slices.Grow(r.voices[:0], len(r.legs))
 	for _, l := range r.legs {
-		l.aside, l.ducked, l.extra, l.via = false, false, l.extra[:0], nil
+		l.aside, l.ducked, l.turns, l.extra, l.via = false, false, false, l.extra[:0], nil
 	}
 	for _, w := range r.whispers {
 		from := r.find(w.from)
@@ -106,8 +122,9 @@ func (r *room) relink() {
 }
 
 // apply gives a leg its plan; what the leg no longer needs goes into p.old.
-func (r *room) apply(l *leg, p *plan, now int64) {
+func (r *room) apply(w *worker, l *leg, p *plan, now int64) {
 	if p.kind != l.kind {
+		r.end(w, l)
 		p.old = coders{own: l.own, dec: l.dec}
 		for i, g := range r.shared {
 			if g.c.kind == l.kind && (p.old.shared == nil || g.used < r.shared[r.slotOf(p.old.shared)].used) {
@@ -121,8 +138,7 @@ func (r *room) apply(l *leg, p *plan, now int64) {
 		l.own, l.dec, l.kind, l.jb = p.fresh.own, p.fresh.dec, p.kind, p.jb
 		l.ownTick = 0
 		l.follows = false
-		l.agc = mix.AGC{}
-		l.past.n = 0
+		l.past.n, l.past.torn = 0, false
 		l.loud, l.probed = amr.Loudness{}, 0
 		l.opusLevel, l.wasActive = [2]float32{mix.Silent, mix.Silent}, false
 		l.hush = mix.Silent
@@ -135,6 +151,22 @@ func (r *room) apply(l *leg, p *plan, now int64) {
 		}
 	}
 	l.apply(p, now)
+}
+
+// end keeps what goes on for a frame after the last that was heard of l, before it loses its
+// decoder, for the next tick to fade out.
+func (r *room) end(w *worker, l *leg) {
+	if l.gain == 0 || l.ends {
+		return
+	}
+	passed := r.histAt != w.tick
+	l.cur = frame{verdict: jitter.Conceal, ft: amr.NoData}
+	r.decode(w, l)
+	if passed {
+		r.recall()
+		r.histAt = w.tick
+	}
+	l.ends = true
 }
 
 func (r *room) slotOf(c *coder) int {
@@ -151,6 +183,7 @@ func (r *room) slotOf(c *coder) int {
 // log.
 func (r *room) tick(w *worker, n uint64, now int64) {
 	r.pair = r.isPair()
+	passed := r.histAt != n
 	for _, l := range r.legs {
 		r.pull(w, l, n, now)
 	}
@@ -162,7 +195,10 @@ func (r *room) tick(w *worker, n uint64, now int64) {
 		mixed = mixed || l.way >= wayShared
 	}
 	if mixed {
-		r.mixdown(w, n)
+		r.mixdown(w)
+		if passed {
+			r.recall()
+		}
 	}
 	for _, l := range r.legs {
 		sounds := r.play(w, l, now)
@@ -188,7 +224,12 @@ func (r *room) tick(w *worker, n uint64, now int64) {
 // sender thought (opusLoudness). AMR and G.722 are decoded, and so is AMR-WB until the estimate was compared with what decoding gives, and for a frame
 // now and then afterwards.
 func (r *room) pull(w *worker, l *leg, n uint64, now int64) {
-	l.decoded, l.speech, l.contributes = false, false, false
+	l.decoded, l.speech, l.contributes, l.fades = false, false, false, l.turns
+	if l.ends {
+		l.decoded, l.speech, l.fades = true, true, true
+		l.quiet()
+		return
+	}
 	if l.jb == nil {
 		l.cur.verdict = jitter.Silence
 		l.quiet()
@@ -204,11 +245,19 @@ func (r *room) pull(w *worker, l *leg, n uint64, now int64) {
 			l.concealed++
 		}
 	}
+	if c.verdict == jitter.Silence && l.gain > 0 {
+		// It broke off in a word: its source or its timestamps are others from now on, or
+		// nothing comes. What was heard last fades out.
+		c.verdict, c.ft, c.bad, c.bits = jitter.Conceal, amr.NoData, false, nil
+		l.speech, l.fades = true, true
+		l.quiet()
+		return
+	}
 	// Silence costs nothing: comfort noise is not decoded (MEDIA.md §7), nor is who is
 	// not to be heard.
 	switch {
 	case c.verdict == jitter.Silence || c.verdict == jitter.Play && !l.isSpeech(c.ft):
-		l.past.n = 0
+		l.past.forget()
 		l.quiet()
 	case !l.audible() && l.gain == 0:
 		l.past.put(c)
@@ -245,6 +294,8 @@ func (r *room) loudness(w *worker, l *leg, n uint64) float32 {
 	guess := l.loud.Step(c.ft, c.bits)
 	heard := l.gain > 0
 	switch {
+	case l.past.torn && l.past.n < len(l.past.frames): // too little for a decoder that begins anew
+		return guess
 	case l.probed < firstProbes:
 		l.probed++
 	case r.pair: // nothing hangs on it
@@ -303,7 +354,7 @@ func (r *room) choose() {
 	n := 0
 	for _, l := range r.legs {
 		l.chosen = false
-		if !l.talks || !l.audible() {
+		if !l.talks || l.fades || !l.audible() {
 			continue
 		}
 		if l.aside {
@@ -329,7 +380,7 @@ func (r *room) choose() {
 	}
 	if r.pair { // all there is goes through, a fan too
 		for _, l := range r.legs {
-			l.chosen = l.chosen || l.audible()
+			l.chosen = l.chosen || l.audible() && !l.fades
 		}
 	}
 }
@@ -365,6 +416,9 @@ func (r *room) gather() {
 // decode makes l.pcm of the frame that is due, after those that were not decoded when
 // they were: the decoder must have heard what came before.
 func (r *room) decode(w *worker, l *leg) {
+	if l.past.torn {
+		l.dec.restart()
+	}
 	for i := range l.past.n {
 		p := &l.past.frames[(l.past.at+i)%len(l.past.frames)]
 		l.dec.decode(p.ft, p.bad, p.data[:p.n], &r.one)
@@ -373,19 +427,14 @@ func (r *room) decode(w *worker, l *leg) {
 			mix.Add(r.before[age][:], r.one[:])
 		}
 	}
-	l.past.n = 0
+	l.past.n, l.past.torn = 0, false
 	l.dec.decode(l.cur.ft, l.cur.bad, l.cur.bits, &l.pcm)
 	w.stats.decodes++
 	l.decoded = true
 }
 
 // mixdown decodes who is to be heard and sums up.
-func (r *room) mixdown(w *worker, n uint64) {
-	stale := r.histAt != n
-	if stale {
-		clear(r.before[0][:])
-		clear(r.before[1][:])
-	}
+func (r *room) mixdown(w *worker) {
 	clear(r.sum[:])
 	for _, l := range r.legs {
 		if !l.speech || !l.chosen && l.gain == 0 {
@@ -403,10 +452,12 @@ func (r *room) mixdown(w *worker, n uint64) {
 		}
 	}
 	mix.Out(r.mix[:], r.sum[:])
-	if stale {
-		mix.Out(r.hist[0][:], r.before[0][:])
-		mix.Out(r.hist[1][:], r.before[1][:])
-	}
+}
+
+// recall makes hist, after ticks in which frames were passed on, of what was gathered of them.
+func (r *room) recall() {
+	mix.Out(r.hist[0][:], r.before[0][:])
+	mix.Out(r.hist[1][:], r.before[1][:])
 }
 
 // close keeps what the next tick has to know of this one.
@@ -415,6 +466,7 @@ func (r *room) close(n uint64, mixed bool) {
 		if l.speech && !l.decoded {
 			l.past.put(&l.cur)
 		}
+		l.ends = false
 	}
 	switch {
 	case mixed:
@@ -430,6 +482,8 @@ func (r *room) close(n uint64, mixed bool) {
 			r.hist = [2][frameLen]int16{}
 			r.histAt = n + 1
 		}
+	default:
+		r.passed(n)
 	}
 	if !mixed {
 		for _, l := range r.voices {
@@ -437,6 +491,28 @@ func (r *room) close(n uint64, mixed bool) {
 			if l.chosen {
 				l.gain = 1
 			}
+		}
+	}
+	if r.turns {
+		r.turns = false
+		r.legs = slices.DeleteFunc(r.legs, func(l *leg) bool { return l.gone })
+		r.relink()
+	}
+}
+
+// passed moves before on by a tick in which frames were passed on. What was decoded of them,
+// to know how loud they are, is in it; decode adds the others where it catches up with them.
+func (r *room) passed(n uint64) {
+	if r.histAt == n { // the tick before was mixed
+		for i, v := range &r.hist[0] {
+			r.before[0][i] = int32(v)
+		}
+	}
+	r.before[1] = r.before[0]
+	clear(r.before[0][:])
+	for _, l := range r.voices {
+		if l.decoded {
+			mix.Add(r.before[0][:], l.pcm[:])
 		}
 	}
 }

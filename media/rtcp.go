@@ -6,9 +6,13 @@ import (
 	"net/netip"
 	"time"
 
+	"sparkle/media/jitter"
 	"sparkle/media/mediapb"
 	"sparkle/media/rtp"
 )
+
+// syncTicks is how often a leg's delay is looked at for its pictures: a few times a second.
+const syncTicks = 10
 
 // rtcpState is the RTCP of one leg: when to send, and what the peer's reports said.
 type rtcpState struct {
@@ -39,8 +43,23 @@ func (l *leg) interval() int64 {
 	return int64(rtp.Interval(bps, octets, 0, rand.Float64()))
 }
 
+// synchronise works out what pictures need to go with the sound: when it is heard by our clock
+// less when it was said by the phone's.
+func (l *leg) synchronise(now int64) {
+	lag := int64(0)
+	if ntp, ts, ok := l.rx.Reported(); ok && l.st != nil && l.st.recv && l.jb != nil {
+		if at, ok := l.jb.Plays(ts, l.since(now)+jitter.Frame); ok {
+			lag = l.born + int64(at) - rtp.Wall(ntp)
+		}
+	}
+	l.lag.Store(lag)
+}
+
 // control asks the phone for another mode where it is time, and sends the report that is due.
 func (l *leg) control(w *worker, now int64) {
+	if w.tick%syncTicks == uint64(l.ssrc%syncTicks) {
+		l.synchronise(now)
+	}
 	if l.st != nil && l.kind.amr() && now >= l.wish.next {
 		l.wish.next = now + int64(time.Second)
 		l.wish.step(l.st, &l.rx, now)
@@ -112,7 +131,7 @@ func (l *leg) onRTCP(_ *worker, b []byte, from netip.AddrPort, whole bool, now i
 		}
 		b = rest
 		if r.Type == rtp.TypeSR {
-			l.rx.OnSR(r.SSRC, r.NTP, l.since(now))
+			l.rx.OnSR(r.SSRC, r.NTP, r.Timestamp, l.since(now))
 		}
 		for i := range len(r.Blocks) / 24 {
 			if block := r.Block(i); block.SSRC == l.ssrc {

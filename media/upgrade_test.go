@@ -14,11 +14,16 @@ import (
 )
 
 // gallery is a video side that only keeps sockets.
-type gallery struct{ socks map[string][]*net.UDPConn }
+type gallery struct {
+	socks map[string][]*net.UDPConn
+	heard func() int64 // the last sign of life on a video stream; nil: none ever
+	lag   time.Duration
+}
 
 func (g *gallery) SetConference(string, bool)               {}
 func (g *gallery) CloseConference(string)                   {}
 func (g *gallery) SetLeg(string, *mediapb.Leg) error        { return nil }
+func (g *gallery) Heard(_ string, lag time.Duration)        { g.lag = lag }
 func (g *gallery) Talking(string, []string)                 {}
 func (g *gallery) Sprop() string                            { return "sets" }
 func (g *gallery) Close()                                   {}
@@ -51,12 +56,16 @@ func (g *gallery) LegStats(leg string) *mediapb.StreamStats {
 	if g.socks[leg] == nil {
 		return nil
 	}
-	return &mediapb.StreamStats{RxPackets: 10, TxPackets: 20}
+	s := &mediapb.StreamStats{RxPackets: 10, TxPackets: 20}
+	if g.heard != nil {
+		s.LastRx = g.heard()
+	}
+	return s
 }
 
 // A leg's video ports come and go in the call; what its streams carried is not forgotten.
 func TestVideoPortsComeAndGo(t *testing.T) {
-	g := &gallery{map[string][]*net.UDPConn{}}
+	g := &gallery{socks: map[string][]*net.UDPConn{}}
 	a := newAir(t, Options{Pictures: func(PictureDeps) (Pictures, error) { return g, nil }})
 	a.set(&mediapb.Conference{Id: "c", Video: true})
 	a.join("c", "x", pcma, 0)

@@ -3,6 +3,7 @@ package media
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -305,19 +306,19 @@ func (w *worker) addLeg(r *room, l *leg) error {
 	return nil
 }
 
-// removeLeg takes a leg out and returns its coders for closing.
+// removeLeg takes a leg out and returns its coders for closing. One that is heard stays in the
+// room for a tick, without them, in which the last of it fades out.
 func (w *worker) removeLeg(r *room, l *leg) *plan {
 	w.poll.remove(l.pair.RTP)
 	w.poll.remove(l.pair.RTCP)
 	w.slots[l.slot] = nil
 	p := &plan{}
-	r.apply(l, p, 0) // no stream: the coders come back in p
-	for i, x := range r.legs {
-		if x == l {
-			r.legs = append(r.legs[:i], r.legs[i+1:]...)
-			break
-		}
+	r.apply(w, l, p, 0) // no stream: the coders come back in p
+	if l.ends {
+		l.gone, r.turns = true, true
+		return p
 	}
+	r.legs = slices.DeleteFunc(r.legs, func(x *leg) bool { return x == l })
 	r.relink()
 	return p
 }

@@ -53,7 +53,7 @@ type attachment struct {
 	poke chan struct{} // cap 1: a peer was suspended or is new, watchPeers looks at its clock again
 
 	usages  usageTable
-	invites *limiter // new INVITEs of all peers together
+	invites *share // new INVITEs
 
 	mu      sync.Mutex
 	list    []*target // where requests may go, best first; replaced, never changed
@@ -83,10 +83,10 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
-	a.screen.ours, a.screen.admit = a.sentByUs, a.hasRoom
-	a.invites = newLimiter(o.InviteRate)
+	a.screen.ours, a.screen.admit, a.screen.offhand = a.sentByUs, a.hasRoom, a.offhand
+	a.invites = newShare(o.InviteRate)
 	a.screen.registers = o.Mode == ModeAS
-	a.clock = time.AfterFunc(time.Hour, a.dispatch)
+	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
 	a.clock.Stop()
 	return a
 }
@@ -307,10 +307,10 @@ func (a *attachment) invite(inv Invite) (*call, error) {
 		c.on(Queued{At: now, Ahead: ahead, Until: until})
 	}
 	hand(grants)
-	go func() {
+	go a.safely(func() {
 		defer a.wg.Done()
 		c.run()
-	}()
+	})()
 	return c, nil
 }
 
@@ -320,9 +320,8 @@ func (a *attachment) dispatch() {
 		return
 	}
 	a.mu.Lock()
-	grants := a.advance(time.Now())
-	a.mu.Unlock()
-	hand(grants)
+	defer a.mu.Unlock() // also after a fault: whoever waits for it would wait for ever
+	hand(a.advance(time.Now()))
 }
 
 // advance steps the pacer and sets its clock. a.mu is held.
@@ -529,7 +528,7 @@ func (a *attachment) shut() {
 	a.wg.Wait()
 	// What sipgo had read before the sockets closed it may still answer, from a socket that it
 	// opens for that, and it does not say when the last of its goroutines has done so.
-	time.AfterFunc(strayTime, func() { _ = a.stack.TransportLayer().Close() })
+	time.AfterFunc(strayTime, a.safely(func() { _ = a.stack.TransportLayer().Close() }))
 }
 
 // strayTime is how long sipgo may take to answer what it had read before the sockets closed.

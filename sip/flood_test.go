@@ -1,13 +1,16 @@
 package sip
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,7 +99,7 @@ func TestSlowPeersAreLeft(t *testing.T) {
 	}
 	s, _, _, _ := newBenchScreen(1e6)
 	g := &guardedListener{Listener: l, peers: s.peers, screen: s,
-		patience: patienceTCP{first: 100 * time.Millisecond, message: 100 * time.Millisecond, idle: time.Hour}}
+		patience: patienceTCP{first: 100 * time.Millisecond, message: 100 * time.Millisecond, idle: time.Hour}, again: func(error) bool { return false }}
 	defer l.Close()
 	ended := make(chan error, maxConnsPeer)
 	go func() { // as sipgo reads
@@ -168,7 +171,7 @@ func TestPingsAndFaults(t *testing.T) {
 	if out, err := s.filter(tcp, []byte(strings.Repeat("\r\n", 1000))); err != nil || len(out) != 4 {
 		t.Errorf("%d octets of a flood of line ends pass, %v", len(out), err)
 	}
-	s.admit = func(raw) bool { panic("test") }
+	s.admit = func(netip.Addr, raw) bool { panic("test") }
 	inv := []byte(strings.ReplaceAll(strings.Replace(sound, "TCP", "UDP", 1), "OPTIONS", "INVITE"))
 	if out, err := s.filter(udp, inv); out != nil || err != nil {
 		t.Errorf("UDP after a fault: %q, %v", out, err)
@@ -195,5 +198,253 @@ func TestMisled(t *testing.T) {
 	}
 	if s.stats().Misled != 1 {
 		t.Errorf("%+v", s.stats())
+	}
+}
+
+// Sockets that fail once.
+type (
+	failingListener struct {
+		net.Listener
+		failed bool
+	}
+	failingPackets struct {
+		net.PacketConn
+		failed bool
+	}
+)
+
+var errNoDescriptor = &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+
+func (f *failingListener) Accept() (net.Conn, error) {
+	if !f.failed {
+		f.failed = true
+		return nil, errNoDescriptor
+	}
+	return f.Listener.Accept()
+}
+
+func (f *failingPackets) ReadFrom(b []byte) (int, net.Addr, error) {
+	if !f.failed {
+		f.failed = true
+		return 0, nil, errNoDescriptor
+	}
+	return f.PacketConn.ReadFrom(b)
+}
+
+// An error that passes, such as of no free descriptor, must not end the listening: sipgo's would
+// without a word, and the attachment would stay "up" and hear nothing.
+func TestListeningOutlivesAnError(t *testing.T) {
+	a := bareAttachment(&UA{log: slog.New(slog.DiscardHandler), traces: newTraces()}, AttachmentOptions{Name: "a", PeerRate: 10, InviteRate: 10})
+	defer a.cancel()
+	a.peers.set([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g := &guardedListener{Listener: &failingListener{Listener: l}, peers: a.peers, screen: a.screen, patience: defaultPatience, again: a.retry("tcp")}
+	out, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := g.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &guardedPackets{PacketConn: &failingPackets{PacketConn: p}, peers: a.peers, again: a.retry("udp"), begin: func() {}}
+	if _, err := p.WriteTo([]byte("x"), p.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := u.ReadFrom(make([]byte, 10)); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	p.Close()
+	if _, _, err := u.ReadFrom(make([]byte, 10)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	l.Close()
+	if _, err := g.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+// A peer that sends from ever new ports leaves little behind: what needs no transaction gets none,
+// and what sipgo remembers of each source is forgotten with its reader. Calls are taken meanwhile
+// and afterwards.
+func TestSourcesAreForgotten(t *testing.T) {
+	p := newPeer(t, "udp")
+	ua := newTrunk(t, p, func(o *AttachmentOptions) { o.PeerRate = 1e6 })
+	a := ua.atts[0]
+	us, err := net.ResolveUDPAddr("udp", ua.Attachments()[0].LocalAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	goroutines := runtime.NumGoroutine()
+	b := make([]byte, 4096)
+	from := func(i int, method string) (answer string) {
+		c, err := net.DialUDP("udp", nil, us)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, err = fmt.Fprintf(c, "%s sip:x@y SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bKsrc%d%s\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=%d\r\nTo: <sip:x@y>\r\n"+
+			"Call-ID: src%d\r\nCSeq: 1 %s\r\nContent-Length: 0\r\n\r\n", method, c.LocalAddr(), i, method, i, i, method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if method == "ACK" {
+			return ""
+		}
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	for i := range 3000 {
+		if method := []string{"OPTIONS", "BYE", "INFO"}[i%3]; !strings.HasPrefix(from(i, method), map[bool]string{true: "SIP/2.0 200 ", false: "SIP/2.0 481 "}[method == "OPTIONS"]) {
+			t.Fatalf("%s: %s", method, b[:40])
+		}
+	}
+	if n := a.stack.TransportLayer().Pool("udp").Size(); n > 10 {
+		t.Errorf("sipgo knows %d addresses of requests that were answered without it", n)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines+20 || a.screen.busy.total > 10 {
+		t.Errorf("%d goroutines, %d before; %d transactions", n, goroutines, a.screen.busy.total)
+	}
+	for i := range maxSources + 500 { // of those before some count too
+		from(i, "ACK") // has no answer, and passes
+		if i%100 == 0 {
+			from(i, "OPTIONS") // so that no datagram is lost
+		}
+	}
+	for deadline := time.Now().Add(patience); a.stack.TransportLayer().Pool("udp").Size() > maxSources; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("sipgo still knows %d sources", a.stack.TransportLayer().Pool("udp").Size())
+		}
+	}
+	k := take(t, ua)
+	c := newCaller(t, p, ua)
+	c.request("INVITE", "one", 1, "", "\n"+offerSDP)
+	c.expect("100")
+	_, call := k.next()
+	call.Reject(486, 0)
+	c.expect("486")
+}
+
+// Who floods has his part of the rate, and no more: another peer's calls are taken, up to the same part.
+func TestShare(t *testing.T) {
+	now := time.Unix(1000, 0)
+	flooder, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	s := newShare(100)
+	taken := map[netip.Addr]int{}
+	run := func(d time.Duration, every map[netip.Addr]time.Duration) {
+		clear(taken)
+		due := map[netip.Addr]time.Time{flooder: now, other: now}
+		for end := now.Add(d); now.Before(end); now = now.Add(time.Millisecond) {
+			for _, who := range []netip.Addr{flooder, other} {
+				for every[who] > 0 && !due[who].After(now) {
+					due[who] = due[who].Add(every[who])
+					if s.spend(now, who) {
+						taken[who]++
+					}
+				}
+			}
+		}
+	}
+	run(10*time.Second, map[netip.Addr]time.Duration{flooder: 4 * time.Millisecond})
+	if n := taken[flooder]; n < 1000 || n > 1210 {
+		t.Errorf("alone he has %d of 1000 and a burst", n)
+	}
+	run(10*time.Second, map[netip.Addr]time.Duration{flooder: 4 * time.Millisecond, other: 50 * time.Millisecond})
+	if taken[other] != 200 || taken[flooder] > 560 {
+		t.Errorf("beside the flood %d of 200 are taken, and %d of the flood", taken[other], taken[flooder])
+	}
+	run(10*time.Second, map[netip.Addr]time.Duration{flooder: 4 * time.Millisecond, other: 4 * time.Millisecond})
+	if d := taken[flooder] - taken[other]; d < -150 || d > 150 || taken[flooder]+taken[other] > 1300 {
+		t.Errorf("two floods have %v", taken)
+	}
+	run(10*time.Second, map[netip.Addr]time.Duration{flooder: 4 * time.Millisecond}) // and all of it again
+	if n := taken[flooder]; n < 850 {
+		t.Errorf("alone again he has %d", n)
+	}
+}
+
+// Transactions have a bound: for one peer, for all, and a little more for what ends calls.
+func TestTransactionsAreBounded(t *testing.T) {
+	one, two, three := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
+	var x transactions
+	var ends []func()
+	fill := func(who netip.Addr, method string) {
+		for x.room(who, method) {
+			ends = append(ends, x.begin(who))
+		}
+	}
+	fill(one, "SUBSCRIBE")
+	if x.total != maxTransactions/2 || x.room(one, "INVITE") || !x.room(two, "INVITE") || !x.room(one, "ACK") || !x.room(one, "") {
+		t.Errorf("one peer has %d", x.total)
+	}
+	fill(two, "SUBSCRIBE")
+	if x.total != maxTransactions || x.room(three, "INVITE") || !x.room(three, "BYE") {
+		t.Errorf("two peers have %d", x.total)
+	}
+	for _, end := range ends {
+		end()
+	}
+	if x.total != 0 || len(x.of) != 0 {
+		t.Errorf("%d are left, of %d", x.total, len(x.of))
+	}
+}
+
+// A TLS handshake is part of the time that a peer has to say something, however its octets come.
+func TestHandshakeMustEnd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s, _, _, _ := newBenchScreen(1e6)
+	g := &tlsListener{&guardedListener{Listener: l, peers: s.peers, screen: s, again: func(error) bool { return false },
+		patience: patienceTCP{first: 200 * time.Millisecond, message: time.Hour, idle: time.Hour}}, &tls.Config{}}
+	ended := make(chan error, 1)
+	go func() {
+		c, err := g.Accept()
+		if err == nil {
+			defer c.Close()
+			_, err = c.Read(make([]byte, 4096))
+		}
+		ended <- err
+	}()
+	loris := knock(t, "tcp", l.Addr().String())
+	hello := append([]byte{22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3}, make([]byte, 200)...) // the first half of one
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for i := range hello {
+			if _, err := loris.conn.Write(hello[i : i+1]); err != nil {
+				return
+			}
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-stop:
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it may go on for ever")
 	}
 }

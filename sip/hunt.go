@@ -119,7 +119,7 @@ func (c *call) try(peer *target) bool {
 		branch, _ := t.req.Via().Params.Get("branch")
 		h.now, h.tries[branch], c.hop = t, t, peer.hop
 		c.listen(t.req, tx, false)
-		h.silent = time.AfterFunc(c.a.failoverAfter(peer), func() { c.post(silence{t}) })
+		h.silent = time.AfterFunc(c.a.failoverAfter(peer), c.a.safely(func() { c.post(silence{t}) }))
 		return true
 	}
 	if h.now != nil { // its CANCEL must still fit
@@ -140,7 +140,7 @@ func (c *call) next() bool {
 		c.hunt.stop()
 		if wait > 0 {
 			c.hunt.tried = append(c.hunt.tried, peer)
-			c.hunt.due = time.AfterFunc(wait, func() { c.post(turn{peer}) })
+			c.hunt.due = time.AfterFunc(wait, c.a.safely(func() { c.post(turn{peer}) }))
 			return true
 		}
 		if c.try(peer) {

@@ -45,10 +45,10 @@ func init() { sipgo.Timer_1xx = 24 * time.Hour }
 // tryAfter says 100 where nobody answers for so long (RFC 3261 §17.2.1).
 const tryAfter = 200 * time.Millisecond
 
-func (tx *inviteTx) tryLater() {
-	tx.trying = time.AfterFunc(tryAfter, func() {
+func (tx *inviteTx) tryLater(a *attachment) {
+	tx.trying = time.AfterFunc(tryAfter, a.safely(func() {
 		_ = tx.respond(sipgo.NewResponseFromRequest(tx.req, 100, dialog.Phrase(100), nil)) // what is behind it says more
-	})
+	}))
 }
 
 // lastWord answers what nobody will answer any more.
@@ -115,10 +115,10 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	}
 	c.post(grant{}) // its turn is now
 	c.watch(c.in.tx)
-	go func() {
+	go a.safely(func() {
 		defer a.wg.Done()
 		c.run()
-	}()
+	})()
 }
 
 // overload sends a caller away for a short while, not all of them for the same one.

@@ -52,7 +52,7 @@ func (a *attachment) sentByUs(host string, port int) bool {
 
 // hasRoom says whether a new INVITE can be taken. One that comes again belongs to a call
 // that was.
-func (a *attachment) hasRoom(r raw) bool {
+func (a *attachment) hasRoom(from netip.Addr, r raw) bool {
 	tag := ""
 	if m := fromTag.FindStringSubmatch(r.first("from")); m != nil {
 		tag = m[1]
@@ -61,7 +61,7 @@ func (a *attachment) hasRoom(r raw) bool {
 	a.mu.Lock()
 	known, full := a.merging[r.first("call-id")+"\x00"+tag+"\x00"+strings.TrimLeft(seq, "0")], a.pace.max > 0 && a.pace.busy >= a.pace.max
 	a.mu.Unlock()
-	return known || !full && a.invites.spend(time.Now(), netip.Addr{}, 0)
+	return known || !full && a.invites.spend(time.Now(), from)
 }
 
 // full says that no further call is taken.
@@ -84,6 +84,11 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	if req.IsAck() {
 		// An ACK has no answer: sipgo would keep its transaction for ever.
 		defer tx.Terminate()
+	} else if source, err := netip.ParseAddrPort(req.Source()); err == nil {
+		end := a.screen.busy.begin(source.Addr().Unmap().WithZone(""))
+		if !tx.OnTerminate(func(string, error) { end() }) {
+			end()
+		}
 	}
 	v := validate(req)
 	if v.status == 405 && req.Method == sipgo.REGISTER && a.o.Mode == ModeAS {
@@ -110,15 +115,38 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	case req.IsAck():
 	case req.Method == sipgo.SUBSCRIBE, req.Method == sipgo.REFER, req.Method == sipgo.NOTIFY:
 		a.onUsage(req, tx)
-	case inDialog || req.Method != sipgo.INVITE && req.Method != sipgo.OPTIONS:
+	case inDialog || req.Method != sipgo.INVITE: // the call has just ended, or see offhand
 		a.answer(req, tx, verdict{status: 481})
-	case req.Method == sipgo.OPTIONS && a.full(): // as an INVITE would be (RFC 3261 11.2)
-		a.answer(req, tx, overload())
-	case req.Method == sipgo.OPTIONS:
-		a.answer(req, tx, verdict{status: 200})
 	default:
 		a.onInvite(req, tx)
 	}
+}
+
+// offhand answers without a transaction, which over UDP would stay for 32 s, what leaves no
+// state behind: OPTIONS, and what names no call of ours. What can begin something passes.
+func (a *attachment) offhand(req *sipgo.Request) verdict {
+	within := req.To().Params.Has("tag")
+	switch req.Method {
+	case sipgo.ACK, sipgo.CANCEL, sipgo.SUBSCRIBE, sipgo.REFER, sipgo.NOTIFY, sipgo.REGISTER:
+		return verdict{}
+	case sipgo.INVITE:
+		if !within {
+			return verdict{}
+		}
+	}
+	if a.callOf(req) != nil {
+		return verdict{}
+	}
+	if v := validate(req); v.status != 0 {
+		return v
+	}
+	switch {
+	case within || req.Method != sipgo.OPTIONS:
+		return verdict{status: 481}
+	case a.full(): // as an INVITE would be (RFC 3261 11.2)
+		return overload()
+	}
+	return verdict{status: 200}
 }
 
 // onUsage takes a request of a subscription that is in no call's dialog.
@@ -189,7 +217,7 @@ func (a *attachment) deliver(c *call, req *sipgo.Request, tx *sipgo.ServerTx) {
 		return
 	case req.IsInvite():
 		itx := &inviteTx{ServerTx: tx, req: req}
-		itx.tryLater()
+		itx.tryLater(a)
 		c.watch(itx)
 		to = itx
 	}
@@ -203,14 +231,8 @@ func (a *attachment) answer(req *sipgo.Request, tx responder, v verdict) {
 		return
 	}
 	res := sipgo.NewResponseFromRequest(req, v.status, dialog.Phrase(v.status), nil)
-	if v.header.Name != "" {
-		res.AppendHeader(sipgo.NewHeader(v.header.Name, v.header.Value))
-	}
-	if v.status == 200 {
-		res.AppendHeader(sipgo.NewHeader("Allow", allow))
-		res.AppendHeader(sipgo.NewHeader("Accept", accepted))
-		res.AppendHeader(sipgo.NewHeader("Supported", strings.Join(known, ", ")))
-		res.AppendHeader(sipgo.NewHeader(allowEvents.Name, allowEvents.Value))
+	for _, h := range v.headers() {
+		res.AppendHeader(sipgo.NewHeader(h.Name, h.Value))
 	}
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("response not sent", "status", v.status, "err", err)

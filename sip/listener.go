@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"sync"
@@ -30,6 +31,7 @@ type guardedListener struct {
 	peers    *peers
 	screen   *screen
 	patience patienceTCP
+	again    func(error) bool // after an error of Accept
 
 	mu   sync.Mutex
 	open int
@@ -40,6 +42,9 @@ func (l *guardedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
+			if l.again(err) {
+				continue
+			}
 			return nil, err
 		}
 		if !l.peers.trusts(conn.RemoteAddr()) || !l.enter(addrOf(conn.RemoteAddr())) {
@@ -47,8 +52,76 @@ func (l *guardedListener) Accept() (net.Conn, error) {
 			conn.Close()
 			continue
 		}
-		return &guardedConn{Conn: conn, l: l}, nil
+		return &guardedConn{Conn: conn, l: l, opened: time.Now()}, nil
 	}
+}
+
+// maxSources bounds what one reader of a UDP socket keeps: sipgo remembers every address and
+// port that it ever heard, until its reader ends. So after so many another one takes its place.
+const maxSources = 4096
+
+// guardedPackets is a UDP socket as one reader of sipgo's sees it.
+type guardedPackets struct {
+	net.PacketConn
+	peers *peers
+	again func(error) bool // after an error of ReadFrom
+	begin func()           // it reads: sipgo sends from the socket now
+	renew func()           // has another reader take over; nothing is read here any more
+
+	last    netip.AddrPort
+	sources int // at least as many as there were different ones
+}
+
+// ReadFrom implements net.PacketConn.
+func (c *guardedPackets) ReadFrom(b []byte) (int, net.Addr, error) {
+	c.begin()
+	if c.sources >= maxSources {
+		c.renew()
+		return 0, nil, net.ErrClosed
+	}
+	for {
+		n, from, err := c.PacketConn.ReadFrom(b)
+		if err != nil && c.again(err) {
+			continue
+		}
+		if u, ok := from.(*net.UDPAddr); ok && err == nil {
+			if is := u.AddrPort(); is != c.last && c.peers.has(is.Addr().Unmap().WithZone("")) {
+				c.last, c.sources = is, c.sources+1
+			}
+		}
+		return n, from, err
+	}
+}
+
+// tlsListener is a guarded listener whose peers speak TLS.
+type tlsListener struct {
+	*guardedListener
+	config *tls.Config
+}
+
+// Accept implements net.Listener.
+func (l *tlsListener) Accept() (net.Conn, error) {
+	c, err := l.guardedListener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	g := c.(*guardedConn)
+	g.sealed = true
+	return &tlsConn{tls.Server(g, l.config), g}, nil
+}
+
+// tlsConn is a guarded connection within TLS: a peer speaks once something comes through, and
+// the handshake is part of the time that he has until then.
+type tlsConn struct {
+	*tls.Conn
+	g *guardedConn
+}
+
+// Read implements net.Conn.
+func (c *tlsConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.g.spoke = c.g.spoke || n > 0
+	return n, err
 }
 
 func (l *guardedListener) enter(peer netip.Addr) bool {
@@ -78,6 +151,8 @@ func (l *guardedListener) leave(peer netip.Addr) {
 type guardedConn struct {
 	net.Conn
 	l      *guardedListener
+	opened time.Time
+	sealed bool // TLS is spoken on it, see tlsConn
 	spoke  bool // the reader's
 	closed sync.Once
 }
@@ -90,7 +165,7 @@ func (c *guardedConn) SetReadDeadline(time.Time) error { return nil }
 func (c *guardedConn) Read(b []byte) (int, error) {
 	wait := time.Now().Add(c.l.patience.idle)
 	if !c.spoke {
-		wait = time.Now().Add(c.l.patience.first)
+		wait = c.opened.Add(c.l.patience.first)
 	}
 	if begun := c.l.screen.begun(c.Conn); !begun.IsZero() {
 		wait = begun.Add(c.l.patience.message)
@@ -99,7 +174,7 @@ func (c *guardedConn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.Conn.Read(b)
-	c.spoke = c.spoke || n > 0
+	c.spoke = c.spoke || n > 0 && !c.sealed
 	return n, err
 }
 

@@ -83,8 +83,9 @@ type AttachmentOptions struct {
 	MaxCalls int     // live calls at once, the others wait; 1000, negative: no limit
 	CPS      float64 // new calls a second, the others wait their turn; 20, negative: no limit
 	PeerRate float64 // messages a second taken from one peer address, twice that in a burst; 2000
-	// InviteRate is how many new INVITEs a second are taken from all peers together, twice
-	// that in a burst; more are answered 503 with Retry-After. 200
+	// InviteRate is how many new INVITEs a second are taken from a peer address that is alone,
+	// twice that in a burst; several share it equally, and have a quarter more together. What is
+	// above is answered 503 with Retry-After. 200
 	InviteRate float64
 }
 

@@ -2,6 +2,7 @@ package sip
 
 import (
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"regexp"
@@ -167,7 +168,7 @@ func (r raw) response(from net.Addr, status int, phrase string, extra []string) 
 			return nil, 0, false
 		}
 		if name == "To" && !tagParam.MatchString(v) {
-			v += ";tag=" + token()
+			v += ";tag=" + r.tag()
 		}
 		fmt.Fprintf(&b, "%s: %s\r\n", name, v)
 	}
@@ -176,6 +177,20 @@ func (r raw) response(from net.Addr, status int, phrase string, extra []string) 
 	}
 	b.WriteString("Content-Length: 0\r\n\r\n")
 	return []byte(b.String()), port, true
+}
+
+var tagSeed = maphash.MakeSeed()
+
+// tag is ours in an answer without a transaction: the same in each answer to the same request
+// (RFC 3261 8.2.7).
+func (r raw) tag() string {
+	var h maphash.Hash
+	h.SetSeed(tagSeed)
+	for _, name := range []string{"via", "from", "call-id", "cseq"} {
+		h.WriteString(r.first(name))
+		h.WriteByte(0)
+	}
+	return strconv.FormatUint(h.Sum64(), 36)
 }
 
 // acceptsSDP says whether Accept, if there, lets us answer with a session description.

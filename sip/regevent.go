@@ -93,15 +93,16 @@ func (r *regEvent) send(ctx context.Context, ask *register.Ask) {
 	r.mu.Lock()
 	id := r.callID
 	r.mu.Unlock()
-	r.a.watchd.Go(func() {
+	r.a.watchd.Go(r.a.safely(func() {
 		ctx, cancel := context.WithTimeout(ctx, 32*time.Second)
 		defer cancel()
-		a := r.exchange(ctx, ask.Expires)
+		var a register.SubAnswer // after a fault as after no answer: it is tried again
+		r.a.safely(func() { a = r.exchange(ctx, ask.Expires) })()
 		select {
 		case r.answers <- subAnswer{id, a}:
 		case <-ctx.Done():
 		}
-	})
+	}))
 }
 
 // answered takes the answer to a SUBSCRIBE, unless its dialog has been given up.

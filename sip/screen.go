@@ -15,6 +15,8 @@ import (
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/dialog"
 )
 
 // IngressStats count what an attachment did not take in, since it opened.
@@ -24,7 +26,7 @@ type IngressStats struct {
 	Held      uint64 // reads of a TCP connection made to wait for its peer's rate
 	Malformed uint64 // messages that are not SIP; those that could be answered count in Refused too
 	Refused   uint64 // requests answered without a transaction: 400, 405, 505
-	Shed      uint64 // new INVITEs answered 503 without a transaction, above InviteRate
+	Shed      uint64 // requests answered 503 without a transaction: INVITEs above InviteRate, and what is too much at once
 	Misled    uint64 // responses to requests that were not ours, dropped
 	Faults    uint64 // panics of ours, each the end of one message, call or subscription
 }
@@ -59,8 +61,11 @@ type screen struct {
 	ours func(host string, port int) bool
 	// arrive is told of what passes, in the order it came; nil: nobody wants to know.
 	arrive func(sipgo.TransportReadProps, sipgo.Message)
-	// admit says whether a new INVITE can be taken; nil: all are.
-	admit func(raw) bool
+	// offhand answers what needs no transaction; status 0 does not. nil: nothing does.
+	offhand func(*sipgo.Request) verdict
+	// admit says whether a new INVITE of a peer can be taken; nil: all are.
+	admit func(netip.Addr, raw) bool
+	busy  transactions
 
 	throttled, held, malformed, refused, shed, misled, faults atomic.Uint64
 
@@ -183,7 +188,22 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 			return false
 		}
 	}
-	if r.method == "INVITE" && s.admit != nil && !tagParam.MatchString(r.first("to")) && !s.admit(r) {
+	if req, ok := m.(*sipgo.Request); ok && s.offhand != nil {
+		if v := s.offhand(req); v.status != 0 {
+			var lines []string
+			for _, h := range v.headers() {
+				lines = append(lines, h.Name+": "+h.Value)
+			}
+			s.say(info, r, v.status, dialog.Phrase(v.status), lines)
+			if v.status != 200 {
+				s.refused.Add(1)
+			}
+			return false
+		}
+	}
+	from := addrOf(info.RemoteAddr)
+	first := r.method == "INVITE" && !tagParam.MatchString(r.first("to"))
+	if first && s.admit != nil && !s.admit(from, r) || !s.busy.room(from, r.method) {
 		s.shed.Add(1)
 		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)
 		return false
@@ -223,17 +243,22 @@ func (s *screen) parse(data []byte) (m sipgo.Message, err error) {
 // refuse answers a request without a transaction (RFC 3261 8.2.7). It is sent to the
 // address it came from, whatever its Via says of others.
 func (s *screen) refuse(info sipgo.TransportReadProps, r raw, status int, phrase string, extra ...string) {
+	if s.say(info, r, status, phrase, extra) {
+		s.refused.Add(1)
+	}
+}
+
+// say is true if the answer left.
+func (s *screen) say(info sipgo.TransportReadProps, r raw, status int, phrase string, extra []string) bool {
 	res, port, ok := r.response(info.RemoteAddr, status, phrase, extra)
 	if !ok {
-		return
+		return false
 	}
 	to := info.RemoteAddr
 	if u, udp := to.(*net.UDPAddr); udp && port != 0 {
 		to = &net.UDPAddr{IP: u.IP, Zone: u.Zone, Port: port}
 	}
-	if s.reply(info.Transport, to, res) == nil {
-		s.refused.Add(1)
-	}
+	return s.reply(info.Transport, to, res) == nil
 }
 
 // stream cuts what a TCP connection delivers into messages (RFC 3261 18.3).
@@ -364,6 +389,98 @@ func frame(data []byte) (int, error) {
 	}
 	return end + 4 + length, nil
 }
+
+// maxTransactions bounds the server transactions of an attachment: over UDP sipgo keeps each
+// for 32 s after its answer. One peer may have half of them.
+const maxTransactions = 40_000
+
+// transactions counts those of each peer.
+type transactions struct {
+	mu    sync.Mutex
+	total int
+	of    map[netip.Addr]int
+}
+
+// room says whether a request may have one. What belongs to a call goes on a little longer.
+func (t *transactions) room(from netip.Addr, method string) bool {
+	most := maxTransactions
+	switch method {
+	case "", "ACK": // has none
+		return true
+	case "BYE", "CANCEL", "PRACK", "UPDATE":
+		most += most / 4
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.total < most && t.of[from] < most/2
+}
+
+// begin counts one; end must be called.
+func (t *transactions) begin(from netip.Addr) (end func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of == nil {
+		t.of = map[netip.Addr]int{}
+	}
+	t.total++
+	t.of[from]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.total--
+		if t.of[from]--; t.of[from] == 0 {
+			delete(t.of, from)
+		}
+	}
+}
+
+// share is what one rate leaves to each of those who use it: whoever comes beside others has
+// an equal part, whatever they send. Together they may have a quarter more, or who comes late
+// would find nothing left.
+type share struct {
+	rate, burst float64
+	all         *limiter
+	mu          sync.Mutex
+	m           map[netip.Addr]*bucket
+}
+
+// shareFor is how long a peer counts who sends nothing more.
+const shareFor = 2 * time.Second
+
+func newShare(perSecond float64) *share {
+	return &share{rate: perSecond, burst: 2 * perSecond, all: newLimiter(1.25 * perSecond), m: map[netip.Addr]*bucket{}}
+}
+
+// spend takes a token of the peer's part, if there is one.
+func (s *share) spend(now time.Time, from netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for who, b := range s.m {
+		if who != from && now.Sub(b.at) > shareFor {
+			delete(s.m, who)
+		}
+	}
+	b := s.m[from]
+	if b == nil && len(s.m) >= maxSharers {
+		return false
+	}
+	n := float64(len(s.m))
+	if b == nil {
+		n++
+		b = &bucket{max(1, s.burst/n), now}
+		s.m[from] = b
+	}
+	b.tokens = min(max(1, s.burst/n), b.tokens+now.Sub(b.at).Seconds()*s.rate/n)
+	b.at = now
+	if b.tokens < 1 || !s.all.spend(now, netip.Addr{}, 0) {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+// maxSharers bounds the peers that count.
+const maxSharers = 256
 
 // limiter is a token bucket for each peer address.
 type limiter struct {

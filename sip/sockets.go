@@ -2,7 +2,6 @@ package sip
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -89,23 +89,63 @@ func (a *attachment) open() error {
 	a.port = a.sockets[a.o.Transport].port
 	for transport, s := range a.sockets {
 		if s.udp != nil {
-			a.wg.Go(func() { _ = stack.TransportLayer().ServeUDP(s.udp) })
+			a.readUDP(s.udp)
 			if err := a.awaitUDP(s.udp.LocalAddr().String()); err != nil {
 				a.shut()
 				return err
 			}
 			continue
 		}
-		guarded := &guardedListener{Listener: s.Closer.(net.Listener), peers: a.peers, screen: a.screen, patience: defaultPatience}
-		a.wg.Go(func() {
+		guarded := &guardedListener{Listener: s.Closer.(net.Listener), peers: a.peers, screen: a.screen, patience: defaultPatience, again: a.retry(transport)}
+		a.wg.Go(a.lasting(func() {
 			if transport == "tls" {
-				_ = stack.TransportLayer().ServeTLS(tls.NewListener(guarded, server))
+				_ = stack.TransportLayer().ServeTLS(&tlsListener{guarded, server}) // it ends when it is closed
 				return
 			}
 			_ = stack.TransportLayer().ServeTCP(guarded)
-		})
+		}))
 	}
 	return nil
+}
+
+// retry says what is to be done about an error of a socket that is being listened on: wait and
+// try again, unless it was closed. sipgo would stop to listen, and say nothing.
+func (a *attachment) retry(transport string) func(err error) bool {
+	var said time.Time
+	return func(err error) bool {
+		if errors.Is(err, net.ErrClosed) || a.ctx.Err() != nil {
+			return false
+		}
+		if now := time.Now(); now.Sub(said) > 10*time.Second { // the reader's goroutine alone comes here
+			a.log.Error("listening", "transport", transport, "err", err)
+			said = now
+		}
+		select {
+		case <-time.After(againAfter):
+			return true
+		case <-a.ctx.Done():
+			return false
+		}
+	}
+}
+
+// againAfter is how long a socket that fails, for want of descriptors say, is left alone.
+const againAfter = 50 * time.Millisecond
+
+// readUDP has sipgo read a socket until it is closed. begun is closed once it does.
+func (a *attachment) readUDP(c net.PacketConn) (begun <-chan struct{}) {
+	reads := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(reads) })
+	a.wg.Go(a.lasting(func() {
+		_ = a.stack.TransportLayer().ServeUDP(&guardedPackets{PacketConn: c, peers: a.peers, again: a.retry("udp"), begin: begin, renew: func() {
+			<-a.readUDP(c) // from here on what comes is that one's, and what leaves
+			select {
+			case <-time.After(strayTime): // for those who are just looking for the way back
+			case <-a.ctx.Done():
+			}
+		}})
+	}))
+	return reads
 }
 
 // bind opens all sockets, or none. Any free port must be free for all of them.

@@ -199,7 +199,7 @@ func (ua *UA) Close(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, a := range ua.atts {
-		wg.Go(func() { a.close(ctx) })
+		wg.Go(a.safely(func() { a.close(ctx) }))
 	}
 	wg.Wait()
 	wire.leave(ua.traces)

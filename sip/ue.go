@@ -68,10 +68,10 @@ func saveSQN(path string, n uint64) error {
 // register keeps the attachment registered until ctx ends, and de-registers then.
 func (a *attachment) register(ctx context.Context) {
 	done := make(chan struct{})
-	go func() {
+	go a.safely(func() {
 		defer close(done)
-		_ = a.reg.Run(ctx) // nil: it ends with ctx only
-	}()
+		a.lasting(func() { _ = a.reg.Run(ctx) })() // nil: it ends with ctx only
+	})()
 	var answers <-chan subAnswer
 	var notifies <-chan notify
 	clock := time.NewTimer(time.Hour)

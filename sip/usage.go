@@ -138,7 +138,7 @@ func (us *usages) post(in any) bool {
 		}
 		us.running = true
 		us.use(1)
-		us.a.wg.Go(us.run)
+		us.a.wg.Go(us.a.safely(us.run))
 	}
 	us.queue(in)
 	return true

@@ -16,6 +16,19 @@ type verdict struct {
 	header dialog.Header // what the status must carry
 }
 
+// headers are what an answer of this verdict has besides those that every answer has.
+func (v verdict) headers() []dialog.Header {
+	var hs []dialog.Header
+	if v.header.Name != "" {
+		hs = append(hs, v.header)
+	}
+	if v.status == 200 {
+		hs = append(hs, dialog.Header{Name: "Allow", Value: allow}, dialog.Header{Name: "Accept", Value: accepted},
+			dialog.Header{Name: "Supported", Value: strings.Join(known, ", ")}, allowEvents)
+	}
+	return hs
+}
+
 // single are the headers every request has exactly once (RFC 3261 8.1.1).
 var single = []string{"From", "To", "Call-ID", "CSeq"}
 

@@ -8,6 +8,7 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/accounts"
+	"sparkle/bridge/fault"
 	"sparkle/bridge/ladder"
 	"sparkle/bridge/pcap"
 )
@@ -33,15 +34,16 @@ func (s strictServer) CaptureLeg(ctx context.Context, q CaptureLegRequestObject)
 	}
 	c := &capturing{s: s, who: actor(ctx), leg: q.Leg, payload: payload, limit: limit, batches: make(chan []bridge.MediaPacket, 16), done: make(chan error, 1)}
 	c.ctx, c.cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
-	go func() {
-		_, err := s.Service.CaptureMedia(c.ctx, c.who, c.leg, payload, func(p []bridge.MediaPacket) {
+	go fault.Safely(s.Log, "capture", func() {
+		err := errors.New("capture: a fault of ours, which is in the log")
+		defer func() { c.done <- err }()
+		_, err = s.Service.CaptureMedia(c.ctx, c.who, c.leg, payload, func(p []bridge.MediaPacket) {
 			select {
 			case c.batches <- p: // full: the reader is slow, the tap counts what it loses
 			case <-c.ctx.Done():
 			}
 		})
-		c.done <- err
-	}()
+	})()
 	start := time.NewTimer(captureStart)
 	defer start.Stop()
 	select {

@@ -17,6 +17,7 @@ import (
 
 	"sparkle/bridge"
 	"sparkle/bridge/accounts"
+	"sparkle/bridge/fault"
 )
 
 // Accounts is what the API needs of package accounts; *accounts.Accounts has it.
@@ -108,6 +109,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 			if e == http.ErrAbortHandler {
 				panic(e)
 			}
+			fault.Note()
 			s.Log.Error("panic in a handler", "request", id, "route", pattern, "panic", fmt.Sprint(e), "stack", string(debug.Stack()))
 			if rec.status != 0 { // half an answer is out: cut it off rather than pretend
 				panic(http.ErrAbortHandler)

@@ -196,6 +196,9 @@ type FieldError struct {
 	Pointer string `json:"pointer"`
 }
 
+// Ingress What the attachment did not take in, since the start
+type Ingress = bridge.Ingress
+
 // JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 type JoinPolicy = bridge.JoinPolicy
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sparkle/bridge"
+	"sparkle/bridge/fault"
 )
 
 // Options of a Writer.
@@ -133,7 +134,7 @@ func Open(o Options) (*Writer, error) {
 		return nil, fmt.Errorf("cdr: %w", err)
 	}
 	w.synced = w.seq
-	go w.run()
+	go fault.Safely(w.log, "cdr", w.run)()
 	return w, nil
 }
 
@@ -245,9 +246,16 @@ func (w *Writer) note(err error) {
 	w.bad = err != nil
 }
 
-// flush writes and syncs up to maxBatch records. Refused, they stay in the queue and
+// flush is flushBatch; a fault in it is like a disk that refuses.
+func (w *Writer) flush() (err error) {
+	err = errors.New("a fault of ours, which is in the log")
+	fault.Run(w.log, "cdr", func() { err = w.flushBatch() })
+	return err
+}
+
+// flushBatch writes and syncs up to maxBatch records. Refused, they stay in the queue and
 // their half is cut off again before the next try.
-func (w *Writer) flush() error {
+func (w *Writer) flushBatch() error {
 	w.mu.Lock()
 	batch := w.waiting[:min(len(w.waiting), maxBatch)]
 	w.mu.Unlock()

@@ -20,6 +20,7 @@ import (
 	"modernc.org/sqlite"
 
 	"sparkle/bridge"
+	"sparkle/bridge/fault"
 )
 
 //go:embed migrations/*.sql
@@ -103,7 +104,7 @@ func Open(o Options) (*Store, error) {
 		quit: make(chan struct{}), done: make(chan struct{}),
 		legs: map[string]bridge.LegRecord{}, seqs: map[string]uint64{},
 	}
-	go s.run()
+	go fault.Safely(nil, "store", s.run)()
 	return s, nil
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
 
 	"sparkle/bridge"
+	"sparkle/bridge/fault"
 )
 
 // write is one acknowledged change: f runs in a savepoint of a shared transaction.
@@ -102,9 +104,29 @@ func (s *Store) drain(batch []*write) []*write {
 	return batch
 }
 
-// commit writes a batch and everything queued. A queue that cannot be written does
+// commit is commitAll; a fault in it costs the batch and the queue, not the writer.
+func (s *Store) commit(batch []*write) (ok bool) {
+	if fault.Run(nil, "store", func() { ok = s.commitAll(batch) }) {
+		return ok
+	}
+	for _, w := range batch {
+		select {
+		case w.done <- errFault:
+		default: // it was answered
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost += uint64(len(s.writing))
+	s.writing, s.failed = nil, errFault
+	return false
+}
+
+var errFault = errors.New("store: a fault of ours, which is in the log")
+
+// commitAll writes a batch and everything queued. A queue that cannot be written does
 // not take acknowledged writes down with it: these are then tried alone.
-func (s *Store) commit(batch []*write) bool {
+func (s *Store) commitAll(batch []*write) bool {
 	q := s.take()
 	errs, err := s.transact(batch, q)
 	if err != nil && !q.empty() {

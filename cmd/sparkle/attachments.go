@@ -146,6 +146,15 @@ func attachmentWords(a bridge.Attachment, now time.Time) string {
 	if a.Mode == "as" {
 		s = append(s, fmt.Sprintf("%d users registered with the core", a.Presence))
 	}
+	in := a.Ingress
+	for _, n := range []struct {
+		count uint64
+		what  string
+	}{{in.Shed, "requests shed (503)"}, {in.Throttled, "datagrams above peer_rate"}, {in.Strangers, "from strangers"}, {in.Malformed, "malformed"}, {in.Faults, "faults of ours"}} {
+		if n.count > 0 {
+			s = append(s, fmt.Sprintf("%d %s", n.count, n.what))
+		}
+	}
 	return strings.Join(s, "; ")
 }
 

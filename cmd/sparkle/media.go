@@ -41,7 +41,7 @@ func mediaCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				opt.Pictures = pictures(video.Options{Command: []string{exe, "video"}, FPS: o.Video.FPS, Log: log})
+				opt.Pictures = pictures(video.Options{Command: []string{exe, "video"}, FPS: o.Video.FPS, Stall: o.Video.Stall, Log: log})
 			}
 			return media.Main(cmd.Context(), socket, opt)
 		},

@@ -280,6 +280,20 @@ func (b *Buffer) Next() (kind uint8, data []byte) {
 	return 0, nil
 }
 
+// Plays is when what is stamped ts is played or was, on the schedule that holds now; next is
+// the time of the next Pop. False: nothing has come.
+func (b *Buffer) Plays(ts uint32, next time.Duration) (time.Duration, bool) {
+	if !b.started {
+		return 0, false
+	}
+	first := b.anchor + b.depth // of index 0
+	if b.playing && !b.quiet {
+		first = next - time.Duration(b.next)*Frame
+	}
+	since := int32(ts - b.base - uint32(b.newest)*b.ticks)
+	return first + time.Duration(b.newest)*Frame + time.Duration(since)*Frame/time.Duration(b.ticks), true
+}
+
 // behind says whether playout is later than the wanted depth, so that the index runs on
 // through a pause.
 func (b *Buffer) behind(now time.Duration) bool {

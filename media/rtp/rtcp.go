@@ -22,6 +22,12 @@ func NTP(t time.Time) uint64 {
 	return uint64(t.Unix()+since1900)<<32 | uint64(t.Nanosecond())<<32/1e9
 }
 
+// Wall is the wall-clock time that RTCP writes as ntp, in nanoseconds since the Unix epoch.
+func Wall(ntp uint64) int64 {
+	const since1900 = 2208988800
+	return (int64(ntp>>32)-since1900)*1e9 + int64(ntp&0xffffffff*1e9>>32)
+}
+
 // Share is the part of RTCP's bandwidth, in bit/s, that one of the two ends of a call may
 // use: rs and rr are b=RS and b=RR (RFC 3556). A sender has RS and a receiver RR for
 // himself, unless senders are more of the members than RS is of the sum: then all share
@@ -143,12 +149,13 @@ type Block struct {
 
 // Report is one packet of a compound.
 type Report struct {
-	Type   uint8
-	Count  uint8 // RC, SC or FMT
-	SSRC   uint32
-	NTP    uint64 // SR
-	Body   []byte // after the header
-	Blocks []byte // of SR and RR, 24 octets each
+	Type      uint8
+	Count     uint8 // RC, SC or FMT
+	SSRC      uint32
+	NTP       uint64 // SR: when it was made
+	Timestamp uint32 // SR: the RTP time of the same instant
+	Body      []byte // after the header
+	Blocks    []byte // of SR and RR, 24 octets each
 }
 
 // Next takes the first packet off a compound datagram (RFC 3550 §6.1); ok is false when
@@ -171,6 +178,7 @@ func Next(b []byte) (r Report, rest []byte, ok bool) {
 			return r, nil, false
 		}
 		r.NTP = binary.BigEndian.Uint64(r.Body[4:])
+		r.Timestamp = binary.BigEndian.Uint32(r.Body[12:])
 	}
 	if r.Type == TypeSR || r.Type == TypeRR {
 		if len(r.Body) < at+24*int(r.Count) {

@@ -162,7 +162,7 @@ func TestReportsAgreeWithPion(t *testing.T) {
 	s := Source{Clock: 8000}
 	feed(&s, 1, 2, 4)
 	now := time.Unix(1700000000, 500e6)
-	s.OnSR(1, NTP(now), 0)
+	s.OnSR(1, NTP(now), 0, 0)
 	b := make([]byte, ReportSize+8)
 	n := PutReport(b, Sender{SSRC: 77, Timestamp: 1234, Packets: 10, Octets: 600}, &s, "abc", now, time.Second)
 	n += PutBye(b[n:], 77)

@@ -28,6 +28,8 @@ type Source struct {
 	lastSR   uint32 // middle 32 bits of the NTP time of the last SR
 	lastSRAt time.Duration
 	haveSR   bool
+	srNTP    uint64
+	srTime   uint32
 	lostBase uint64 // losses of SSRCs before this one
 
 	rival    uint32 // another SSRC that sent the last packet, and what it would send next
@@ -199,9 +201,18 @@ func share(expected, received uint64) float64 {
 	return float64(expected-received) / float64(expected)
 }
 
-// OnSR notes a sender report for LSR and DLSR.
-func (s *Source) OnSR(ssrc uint32, ntp uint64, at time.Duration) {
+// OnSR notes a sender report: for LSR and DLSR, and which instant of the peer's wall clock is
+// the RTP time ts.
+func (s *Source) OnSR(ssrc uint32, ntp uint64, ts uint32, at time.Duration) {
 	if s.valid && ssrc == s.SSRC {
 		s.lastSR, s.lastSRAt, s.haveSR = uint32(ntp>>16), at, true
+		s.srNTP, s.srTime = ntp, ts
 	}
+}
+
+// Reported is what the stream's last sender report said: a wall-clock time of the peer and the
+// RTP time of the same instant. False: there was none, or its sender has no wall clock (0, RFC
+// 3550 §6.4.1).
+func (s *Source) Reported() (ntp uint64, ts uint32, ok bool) {
+	return s.srNTP, s.srTime, s.haveSR && s.srNTP != 0
 }

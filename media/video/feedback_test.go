@@ -628,3 +628,57 @@ func TestLossIsMendedWithoutKeyFrames(t *testing.T) {
 	x, y := middle(1, 0, 240, 320)
 	eventually(t, 5*time.Second, "A's own picture", func() bool { return near(a.at(x, y), 100) })
 }
+
+// Loss that a phone reports moves it to a lower tier, with and without TMMBR (DESIGN.md §6):
+// after 5 s of it, and back after 10 s without.
+func TestReportedLossChoosesTheTier(t *testing.T) {
+	l, _ := bare(t, nil)
+	now, highest, lost := start, uint32(1000), uint32(0)
+	reports := func(d, every time.Duration, percent uint32) {
+		for end := now.Add(d); now.Before(end); {
+			now = now.Add(every)
+			n := uint32(every / (10 * time.Millisecond)) // 100 packets a second
+			highest += n
+			lost += n * percent / 100
+			rr := rtcp.ReceiverReport{SSRC: 9, Reports: []rtcp.ReceptionReport{{SSRC: l.tx.ssrc, FractionLost: uint8(percent * 256 / 100), TotalLost: lost, LastSequenceNumber: highest}}}
+			b, err := rtcp.Marshal([]rtcp.Packet{&rr})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.report(b, peerC, now)
+		}
+	}
+	for _, tt := range []struct {
+		what     string
+		d, every time.Duration
+		percent  uint32
+		want     int
+	}{
+		{"none", 20 * time.Second, time.Second, 0, 384_000},
+		{"a burst", 3 * time.Second, time.Second, 30, 384_000},
+		{"none again", 5 * time.Second, time.Second, 0, 384_000},
+		{"a little, for long", time.Minute, time.Second, 4, 384_000},
+		{"much for 5 s", 6 * time.Second, time.Second, 10, 192_000},
+		{"much for long: the floor", time.Minute, time.Second, 10, 192_000},
+		{"a little", time.Minute, time.Second, 4, 192_000},
+		{"none for less than 10 s", 9 * time.Second, time.Second, 0, 192_000},
+		{"none for 10 s", 3 * time.Second, time.Second, 0, 384_000},
+		{"much again at once", 6 * time.Second, time.Second, 10, 192_000},
+		{"none: it was too early", 12 * time.Second, time.Second, 0, 192_000},
+		{"none: this long", 10 * time.Second, time.Second, 0, 384_000},
+		{"none for long", time.Minute, time.Second, 0, 384_000},
+		{"reports of a phone that sends few", 15 * time.Second, 5 * time.Second, 10, 192_000},
+		{"none of them", 15 * time.Second, 5 * time.Second, 0, 384_000},
+	} {
+		l.ctl.retier = false
+		before, _ := l.wantsTier()
+		reports(tt.d, tt.every, tt.percent)
+		key, ok := l.wantsTier()
+		if !ok || key.bps != tt.want {
+			t.Fatalf("%s: %d bit/s %v, want %d", tt.what, key.bps, ok, tt.want)
+		}
+		if l.ctl.retier != (before.bps != key.bps) {
+			t.Errorf("%s: it is put into another tier: %v", tt.what, l.ctl.retier)
+		}
+	}
+}

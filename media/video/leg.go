@@ -16,6 +16,7 @@ import (
 
 	"sparkle/media/latch"
 	"sparkle/media/mediapb"
+	mrtp "sparkle/media/rtp"
 	"sparkle/media/tap"
 	"sparkle/media/video/rtp264"
 	"sparkle/media/video/wire"
@@ -72,6 +73,7 @@ type sender struct {
 	askedBy uint64 // key-frame requests of the phone
 	lastFIR int    // its sequence number, -1: none yet
 	limit   sendLimit
+	loss    lossLimit
 	cache   *cache // nil: no NACK was negotiated
 	nacked  uint64 // packets that the phone asked for again
 	resent  uint64 // of these
@@ -91,10 +93,14 @@ type receiver struct {
 	last      time.Time // RTP
 	lastAny   time.Time // RTP or RTCP
 	started   bool      // MediaStarted was sent
+	reported  bool      // RTCP came
 	stalled   bool
 	bytes     uint64
 	dropped   uint64
 	stranger  uint64
+	srNTP     uint64 // of its last sender report, 0: none
+	srTime    uint32
+	lag       time.Duration // Plane.Heard
 	rotate    uint8
 	mirror    bool
 	width     int
@@ -140,7 +146,7 @@ func (l *leg) set(s *stream, live bool, now time.Time) {
 		r.last, r.lastAny, r.stalled, r.flowing, r.hopeless = now, now, false, false, false
 		r.needSets = rtp264.ParseSprop(s.pb.SpropIn)
 		l.away = false
-		l.tx.limit, l.ctl.recv = sendLimit{}, receiveRate{}
+		l.tx.limit, l.tx.loss, l.ctl.recv = sendLimit{}, lossLimit{}, receiveRate{}
 		l.setDSCP(s)
 	}
 	if s != nil && s.pb.FbNack && l.tx.cache == nil {
@@ -205,7 +211,7 @@ func (l *leg) wantsTier() (tierKey, bool) {
 		return tierKey{}, false
 	}
 	key := l.stream.key
-	key.bps = within(key.bps, l.tx.limit.rate(key.bps))
+	key.bps = within(key.bps, min(l.tx.limit.rate(key.bps), l.tx.loss.rate(key.bps)))
 	return key, key.bps > 0
 }
 
@@ -254,8 +260,10 @@ func (l *leg) send(u *wire.Unit) {
 	}
 }
 
+// timestamp is the RTP time of an instant, by the wall clock: that is what pictures are stamped
+// with in the video process, and what sender reports say beside it.
 func (t *sender) timestamp(at time.Time) uint32 {
-	return t.base + uint32(at.Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
+	return t.base + uint32(at.Round(0).Sub(t.epoch).Microseconds()*(videoClock/1000)/1000)
 }
 
 // sendPacket writes one RTP packet. l.mu is held; UDP sockets do not make us wait
@@ -421,6 +429,7 @@ func (r *receiver) takeSSRC(ssrc uint32) bool {
 	r.meter.reset()
 	r.asks, r.mended = [chased]ask{}, 0
 	r.rotate, r.mirror = 0, false
+	r.srNTP = 0
 	return true
 }
 
@@ -430,7 +439,7 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	if !r.shown {
 		return
 	}
-	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: now.UnixNano(), Data: au.Data}
+	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: r.due(au.Timestamp, now).UnixNano(), Data: au.Data}
 	if au.Key && len(r.needSets) > 0 {
 		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
 	}
@@ -441,6 +450,26 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	if au.Key {
 		r.needSince, r.needTries = time.Time{}, 0
 	}
+}
+
+// mostAhead bounds how long a picture waits for its sound: the deepest jitter buffer of audio
+// and a little. farthest is how much a picture's due may be off its arrival before the two
+// clocks that it is worked out by are taken for unrelated.
+const mostAhead, farthest = 300 * time.Millisecond, 2 * time.Second
+
+// due is when a picture that came at now is to be shown: together with the sound of the same
+// instant, which waits in a jitter buffer (IMS.md §5.4), as far as the phone's sender reports
+// tell. A picture that is later than its sound is shown at once.
+func (r *receiver) due(ts uint32, now time.Time) time.Time {
+	if r.srNTP == 0 || r.lag == 0 {
+		return now
+	}
+	taken := mrtp.Wall(r.srNTP) + int64(int32(ts-r.srTime))*int64(time.Second)/videoClock
+	wait := time.Unix(0, taken).Add(r.lag).Sub(now)
+	if wait <= 0 || wait > farthest {
+		return now
+	}
+	return now.Add(min(wait, mostAhead))
 }
 
 // show says whether the leg's pictures are wanted: those that no tile shows are not decoded.

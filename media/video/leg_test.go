@@ -1,6 +1,7 @@
 package video
 
 import (
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 
+	"sparkle/media/codec/h264"
+	"sparkle/media/codec/yuv"
 	"sparkle/media/mediapb"
 	"sparkle/media/video/wire"
 )
@@ -392,5 +395,45 @@ func TestTalkersAreVisible(t *testing.T) {
 	c.spoke["t"], c.spoke["q"] = 2, 1
 	if got := names(); got != "abcefghijklmnoqt" {
 		t.Errorf("with talkers: visible %s", got)
+	}
+}
+
+// What a phone of packetization-mode 0 is sent fits the smallest path of IPv6, 1280 octets
+// (IMS.md §5.2, §5.5), whatever the picture: a payload of 1200 at most.
+func TestSlicesFitThePath(t *testing.T) {
+	for _, size := range [][2]int{{240, 320}, {480, 640}} {
+		w := (&tier{key: tierKey{width: size[0], height: size[1], fps: 15, bps: 768_000}, profile: "42c01f"}).wire()
+		enc, err := h264.NewEncoder(h264.Params{Width: w.Width, Height: w.Height, FPS: w.FPS, BitrateBps: w.BitrateBps, ProfileLevelID: w.Profile, MaxSlice: w.MaxSlice})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer enc.Close()
+		l, _, phone, _ := wired(t, func(v *mediapb.VideoStream) { v.PacketizationMode, v.CvoExtension = 0, 4 })
+		l.tx.pack.Mode = 0
+		rng := rand.New(rand.NewPCG(1, 2))
+		m := yuv.New(w.Width, w.Height)
+		for i := range 30 {
+			for k := range m.Y {
+				if i%10 == 0 || k%37 == i {
+					m.Y[k] = byte(rng.IntN(256))
+				}
+			}
+			if i%15 == 0 {
+				enc.ForceKeyFrame()
+			}
+			au, key, err := enc.Encode(m, int64(i*66))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.send(&wire.Unit{ID: 1, Key: key, At: time.Now().UnixNano(), Data: au})
+			for _, b := range came(t, phone) {
+				if n := len(b) + 40 + 8; n > 1280 {
+					t.Errorf("picture %d: a packet of %d octets with its headers", i, n)
+				}
+			}
+		}
+		if l.tx.refused != 0 || l.tx.packets < 60 {
+			t.Errorf("%d packets, %d pictures refused", l.tx.packets, l.tx.refused)
+		}
 	}
 }

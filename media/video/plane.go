@@ -242,6 +242,9 @@ func (p *Plane) replace(l *leg, sock Sockets) *conference {
 	n := newLeg(p, l.id, l.conf, p.lastID, sock)
 	n.name, n.present, n.muted, n.videoMuted, n.held = l.name, l.present, l.muted, l.videoMuted, l.held
 	n.live = n.present
+	l.mu.Lock()
+	n.rx.lag = l.rx.lag
+	l.mu.Unlock()
 	n.tap.Store(l.tap.Load())
 	delete(p.sources, l.source)
 	p.legs[l.id], p.sources[n.source] = n, n
@@ -338,6 +341,19 @@ func (p *Plane) Talking(conf string, legs []string) {
 	if changed {
 		c.talking = now
 		p.tell(c)
+	}
+}
+
+// Heard says how long after its phone's wall clock a leg's sound is heard by ours (media.Pictures):
+// its pictures wait for that. 0: it is not known. An unknown leg has none.
+func (p *Plane) Heard(id string, lag time.Duration) {
+	p.mu.Lock()
+	l := p.legs[id]
+	p.mu.Unlock()
+	if l != nil {
+		l.mu.Lock()
+		l.rx.lag = lag
+		l.mu.Unlock()
 	}
 }
 

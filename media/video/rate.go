@@ -67,6 +67,79 @@ func within(full, limit int) int {
 	return min(full, lowestClass)
 }
 
+// lossLimit is what a phone is sent by what it reports as lost (RR, RFC 3550 §6.4.2): half
+// after downAfter seconds of much loss, down to rateFloor, and double after upAfter seconds of
+// none. Who loses much again as soon as he has more is given it later each time. It has no
+// clock. The zero value is no limit.
+type lossLimit struct {
+	now        int // bit/s; 0: none
+	at         time.Time
+	highest    uint32
+	lost       uint32
+	bad, clean time.Time // since when; zero: not
+	raised     time.Time
+	patience   time.Duration
+	primed     bool
+}
+
+// maxPatience bounds how long a phone has to be without loss before it is sent more.
+const maxPatience = 160 * time.Second
+
+// report takes a report's cumulative figures: the highest sequence number and the packets
+// lost. True: rate is another.
+func (s *lossLimit) report(highest, lost uint32, full int, now time.Time) bool {
+	since := now.Sub(s.at)
+	if !s.primed || since > 15*time.Second { // the first, or it fell silent
+		s.primed, s.at, s.highest, s.lost = true, now, highest, lost
+		s.bad, s.clean = time.Time{}, time.Time{}
+		return false
+	}
+	want, gone := int32(highest-s.highest), int32((lost-s.lost)<<8)>>8 // 24 bits, signed
+	if since < time.Second || want >= 0 && want < fewest {
+		return false
+	}
+	from := s.at
+	s.at, s.highest, s.lost = now, highest, lost
+	loss := float64(gone) / float64(want)
+	if want < 0 || loss <= lossDown {
+		s.bad = time.Time{}
+	} else if s.bad.IsZero() {
+		s.bad = from
+	}
+	if want < 0 || loss >= lossClean {
+		s.clean = time.Time{}
+	} else if s.clean.IsZero() {
+		s.clean = from
+	}
+	before := s.rate(full)
+	switch {
+	case !s.bad.IsZero() && now.Sub(s.bad) >= downAfter*time.Second:
+		s.bad = now
+		s.now = max(before/2, min(rateFloor, full))
+		if s.patience = max(s.patience, upAfter*time.Second); !s.raised.IsZero() && now.Sub(s.raised) < 3*upAfter*time.Second {
+			s.patience = min(2*s.patience, maxPatience)
+		}
+	case !s.clean.IsZero() && now.Sub(s.clean) >= s.patience:
+		if s.clean = now; s.now == 0 {
+			s.patience = upAfter * time.Second
+			break
+		}
+		s.raised = now
+		if s.now *= 2; s.now >= full {
+			s.now = 0
+		}
+	}
+	return s.rate(full) != before
+}
+
+// rate is what may be sent of full bit/s.
+func (s *lossLimit) rate(full int) int {
+	if s.now == 0 {
+		return full
+	}
+	return min(s.now, full)
+}
+
 const (
 	// lossDown and lossClean are the loss of a second that counts as bad and as good;
 	// downAfter and upAfter how long it has to be so (IMS.md §5.3).

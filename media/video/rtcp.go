@@ -91,12 +91,13 @@ func (l *leg) report(b []byte, from netip.AddrPort, now time.Time) (key bool) {
 		l.rx.stranger++
 		return false
 	}
-	l.rx.lastAny = now
+	l.rx.lastAny, l.rx.reported = now, true
 	for _, p := range packets {
 		switch p := p.(type) {
 		case *rtcp.SenderReport:
 			if l.rx.known && p.SSRC == l.rx.ssrc {
 				l.ctl.lastSR, l.ctl.lastSRAt = uint32(p.NTPTime>>16), now
+				l.rx.srNTP, l.rx.srTime = p.NTPTime, p.RTPTime
 			}
 			l.reports(p.Reports, now)
 		case *rtcp.ReceiverReport:
@@ -132,6 +133,9 @@ func (l *leg) reports(rs []rtcp.ReceptionReport, now time.Time) {
 			continue
 		}
 		l.ctl.txLoss = float32(r.FractionLost) / 256
+		if l.tx.loss.report(r.LastSequenceNumber, r.TotalLost, l.stream.key.bps, now) {
+			l.ctl.retier = true
+		}
 		if r.LastSenderReport != 0 { // RFC 3550 §6.4.1
 			rtt := int32(uint32(ntp(now)>>16) - r.LastSenderReport - r.Delay)
 			if rtt >= 0 && rtt < 10<<16 {
@@ -319,7 +323,7 @@ func (l *leg) statistics(now time.Time) *mediapb.StreamStats {
 	if t.limit.set {
 		s.TxLimitBps = uint32(t.limit.allowed)
 	}
-	if r.started {
+	if r.started || r.reported {
 		s.LastRx = r.lastAny.UnixNano()
 	}
 	return s

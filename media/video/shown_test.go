@@ -1,10 +1,13 @@
 package video
 
 import (
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
 
 	"sparkle/media/mediapb"
 	"sparkle/media/video/wire"
@@ -132,5 +135,48 @@ func TestKeyFramesUnasked(t *testing.T) {
 				t.Errorf("a key frame every %v, want %v", w.KeyEvery, tt.want)
 			}
 		})
+	}
+}
+
+// The orientation byte is 0000CFRR (3GPP TS 26.114 §7.4.5): it goes on with each picture until
+// another comes, and not beyond the stream.
+func TestOrientationIsReadAndKept(t *testing.T) {
+	l, p := bare(t, func(v *mediapb.VideoStream) { v.CvoExtension = 4 })
+	var pkt rtp.Packet
+	send := func(seq uint16, ssrc uint32, cvo ...byte) {
+		h := rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 114, SequenceNumber: seq, Timestamp: uint32(seq) * 6000, SSRC: ssrc, Marker: true}, Payload: []byte{0x65, 0x88, 9}}
+		if len(cvo) > 0 {
+			if err := h.SetExtension(4, cvo); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := h.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.receive(b, peer, start, &pkt)
+	}
+	send(1, 7)
+	send(2, 7, 1)
+	send(3, 7)
+	send(4, 7, 8|3) // back camera
+	send(5, 7, 4|2)
+	send(6, 7, 0)
+	send(7, 7, 4|1)
+	for seq := range uint16(4) { // another stream, taken at its third packet
+		send(1000+seq, 8)
+	}
+	want := []string{"0", "1", "1", "3", "2m", "0", "1m", "0", "0"}
+	var got []string
+	_, units := drain(t, p.box)
+	for _, u := range units {
+		s := strconv.Itoa(int(u.Rotate))
+		if u.Mirror {
+			s += "m"
+		}
+		got = append(got, s)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("turned by %v, want %v", got, want)
 	}
 }

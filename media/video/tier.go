@@ -36,7 +36,7 @@ type tier struct {
 func (t *tier) wire() wire.Tier {
 	w := wire.Tier{ID: t.id, Width: t.key.width, Height: t.key.height, FPS: t.key.fps, BitrateBps: t.key.bps, Profile: t.profile}
 	if t.key.mode == 0 {
-		w.MaxSlice = rtp264.MaxPayload
+		w.MaxSlice = rtp264.MaxSlice
 	}
 	for _, l := range t.legs {
 		if every := l.keyEvery(); every != 0 && (w.KeyEvery == 0 || every < w.KeyEvery) {

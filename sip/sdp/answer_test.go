@@ -341,3 +341,29 @@ func TestWhatAGuestWants(t *testing.T) {
 		}
 	}
 }
+
+// The level of what we send is the lower of both sides', and the peer's only where both allow
+// levels to differ (RFC 6184 §8.2.2); its max-fs and the like never raise it.
+func TestLevelThatIsSent(t *testing.T) {
+	const asym = ";level-asymmetry-allowed=1"
+	for _, tt := range []struct{ ours, theirs, want string }{
+		{"42c00c", "42e01f", "42c00c"},
+		{"42c00c" + asym, "42e01f", "42c00c"},
+		{"42c00c", "42e01f" + asym, "42c00c"},
+		{"42c00c" + asym, "42e01f" + asym, "42c01f"},
+		{"42c01f" + asym, "42e00b" + asym, "42c00b"},
+		{"42c01f", "42f00b", "42d00b"}, // 1b
+		{"42c01f", "42e00c;max-mbps=108000;max-fs=3600;max-br=14000", "42c00c"},
+	} {
+		media := func(level string) string {
+			return goodAudio + "|m=video 40002 RTP/AVP 115|a=rtpmap:115 H264/90000|a=fmtp:115 packetization-mode=1;profile-level-id=" + level
+		}
+		r, err := Negotiate(parse(t, answer(media(tt.ours))), parse(t, answer(media(tt.theirs))))
+		if err != nil || r.Video == nil {
+			t.Fatal(err, r.WhyNoVideo)
+		}
+		if got := r.Video.Profile.String(); got != tt.want {
+			t.Errorf("we %s, they %s: %s is sent, want %s", tt.ours, tt.theirs, got, tt.want)
+		}
+	}
+}

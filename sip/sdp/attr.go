@@ -32,8 +32,6 @@ func (m *Media) attribute(a Attribute) {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil && n >= 1024 {
 			m.RTCPPort = int(n)
 		}
-	case "rtcp-mux":
-		m.RTCPMux = true
 	case "rtcp-fb":
 		m.feedback(a.Value)
 	case "extmap":

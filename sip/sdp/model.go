@@ -100,7 +100,6 @@ type Media struct {
 	Ptime     int      // ms, 0: not said
 	MaxPtime  int      // ms, 0: not said
 	RTCPPort  int      // a=rtcp, 0: Port + 1
-	RTCPMux   bool
 	Feedback  []Feedback
 	CVO       int               // extmap id of urn:3gpp:video-orientation, 0: none
 	Images    map[int]ImageAttr // by payload type, -1: "*"

@@ -36,8 +36,7 @@ type Result struct {
 type Remote struct {
 	Addr     netip.Addr // unspecified (0.0.0.0, ::) while an old-style hold lasts: send nothing
 	Port     int
-	RTCPPort int // never 0; equals Port with RTCPMux
-	RTCPMux  bool
+	RTCPPort int // never 0; a=rtcp or the next. We never mux, so an a=rtcp-mux means nothing
 }
 
 // Audio is an agreed audio stream. A payload type is what packets to the peer carry;
@@ -188,7 +187,7 @@ func at(s *Session, m *Media) *Media {
 // remoteOf checks where the peer wants its media. local is our address: only who is on
 // loopback himself may be sent to loopback. bad is the error for what makes no sense.
 func remoteOf(m *Media, local netip.Addr, bad error) (Remote, error) {
-	r := Remote{Addr: m.Addr, Port: m.Port, RTCPPort: m.RTCPPort, RTCPMux: m.RTCPMux}
+	r := Remote{Addr: m.Addr, Port: m.Port, RTCPPort: m.RTCPPort}
 	switch {
 	case m.Addr.Is4() != local.Is4() && !m.Addr.IsUnspecified():
 		return r, fmt.Errorf("%w: %v", ErrAddressFamily, m.Addr)
@@ -203,9 +202,6 @@ func remoteOf(m *Media, local netip.Addr, bad error) (Remote, error) {
 	}
 	if r.RTCPPort == 0 {
 		r.RTCPPort = min(m.Port+1, 65535)
-	}
-	if m.RTCPMux {
-		r.RTCPPort = m.Port
 	}
 	return r, nil
 }
@@ -223,7 +219,6 @@ func agreeAudio(r *Result, ours, theirs *Media, bad error) (*Audio, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audio: %w", err)
 	}
-	rem.mux(ours)
 	for _, f := range theirs.Payloads {
 		g := sameAudio(ours, f)
 		if g == nil {
@@ -235,13 +230,6 @@ func agreeAudio(r *Result, ours, theirs *Media, bad error) (*Audio, error) {
 		return newAudio(rem, ours, theirs, *g, f), nil
 	}
 	return nil, ErrNoCommonCodec
-}
-
-// mux keeps a=rtcp-mux only where both have it.
-func (rem *Remote) mux(ours *Media) {
-	if rem.RTCPMux && !ours.RTCPMux {
-		rem.RTCPMux, rem.RTCPPort = false, rem.Port+1
-	}
 }
 
 // newAudio joins our format g and their f of one codec.

@@ -163,6 +163,40 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
+// RTCP goes to a=rtcp, or beside RTP: we never take up a=rtcp-mux, whoever offers (RFC 5761 §5.1.1).
+func TestWhereRTCPGoes(t *testing.T) {
+	for _, tt := range []struct {
+		lines        string
+		audio, video int
+	}{
+		{"", 40001, 40003},
+		{"|a=rtcp-mux", 40001, 40003},
+		{"|a=rtcp:50001", 50001, 50001},
+		{"|a=rtcp:50001 IN IP4 198.51.100.7|a=rtcp-mux", 50001, 50001},
+		{"|a=rtcp-mux|a=rtcp:50001", 50001, 50001},
+	} {
+		s := parse(t, answer(goodAudio+tt.lines+"|"+goodVideo+tt.lines))
+		answered, err := Negotiate(parse(t, Offer(videoOffer())), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := phone()
+		o.Addr = videoOffer().Addr
+		own, offered, err := Answer(s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for who, r := range map[string]Result{"their answer": answered, "their offer": offered} {
+			if r.Audio.RTCPPort != tt.audio || r.Video.RTCPPort != tt.video {
+				t.Errorf("%s with %q: audio %d, video %d, want %d, %d", who, tt.lines, r.Audio.RTCPPort, r.Video.RTCPPort, tt.audio, tt.video)
+			}
+		}
+		if strings.Contains(string(own), "mux") {
+			t.Errorf("our answer takes up rtcp-mux:\n%s", own)
+		}
+	}
+}
+
 // IMS.md §3 rows 1-8 and 14, and what phones get wrong.
 func TestNegotiateTable(t *testing.T) {
 	pcma := "m=audio 40000 RTP/AVP 8|a=rtpmap:8 PCMA/8000"

@@ -83,7 +83,6 @@ func (r *Result) agreeVideo(ours, theirs *Media, p *pair, avpf bool) {
 		r.WhyNoVideo = VideoCodecMismatch
 		return
 	}
-	rem.mux(ours)
 	g, f := p.ours, p.theirs
 	v := &Video{Remote: rem, PT: f.PT, RecvPT: g.PT, Sprop: f.H264.Sprop, AVPF: avpf,
 		AS: theirs.AS, RS: theirs.RS, RR: theirs.RR,

@@ -6,18 +6,20 @@
 // on, which forgets, so that a decoder that begins anywhere is right after some 20 ms.
 package g722
 
+import "sparkle/media/conceal"
+
 const (
 	// FrameSamples are 20 ms at 16 kHz.
 	FrameSamples = 320
 	// FrameBytes are 20 ms encoded.
 	FrameBytes = 160
+	rateHz     = 16000
 )
 
 // Decoder has the state of one incoming stream. It is not safe for concurrent use.
 type Decoder struct {
 	c    decoder
-	last [FrameSamples]int16 // what a lost frame repeats
-	lost int                 // frames in a row
+	hide conceal.Concealer
 }
 
 // NewDecoder makes a decoder.
@@ -36,25 +38,11 @@ func (d *Decoder) Decode(octets []byte, out *[FrameSamples]int16) {
 		d.Conceal(out)
 		return
 	}
-	d.lost = 0
-	d.last = *out
+	d.hide.Came(out[:], rateHz)
 }
 
-// Conceal writes 20 ms in place of a lost frame: the last one again, half as loud each time,
-// forwards and backwards in turn, so that there is no jump where they meet.
-func (d *Decoder) Conceal(out *[FrameSamples]int16) {
-	d.lost++
-	shift := min(d.lost, 15)
-	for i := range out {
-		from := i
-		if d.lost&1 == 1 {
-			from = FrameSamples - 1 - i
-		}
-		// From what the frame before this was faded to, down to what the next begins with.
-		v := int32(d.last[from])
-		out[i] = int16((v * int32(2*FrameSamples-i) / FrameSamples) >> shift)
-	}
-}
+// Conceal writes 20 ms in place of a lost frame.
+func (d *Decoder) Conceal(out *[FrameSamples]int16) { d.hide.Lost(out[:], rateHz) }
 
 // Close frees the decoder; it may be called twice.
 func (d *Decoder) Close() { d.c.close() }

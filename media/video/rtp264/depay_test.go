@@ -145,7 +145,6 @@ func TestPacketizeThenDepacketize(t *testing.T) {
 	}{
 		{"small", 0, false, []int{300}, 1},
 		{"slices", 0, true, []int{1100, 1190, 1200}, 5},
-		{"a little over", 0, false, []int{1300}, 1},
 		{"key in mode 1", 1, true, []int{5000}, 1 + 5},
 		{"just fits", 1, false, []int{1200}, 1},
 		{"just not", 1, false, []int{1201}, 2},
@@ -158,7 +157,7 @@ func TestPacketizeThenDepacketize(t *testing.T) {
 			var got []AccessUnit
 			seq, lasts := uint16(65534), 0
 			err := p.Packetize(au, func(payload []byte, last bool) error {
-				if len(payload) > MaxPayload && tt.name != "a little over" {
+				if len(payload) > MaxPayload {
 					t.Errorf("payload of %d octets", len(payload))
 				}
 				if last {
@@ -189,9 +188,11 @@ func TestPacketizeThenDepacketize(t *testing.T) {
 
 func TestMode0RefusesWhatCannotFit(t *testing.T) {
 	p := Packetizer{Mode: 0}
-	err := p.Packetize(unit(rand.New(rand.NewPCG(1, 1)), false, 3000), func([]byte, bool) error { return nil })
-	if !errors.Is(err, ErrTooLarge) {
-		t.Errorf("%v, want ErrTooLarge", err)
+	for _, n := range []int{MaxPayload + 1, 3000} {
+		err := p.Packetize(unit(rand.New(rand.NewPCG(1, 1)), false, n), func([]byte, bool) error { return nil })
+		if !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%d octets: %v, want ErrTooLarge", n, err)
+		}
 	}
 }
 
@@ -343,7 +344,7 @@ func FuzzPacketizer(f *testing.F) {
 			p.Mode = 1
 		}
 		_ = p.Packetize(b, func(pl []byte, _ bool) error {
-			if len(pl) == 0 || len(pl) > hardLimit {
+			if len(pl) == 0 || len(pl) > MaxPayload {
 				t.Fatalf("payload of %d", len(pl))
 			}
 			return nil

@@ -16,13 +16,13 @@ type Packetizer struct {
 	nals       [][]byte
 }
 
-// ErrTooLarge is returned for a NAL unit that mode 0 cannot carry in one payload of
-// the size limit and that is not within an Ethernet frame either.
+// ErrTooLarge is returned for a NAL unit that mode 0 cannot carry: it is larger than one
+// payload may be.
 var ErrTooLarge = fmt.Errorf("rtp264: NAL unit too large for packetization-mode 0")
 
-// hardLimit is what still fits an Ethernet frame over IPv6: an encoder's idea of a
-// slice's size is not exact, so mode 0 lets a slice be that large.
-const hardLimit = 1440
+// MaxSlice is what an encoder for mode 0 is given as the limit of a slice, whose size it
+// only guesses: openh264 was seen to make one of 1224 octets with a limit of 1200.
+const MaxSlice = MaxPayload - 50
 
 // Packetize calls send for each payload of the access unit (Annex B), in order;
 // last is true for the one that carries the marker bit. The payload is valid inside
@@ -52,7 +52,7 @@ func (p *Packetizer) Packetize(annexB []byte, send func(payload []byte, last boo
 		}
 		last := i == len(p.nals)-1
 		switch {
-		case len(nal) <= limit || p.Mode == 0 && len(nal) <= hardLimit:
+		case len(nal) <= limit:
 			if err := send(nal, last); err != nil {
 				return err
 			}

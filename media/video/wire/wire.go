@@ -120,7 +120,7 @@ type Unit struct {
 	Damaged bool  // packets are missing in or before it (rtp264.AccessUnit)
 	Rotate  uint8 // CVO: quarter turns clockwise to show it upright, 0..3
 	Mirror  bool  // CVO: flip
-	At      int64 // nanoseconds since the Unix epoch: when it was made
+	At      int64 // nanoseconds since the Unix epoch: when it was made; of a source: when it is due
 	Data    []byte
 }
 

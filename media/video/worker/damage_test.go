@@ -136,7 +136,7 @@ func TestBrokenPicturesAreNotShown(t *testing.T) {
 				_ = pack.Packetize(au, func(pl []byte, last bool) error {
 					if i != tt.lose[0] || n != tt.lose[1] && tt.lose[1] >= 0 {
 						depay.Push(pl, seq, uint32(i)*6000, last, func(au rtp264.AccessUnit) {
-							r.decode(&wire.Unit{ID: 1, Key: au.Key, Damaged: au.Damaged, Rotate: tt.turned, Data: au.Data}, now)
+							r.arrive(&wire.Unit{ID: 1, Key: au.Key, Damaged: au.Damaged, Rotate: tt.turned, Data: au.Data}, now)
 						})
 					}
 					seq++

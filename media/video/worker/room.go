@@ -26,6 +26,8 @@ const (
 	askGap = 500 * time.Millisecond
 	// maxSources bounds the decoders of one conference.
 	maxSources = 64
+	// maxWaiting bounds the pictures of a source that are not due yet.
+	maxWaiting = 16
 	// previewWidth and previewHeight are the canvas of a preview nobody else watches.
 	previewWidth, previewHeight = 640, 480
 )
@@ -41,11 +43,12 @@ type message struct {
 // source is one member's camera.
 type source struct {
 	dec      *h264.Decoder
-	own      *yuv.Image // the decoder's last picture, if that is what is shown
-	broken   time.Time  // since when something is missing in the pictures; zero: nothing is
-	upright  *yuv.Image // a rotated copy, when CVO says so
-	turned   *yuv.Image // scratch for mirror
-	shown    *yuv.Image // what the tile shows: own, upright or turned
+	own      *yuv.Image  // the decoder's last picture, if that is what is shown
+	waiting  []wire.Unit // that are not due yet, in order
+	broken   time.Time   // since when something is missing in the pictures; zero: nothing is
+	upright  *yuv.Image  // a rotated copy, when CVO says so
+	turned   *yuv.Image  // scratch for mirror
+	shown    *yuv.Image  // what the tile shows: own, upright or turned
 	gen      uint64
 	at       time.Time // of the last picture
 	w, h     int       // as reported
@@ -169,11 +172,7 @@ func (r *room) take(m message) {
 	case m.set != nil:
 		r.set(*m.set)
 	case m.unit != nil:
-		r.decode(m.unit, time.Now())
-		select {
-		case r.free <- m.unit.Data:
-		default:
-		}
+		r.arrive(m.unit, time.Now())
 	case m.preview != nil:
 		r.preview(m.preview)
 	default:
@@ -219,21 +218,59 @@ func (r *room) set(c wire.Conference) {
 	r.publish()
 }
 
-// decode shows one access unit to its decoder.
-func (r *room) decode(u *wire.Unit, now time.Time) {
-	s := r.sources[u.ID]
-	if s == nil {
-		if len(r.sources) >= maxSources {
-			return
+// arrive decodes a picture that is due, and has another wait. None is shown before a tick.
+func (r *room) arrive(u *wire.Unit, now time.Time) {
+	s := r.source(u.ID)
+	switch {
+	case s == nil:
+	case len(s.waiting) == 0 && u.At <= now.UnixNano():
+		r.decode(s, u, now)
+	default:
+		if s.waiting = append(s.waiting, *u); len(s.waiting) > maxWaiting {
+			r.decodeDue(s, s.waiting[0].At, now)
 		}
-		dec, err := h264.NewDecoder()
-		if err != nil {
-			r.w.opt.Log.Error("no decoder", "conference", r.id, "err", err)
-			return
-		}
-		s = &source{dec: dec}
-		r.sources[u.ID] = s
+		return
 	}
+	r.recycle(u.Data)
+}
+
+// decodeDue decodes what waits and is due by then.
+func (r *room) decodeDue(s *source, then int64, now time.Time) {
+	n := 0
+	for n < len(s.waiting) && s.waiting[n].At <= then {
+		r.decode(s, &s.waiting[n], now)
+		r.recycle(s.waiting[n].Data)
+		n++
+	}
+	s.waiting = append(s.waiting[:0], s.waiting[n:]...)
+}
+
+// recycle keeps a unit's buffer for another.
+func (r *room) recycle(b []byte) {
+	select {
+	case r.free <- b:
+	default:
+	}
+}
+
+// source is the decoder of a source, nil if there are too many.
+func (r *room) source(id uint32) *source {
+	s := r.sources[id]
+	if s != nil || len(r.sources) >= maxSources {
+		return s
+	}
+	dec, err := h264.NewDecoder()
+	if err != nil {
+		r.w.opt.Log.Error("no decoder", "conference", r.id, "err", err)
+		return nil
+	}
+	s = &source{dec: dec}
+	r.sources[id] = s
+	return s
+}
+
+// decode shows one access unit to its decoder.
+func (r *room) decode(s *source, u *wire.Unit, now time.Time) {
 	img, err := s.dec.Decode(u.Data)
 	if err != nil {
 		r.count.DecodeErrors++
@@ -305,6 +342,10 @@ func (s *source) orient(img *yuv.Image, degrees int, flip bool) (*yuv.Image, err
 // tick composes every canvas that somebody watches and encodes every tier once.
 func (r *room) tick(now time.Time) {
 	defer r.publish()
+	half := time.Second / time.Duration(2*r.w.opt.FPS)
+	for _, s := range r.sources {
+		r.decodeDue(s, now.Add(half).UnixNano(), now) // the nearest tick is the best that can be
+	}
 	if len(r.tiers) == 0 {
 		return
 	}

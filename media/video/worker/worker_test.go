@@ -166,7 +166,7 @@ func BenchmarkMosaic(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					for s := range n {
-						r.decode(&wire.Unit{ID: uint32(s + 1), Data: units[i%frames]}, now)
+						r.arrive(&wire.Unit{ID: uint32(s + 1), Data: units[i%frames]}, now)
 					}
 					r.tick(now)
 					now = now.Add(time.Second / 15)
