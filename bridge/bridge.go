@@ -172,7 +172,11 @@ func (b *Bridge) forgetStale(ctx context.Context) {
 		stays := func(err error) {
 			b.log.Warn("a stale conference stays in the engine", "conference_id", c.Id, "err", err)
 		}
-		if r := b.find(c.Id); r != nil {
+		r := b.find(c.Id)
+		if c.Id == b.lobby.id {
+			r = b.lobby
+		}
+		if r != nil {
 			r.post(func(time.Time) { // in its own order: it may just be opening the conference
 				if !r.mediaOpen {
 					r.work.closeConference(c.Id, stays)

@@ -26,10 +26,11 @@ func (n *network) OnIncoming(f func(sip.Incoming, sip.IncomingCall) func(sip.Eve
 
 // caller is a phone that calls in, on virtual time.
 type caller struct {
-	say     func(format string, args ...any)
-	in      sip.Incoming
-	refuses bool // a re-INVITE
-	contact string
+	say      func(format string, args ...any)
+	in       sip.Incoming
+	refuses  bool // a re-INVITE
+	mismatch bool // its picture is in a codec that nobody offered
+	contact  string
 
 	mu      sync.Mutex
 	tell    func(sip.Event)
@@ -93,6 +94,9 @@ func (c *caller) answer(offer []byte) []byte {
 	if err != nil {
 		panic("the caller cannot answer: " + err.Error())
 	}
+	if c.mismatch && s.Video != nil && s.Video.Port != 0 {
+		b = peculiar("mismatch", b)
+	}
 	if c.local, err = sdp.Parse(b); err != nil {
 		panic(err)
 	}
@@ -145,8 +149,11 @@ func (c *caller) Hangup(why, reason string) {
 func (c *caller) Reply(uint64, []byte, int) {}
 func (c *caller) Refuse(uint64, int, int)   {}
 
-func (c *caller) Offer(b []byte) {
-	c.say("<- INVITE again%s", lines(b))
+func (c *caller) Offer(b []byte, focus string) {
+	if focus != "" {
+		focus = " isfocus"
+	}
+	c.say("<- INVITE again%s%s", focus, lines(b))
 	c.later(20*time.Millisecond, func() {
 		e := sip.Reoffered{At: time.Now(), Status: 488}
 		if !c.refuses {
@@ -209,6 +216,8 @@ func (h *house) dial(name, where string, words []string) error {
 			in.Caller.Private = true
 		case "refuses":
 			c.refuses = true
+		case "mismatch":
+			c.mismatch = true
 		case "nocodec":
 			offer.AudioPort = 1
 		case "from":

@@ -34,6 +34,7 @@ type door struct {
 	playing string // id of the prompt
 	shuts   time.Time
 	opened  bool // the PIN was right
+	moving  bool // to the conference from the lobby
 	leaving bool // the last prompt plays
 	timer   *time.Timer
 }
@@ -304,6 +305,7 @@ func (r *room) forget(now time.Time, id string) {
 // the closure holds the leg on the way.
 func (r *room) sendTo(now time.Time, l *leg, to *room, id string) {
 	l.door.stop()
+	l.door.moving = true
 	l.note(now, "state", "goes to its conference")
 	l.visitor.detach()
 	delete(r.legs, l.ID)
@@ -348,13 +350,16 @@ func (r *room) receive(now time.Time, l *leg, id string) {
 
 // moveIn offers the phone the ports that it has in its conference.
 func (r *room) moveIn(now time.Time, l *leg) {
+	if l.pending != nil || l.late != nil || l.why != "" {
+		return // one offer at a time
+	}
 	offer, err := l.makeOffer(now)
 	if err != nil {
 		r.log.Warn("no offer for a leg from the lobby", "leg_id", l.ID, "err", err)
 		r.drop(now, l, "media_lost")
 		return
 	}
-	l.call.Offer(offer)
+	l.call.Offer(offer, focusUser(r.id)) // from now on that is whom it talks to
 }
 
 // movedIn is the phone's answer to that; without one it cannot be heard.
@@ -368,6 +373,7 @@ func (r *room) movedIn(now time.Time, l *leg, e sip.Reoffered) {
 			l.local = own
 			r.agree(now, l, res)
 			r.comeIn(now, l)
+			r.tellMismatch(now, l)
 			return
 		}
 	}

@@ -334,6 +334,7 @@ func (e *engine) left() []string {
 type network struct {
 	mu    sync.Mutex
 	up    bool
+	other bool              // preconditions are off or active
 	fate  map[string]string // by number
 	calls []*call
 	live  map[string]*call // by number
@@ -364,7 +365,7 @@ func (n *network) MediaProfile(string) (sip.MediaProfile, bool) {
 	if n.faulty.Load() {
 		panic("test")
 	}
-	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true}, true
+	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true, Passive: !n.other}, true
 }
 
 func (n *network) setUp(up bool) {
@@ -470,6 +471,13 @@ func (c *call) start() {
 			return
 		}
 		fate, arg = "video-status", "488"
+	}
+	if fate == "qos" { // takes voice, with preconditions as it likes them
+		if c.inv.Video || !c.inv.Passive {
+			final(200*time.Millisecond, 580, "Precondition Failure", 0)
+			return
+		}
+		fate = "voice"
 	}
 	if fate == "video-status" { // refuses video as a whole, takes voice
 		if c.inv.Video {

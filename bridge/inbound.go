@@ -465,7 +465,7 @@ func (r *room) answerCall(now time.Time, l *leg) {
 	if l.why != "" {
 		return // it is being ended
 	}
-	if l.door != nil && l.door.opened { // he was answered in the lobby; this is his conference
+	if l.door != nil && l.door.moving { // he was answered in the lobby; this is his conference
 		r.moveIn(now, l)
 		return
 	}

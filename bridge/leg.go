@@ -35,6 +35,7 @@ type leg struct {
 	sprop     string
 	local     *sdp.Session // our last description that stands
 	pending   *proposal    // an offer of ours that has not been answered, within the call
+	late      *proposal    // the same, that the phone had asked for: its answer comes with an ACK
 	agreed    *sdp.Result  // nil before the binding answer
 	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
 	held      bool         // by the peer
@@ -51,7 +52,7 @@ type leg struct {
 	then      string       // what he wants once pending is answered: audio, video
 	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
 	seenWhy   string
-	passive   bool      // no preconditions: the network refused them
+	passive   bool      // preconditions as a phone's network likes them: it refused ours
 	otherForm bool      // of the number's URI: the network refused the one
 	over      bool      // its call has ended
 	dead      bool      // has ended; late mail is ignored
@@ -192,7 +193,7 @@ func (r *room) invite(now time.Time, l *leg) {
 			prefixes = m.prefixes
 		}
 		l.call, err = r.b.caller.Invite(sip.Invite{
-			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
+			Attachment: l.Attachment, Number: l.number, Offer: offer, Video: l.wantsPic, Focus: focusUser(r.id), Passive: l.passive, OtherForm: l.otherForm, Replaces: l.replaces, ReferredBy: l.referrer,
 			SetupTimeout: r.b.opt.SetupTimeout, RingTimeout: l.rings,
 			MayCall: func(_, number string) bool { return r.b.mayDial(prefixes, number) == nil },
 			OnEvent: func(e sip.Event) {
@@ -244,12 +245,19 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Offer:
 		r.onOffer(now, l, e)
 	case sip.Reoffered:
-		if l.door != nil && l.door.opened && e.SDP == nil && e.Status == 491 {
-			r.moveIn(now, l) // the phone offered something itself meanwhile
-		} else if l.door != nil && l.door.opened {
-			r.movedIn(now, l, e)
-		} else {
+		moving := l.door != nil && l.door.moving && l.opened
+		switch {
+		case e.Offer != 0:
+			r.onLateAnswer(now, l, e)
+		case l.pending != nil: // it was asked before it moved
 			r.onReoffered(now, l, e)
+			if moving {
+				r.moveIn(now, l)
+			}
+		case moving && e.SDP == nil && e.Status == 491:
+			r.moveIn(now, l) // the phone offered something itself meanwhile
+		case moving:
+			r.movedIn(now, l, e)
 		}
 	case sip.Info:
 		l.note(e.At, "dtmf", "a key by INFO") // which one may be a secret
@@ -380,6 +388,10 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
 		r.inviteAgain(now, l, e, "video refused, trying voice only")
+		return
+	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
+		l.passive = true
+		r.inviteAgain(now, l, "preconditions refused, trying without ours")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true

@@ -161,7 +161,7 @@ func (c *call) Refuse(id uint64, status, warning int) {
 
 // Offer is a re-INVITE of ours. The user of the phone makes up his mind in 20 s where he
 // is asked; the phone itself answers at once.
-func (c *call) Offer(b []byte) {
+func (c *call) Offer(b []byte, _ string) {
 	go func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -174,11 +174,12 @@ func (c *call) Offer(b []byte) {
 		if offer.Video != nil && offer.Video.Port != 0 {
 			wait = 20 * time.Second
 		}
-		c.at(wait, func() { c.decide(offer) })
+		c.at(wait, func() { c.decide(offer, 0) })
 	}()
 }
 
-func (c *call) decide(offer *sdp.Session) {
+// decide answers our offer; answers is the Offer without description that we replied to with it.
+func (c *call) decide(offer *sdp.Session, answers uint64) {
 	e := sip.Reoffered{At: time.Now(), Status: 200}
 	takes := true
 	switch c.reacts {
@@ -188,7 +189,9 @@ func (c *call) decide(offer *sdp.Session) {
 		e.SDP = []byte("v=7")
 		c.tell(e)
 		return
-	case "", "accepts":
+	case "silent":
+		return
+	case "", "accepts", "mismatch":
 	case "glare": // our offer is stale: the phone's came between
 		c.reacts = ""
 		e.Status = 491
@@ -204,10 +207,13 @@ func (c *call) decide(offer *sdp.Session) {
 	if err != nil {
 		panic("the phone cannot answer: " + err.Error())
 	}
+	if c.reacts == "mismatch" && offer.Video != nil && offer.Video.Port != 0 {
+		b = peculiar("mismatch", b)
+	}
 	if c.local, err = sdp.Parse(b); err != nil {
 		panic(err)
 	}
-	e.SDP = b
+	e.SDP, e.Offer = b, answers
 	c.tell(e)
 }
 
@@ -321,6 +327,142 @@ func (h *house) engine(name, what string) error {
 	h.eng.events <- &mediapb.Event{Conference: h.conf, Leg: l.ID, What: &mediapb.Event_VideoState{
 		VideoState: &mediapb.VideoState{State: what, Width: 240, Height: 320}}}
 	return nil
+}
+
+// A phone that has opened its camera for a codec that nobody here can read is told that this is
+// a voice call, whenever that was: asked for video, asked for an offer, come from the lobby
+// (IMS.md §3 row 8).
+func TestPhoneIsToldOfAMismatch(t *testing.T) {
+	play := func(t *testing.T, h *house, lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if err := h.run(line); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		play(t, h, "member p voice", "call all", "after 5s", "phone p mismatch", "ask p video", "after 30s")
+		c := h.net.phone(h.number["p"])
+		if s := strings.Join(c.offers, ";"); s != " audio on video on; audio on video 0" {
+			t.Errorf("asked for video: our offers are%s", s)
+		}
+		if l := h.member("p").Leg; l.Media.VideoState != bridge.VideoRefused || l.Change.State != "refused" {
+			t.Errorf("asked for video: %s, %+v", l.Media.VideoState, l.Change)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		play(t, h, "member p video", "call all", "after 5s", "peer p offerless")
+		c := h.net.phone(h.number["p"])
+		c.mu.Lock()
+		c.reacts = "mismatch"
+		offer, err := sdp.Parse(c.replies[c.nextOffer].sdp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.decide(offer, c.nextOffer) // in its ACK
+		c.mu.Unlock()
+		h.wait(time.Second)
+		if s := strings.Join(c.offers, ";"); s != " audio on video 0" {
+			t.Errorf("asked for an offer: ours are then%s", s)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		play(t, h, "dial p dialin mismatch", "after 1s", "press p PIN", "after 1s")
+		if s := h.take(); !strings.Contains(s, "INVITE again isfocus audio video\n") || !strings.Contains(s, "INVITE again audio\n") {
+			t.Errorf("from the lobby:\n%s", s)
+		}
+	})
+}
+
+// A phone that asks for an offer of ours while the organiser's wish waits after glare gets one.
+// The wish is not lost: where that offer has not brought it, the phone is asked again.
+func TestWishSurvivesAQuestionForAnOffer(t *testing.T) {
+	for _, takes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.VideoConference)
+			defer h.close()
+			for _, line := range []string{"member p video", "call all", "after 5s", "peer p voiceonly", "phone p silent", "ask p video", "after 1s"} {
+				if err := h.run(line); err != nil {
+					t.Fatalf("%s: %v", line, err)
+				}
+			}
+			c := h.net.phone(h.number["p"])
+			id := c.reoffer(nil)
+			synctest.Wait()
+			c.mu.Lock()
+			c.tell(sip.Reoffered{At: time.Now(), Status: 491})
+			c.mu.Unlock()
+			synctest.Wait()
+			c.mu.Lock()
+			offer, err := sdp.Parse(c.replies[id].sdp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.reacts = "novideo"
+			if takes {
+				c.reacts = "accepts"
+			}
+			c.decide(offer, id)
+			c.reacts = "accepts"
+			c.mu.Unlock()
+			h.wait(time.Second)
+			want := 2
+			if takes {
+				want = 1
+			}
+			c.mu.Lock()
+			if len(c.offers) != want {
+				t.Errorf("takes it %v: our offers are%s", takes, strings.Join(c.offers, ";"))
+			}
+			c.mu.Unlock()
+			h.wait(30 * time.Second)
+			if l := h.member("p").Leg; l.Change.State != "done" || l.Media.VideoState != bridge.VideoNegotiated {
+				t.Errorf("takes it %v: %+v, video %s", takes, l.Change, l.Media.VideoState)
+			}
+		})
+	}
+}
+
+// A 580 to video is tried by voice with passive preconditions (IMS.md §3 row 10), and one to
+// voice with those, unless they were passive already.
+func TestRetryAfter580(t *testing.T) {
+	for _, tt := range []struct {
+		kind    bridge.ConferenceType
+		other   bool
+		fate    string
+		invites int
+		in      bool
+	}{
+		{bridge.VideoConference, true, "qos", 2, true},
+		{bridge.VideoConference, false, "qos", 2, true},
+		{bridge.AudioConference, true, "qos", 2, true},
+		{bridge.AudioConference, false, "qos", 1, false},
+		{bridge.VideoConference, true, "status=580", 2, false},
+		{bridge.AudioConference, true, "status=580", 2, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, tt.kind)
+			defer h.close()
+			h.net.other = tt.other
+			if err := h.add("p", tt.fate); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.run("call all"); err != nil {
+				t.Fatal(err)
+			}
+			h.wait(10 * time.Second)
+			if n, in := h.net.invites(), h.member("p").State == bridge.InConference; n != tt.invites || in != tt.in {
+				t.Errorf("%+v: %d INVITEs, in the conference: %v", tt, n, in)
+			}
+		})
+	}
 }
 
 // An UPDATE before the answer counts in its own early dialog: where that is answered, the

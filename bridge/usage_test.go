@@ -186,6 +186,31 @@ func (h *house) subscribe(name string, words []string) error {
 	return nil
 }
 
+// A phone that was called knows its conference by our Contact: outside the call, what it asks
+// of that is asked of the conference (IMS.md §2.1, §4.2).
+func TestContactOfACallIsTheConference(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		for _, line := range []string{"member a voice", "call all", "after 5s"} {
+			if err := h.run(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		uri := "sip:" + h.net.phone(h.number["a"]).inv.Focus + "@127.0.0.1:5060;transport=tcp"
+		who := sip.Identity{Number: h.number["a"], Trusted: true}
+		var said []string
+		say := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+		h.net.subscribe(sip.Subscribe{Attachment: "core", At: time.Now(), Target: uri, By: who, Event: "conference"}, &watch{keep: func() {}, say: say})
+		synctest.Wait()
+		h.net.refer(sip.Refer{Attachment: "core", At: time.Now(), Target: uri, By: who, Method: "BYE", URIs: []string{"tel:+8613900000999"}}, referrer{say})
+		synctest.Wait()
+		if s := strings.Join(said, "\n"); !strings.Contains(s, "<- 200, 0s") || strings.Contains(s, "404 to SUBSCRIBE") || !strings.Contains(s, "403 to REFER") {
+			t.Errorf("%s", s)
+		}
+	})
+}
+
 // The limits of the wire: documents of one subscriber are five seconds apart, versions
 // rise by one, each tenth is full, and the last is told.
 func TestNotifierKeepsItsRate(t *testing.T) {

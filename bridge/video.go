@@ -73,7 +73,11 @@ type proposal struct {
 	video   bool
 	asked   bool // by the organiser: Change tells what becomes of it
 	tries   int
+	offer   uint64 // ID of the Offer that it replies to; 0: none
 }
+
+// has says whether this, if it is out, offers video.
+func (p *proposal) has() bool { return p != nil && p.video }
 
 // mayHaveVideo says why a phone that offers video in this conference does not get it; "":
 // it does.
@@ -158,7 +162,7 @@ func (r *room) closeVideo(l *leg) {
 	if l.call != nil && l.visitor == nil && !l.bound {
 		return // as long as another fork may take what the INVITE offers
 	}
-	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending != nil && l.pending.video {
+	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending.has() || l.late.has() {
 		return
 	}
 	r.b.freePorts(l)
@@ -182,7 +186,7 @@ func (r *room) offerAsAsked(now time.Time, l *leg, id uint64, video bool) {
 		l.call.Refuse(id, 488, 0)
 		return
 	}
-	l.pending = &proposal{session: s, video: video}
+	l.late = &proposal{session: s, video: video, offer: id}
 	l.call.Reply(id, offer, 0)
 	l.note(now, "media", "the phone asked for an offer")
 }
@@ -236,6 +240,7 @@ func (r *room) answerPeer(now time.Time, l *leg, id uint64, offer *sdp.Session, 
 		}
 	}
 	l.fallback = ""
+	l.voiceOnly = l.voiceOnly && res.Video == nil // its user has turned the camera on himself
 	r.agree(now, l, res)
 	if handedOver(before, res) {
 		l.CSAccess = true
@@ -302,7 +307,7 @@ func (l *leg) describeVideo() {
 			reason = reasonNotShown
 		}
 	}
-	if l.pending != nil && l.pending.video && l.agreed != nil && l.agreed.Video == nil {
+	if (l.pending.has() || l.late.has()) && l.agreed != nil && l.agreed.Video == nil {
 		state = VideoOffered
 	}
 	m.VideoState, m.VideoReason = state, nil
@@ -367,7 +372,7 @@ func (r *room) setMedia(now time.Time, l *leg, media string) *Error {
 		return conflict("not_connected", "the member is not in the conference")
 	}
 	has := l.agreed != nil && l.agreed.Video != nil && l.Media.WhyNoVideo == nil
-	asking := l.pending != nil && l.pending.video && l.pending.asked
+	asking := l.pending.has() && l.pending.asked
 	if media == "audio" {
 		l.voiceOnly = true
 		if asking {
@@ -403,6 +408,12 @@ func (r *room) setMedia(now time.Time, l *leg, media string) *Error {
 	l.Change = &MediaChange{To: "video", State: "asking", At: now.UTC()}
 	l.note(now, "media", "asks for video")
 	r.emitLeg(now, l, "leg.updated")
+	r.toVideo(now, l)
+	return nil
+}
+
+// toVideo asks the phone's user for video, with ports for it.
+func (r *room) toVideo(now time.Time, l *leg) {
 	r.withVideo(now, l, true, time.Time{}, func(now time.Time, video bool) {
 		if !video {
 			r.changed(now, l, false, 0)
@@ -411,7 +422,6 @@ func (r *room) setMedia(now time.Time, l *leg, media string) *Error {
 		}
 		r.propose(now, l, &proposal{video: true, asked: true})
 	})
-	return nil
 }
 
 // toVoice tells the phone at once: going on by voice only needs nobody's consent.
@@ -422,13 +432,8 @@ func (r *room) toVoice(now time.Time, l *leg) {
 
 // propose offers what p says in a re-INVITE. One is out at a time.
 func (r *room) propose(now time.Time, l *leg, p *proposal) {
-	if l.pending != nil { // it is answered soon, or given up by the UA
-		if p.asked {
-			l.then = "audio"
-			if p.video {
-				l.then = "video"
-			}
-		}
+	if l.pending != nil || l.late != nil { // it is answered soon, or given up by the UA
+		l.later(p)
 		return
 	}
 	offer, s, err := l.draftOffer(now, p.video)
@@ -440,20 +445,52 @@ func (r *room) propose(now time.Time, l *leg, p *proposal) {
 	p.tries++
 	l.pending = p
 	l.describeVideo()
-	l.call.Offer(offer)
+	l.call.Offer(offer, "")
 	r.emitLeg(now, l, "leg.updated")
+}
+
+// later remembers what the organiser wants once what is out has been answered.
+func (l *leg) later(p *proposal) {
+	if p.asked {
+		l.then = "audio"
+		if p.video {
+			l.then = "video"
+		}
+	}
 }
 
 // maxProposals bounds how often an offer is made anew because the phone's came between.
 const maxProposals = 3
 
-// onReoffered is the end of an offer of ours. A refusal leaves everything as it was.
+// onReoffered is the end of an offer of ours that was out on its own account.
 func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 	p := l.pending
-	if p == nil {
+	l.pending = nil
+	if e.SDP == nil && e.Status == 491 && l.late != nil { // the phone has asked for an offer meanwhile
+		l.local = l.local.Following(p.session)
+		if l.then == "" {
+			l.later(p)
+		}
 		return
 	}
-	l.pending = nil
+	r.answered(now, l, p, e)
+}
+
+// onLateAnswer is the answer in an ACK to the offer that the phone had asked for.
+func (r *room) onLateAnswer(now time.Time, l *leg, e sip.Reoffered) {
+	p := l.late
+	if p == nil || p.offer != e.Offer {
+		return
+	}
+	l.late = nil
+	r.answered(now, l, p, e)
+	if l.door != nil && l.door.moving && l.opened {
+		r.moveIn(now, l)
+	}
+}
+
+// answered is the end of p. A refusal leaves everything as it was.
+func (r *room) answered(now time.Time, l *leg, p *proposal, e sip.Reoffered) {
 	res, err := sdp.Result{}, error(nil)
 	if e.SDP != nil {
 		p.session, res, err = r.b.settled(p.session, e.SDP, e.Local, e.Offered)
@@ -484,6 +521,7 @@ func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 		}
 		r.agree(now, l, res)
 		r.pushLeg(l)
+		r.tellMismatch(now, l)
 		r.closeVideo(l)
 	}
 	if p.asked {
@@ -493,11 +531,14 @@ func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 	next := l.then
 	l.then = ""
 	switch {
-	case l.why != "" || l.agreed == nil:
+	case l.why != "" || l.agreed == nil || next == "":
+	case l.Change != nil && l.Change.State == "asking" && l.Change.To == next && (next == "video") == (l.agreed.Video != nil):
+		r.changed(now, l, true, 0) // it came to that by itself
+		r.emitLeg(now, l, "leg.updated")
 	case next == "audio" && l.agreed.Video != nil:
 		r.toVoice(now, l)
 	case next == "video" && l.agreed.Video == nil:
-		r.propose(now, l, &proposal{video: true, asked: true})
+		r.toVideo(now, l)
 	}
 }
 

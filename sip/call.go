@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -157,7 +158,15 @@ func (c *call) Refuse(id uint64, status, warning int) {
 }
 
 // Offer implements Call.
-func (c *call) Offer(sdp []byte) { c.post(dialog.Propose{SDP: sdp}) }
+func (c *call) Offer(sdp []byte, focus string) {
+	in := dialog.Propose{SDP: sdp}
+	if focus != "" {
+		in.Contact = c.a.focusContact(focus, hasVideo(sdp))
+	}
+	c.post(in)
+}
+
+func hasVideo(sdp []byte) bool { return bytes.Contains(sdp, []byte("m=video")) }
 
 // responder is a server transaction.
 type responder interface {
@@ -500,7 +509,7 @@ func event(e dialog.Event) Event {
 	case dialog.Offer:
 		return Offer{At: now, ID: e.ID, SDP: e.SDP, Early: e.Early, Local: e.Local}
 	case dialog.Reoffered:
-		return Reoffered{At: now, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
+		return Reoffered{At: now, Offer: e.Offer, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
 	case dialog.Info:
 		return Info{At: now, Digit: e.Digit}
 	}

@@ -79,15 +79,24 @@ func (a *attachment) contactURI() string {
 	return "sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport()
 }
 
-func (a *attachment) contact(video bool) string {
-	c := "<" + a.contactURI() + ">;" + mmtelTag + ";audio"
+// contact is our Contact in a call. Phones that are to know of it are told their conference's.
+func (a *attachment) contact(video bool, focus string) string {
+	if a.o.IsFocus && focus != "" {
+		return a.focusContact(focus, video)
+	}
+	return "<" + a.contactURI() + ">" + features(video)
+}
+
+// focusContact is the Contact of a conference (RFC 4579 5.2).
+func (a *attachment) focusContact(user string, video bool) string {
+	return "<sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport() + ">" + features(video) + ";isfocus"
+}
+
+func features(video bool) string {
 	if video {
-		c += ";video"
+		return ";" + mmtelTag + ";audio;video"
 	}
-	if a.o.IsFocus {
-		c += ";isfocus"
-	}
-	return c
+	return ";" + mmtelTag + ";audio"
 }
 
 // dialogOptions are the INVITE of IMS.md 2.1: what a handset's own INVITE looks like,
@@ -98,7 +107,7 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 	do := dialog.Options{
 		CallID: token() + "@" + a.host, From: "<" + identity + ">", FromTag: token(),
 		To: "<" + a.numberURI(inv.Number, inv.OtherForm) + ">", Target: a.numberURI(inv.Number, inv.OtherForm),
-		Contact: a.contact(inv.Video), Routes: routes,
+		Contact: a.contact(inv.Video, inv.Focus), Routes: routes,
 		Supported: []string{"100rel", "timer", "replaces"},
 		Allow:     allow, UserAgent: a.ua.o.UserAgent,
 		Transport: strings.ToUpper(o.Transport), Host: a.host, Port: a.port,
@@ -115,9 +124,11 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 	} else if o.Mode == ModeAS {
 		do.Routes = []string{a.origRoute(a.target())}
 	}
-	active := o.Preconditions == "active" || o.Preconditions == "required"
-	do.Preconditions = active && !inv.Passive
-	do.RequirePreconditions = o.Preconditions == "required" && !inv.Passive
+	if inv.Passive {
+		o.Preconditions = "passive"
+	}
+	do.Preconditions = o.Preconditions == "active" || o.Preconditions == "required"
+	do.RequirePreconditions = o.Preconditions == "required"
 	if o.Preconditions != "off" {
 		do.Supported = append(do.Supported, "precondition")
 	}

@@ -3,7 +3,6 @@ package sip
 import (
 	"bytes"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,7 +205,7 @@ func (c *call) Ring() { c.post(dialog.Ring{}) }
 func (c *call) Accept(acc Acceptance) {
 	in := dialog.Accept{SDP: acc.SDP}
 	if acc.Focus != "" {
-		in.Contact = c.a.focusContact(acc.Focus, bytes.Contains(acc.SDP, []byte("m=video")))
+		in.Contact = c.a.focusContact(acc.Focus, hasVideo(acc.SDP))
 	}
 	c.post(in)
 }
@@ -377,15 +376,6 @@ func icidOf(req *sipgo.Request) string {
 		}
 	}
 	return token()
-}
-
-// focusContact is the Contact of a conference (RFC 4579 5.2).
-func (a *attachment) focusContact(user string, video bool) string {
-	c := "<sip:" + user + "@" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) + a.uriTransport() + ">;" + mmtelTag + ";audio"
-	if video {
-		c += ";video"
-	}
-	return c + ";isfocus"
 }
 
 // which asks a call's goroutine for the dialog with this remote tag.

@@ -74,7 +74,7 @@ type AttachmentOptions struct {
 	OfferOpus     bool           // carried for the bridge
 	NumberForm    string         // tel (default on ue) | sip (default on trunk)
 	PANI          string         // P-Access-Network-Info; "" leaves it out on a trunk, ue: IEEE-802.3
-	IsFocus       bool           // tell phones that they are in a conference (Contact ;isfocus)
+	IsFocus       bool           // tell phones that they are in a conference (Invite.Focus)
 
 	SessionExpires time.Duration // RFC 4028; 1800 s, negative: no session timer
 	MinSE          time.Duration // 90 s

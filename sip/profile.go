@@ -8,5 +8,5 @@ func (ua *UA) MediaProfile(name string) (MediaProfile, bool) {
 		return MediaProfile{}, false
 	}
 	return MediaProfile{LocalIP: o.LocalAddr, OfferG711: o.OfferG711, OfferOpus: o.OfferOpus, VideoAVPF: o.VideoAVPF,
-		AnyPort: o.Latch == LatchStrict, NATPrefixes: o.NATPrefixes}, true
+		Passive: o.Preconditions == "passive", AnyPort: o.Latch == LatchStrict, NATPrefixes: o.NATPrefixes}, true
 }

@@ -103,6 +103,32 @@ func TestLargeInvite(t *testing.T) {
 	call.Hangup("again", "") // harmless after the end
 }
 
+// After a 580 an INVITE knows preconditions and offers none, whatever the attachment says.
+func TestPassivePreconditions(t *testing.T) {
+	for _, mode := range []string{"off", "passive", "active", "required"} {
+		p := newPeer(t, "tcp")
+		ua := newTrunk(t, p, func(o *AttachmentOptions) { o.Preconditions = mode })
+		if m, _ := ua.MediaProfile("t"); m.Passive != (mode == "passive") {
+			t.Errorf("%s: Passive is %v", mode, m.Passive)
+		}
+		for _, passive := range []bool{false, true} {
+			_, ev := place(t, ua, func(i *Invite) { i.Passive = passive })
+			inv := p.expect("INVITE")
+			knows, offers, needs := strings.Contains(inv.get("Supported"), "precondition"), strings.Contains(inv.body, "qos"), inv.get("Require") != ""
+			as := mode
+			if passive {
+				as = "passive"
+			}
+			if knows != (as != "off") || offers != (as == "active" || as == "required") || needs != (as == "required") {
+				t.Errorf("%s, passive %v: known %v, offered %v, required %v", mode, passive, knows, offers, needs)
+			}
+			inv.write(answer(inv, 580, "Precondition Failure", "a"))
+			p.expect("ACK")
+			next[Ended](ev)
+		}
+	}
+}
+
 // The INVITE of a trunk: what must be there and what must not.
 func TestInviteHeaders(t *testing.T) {
 	p := newPeer(t, "tcp")

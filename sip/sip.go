@@ -26,8 +26,11 @@ type Invite struct {
 	Number     string // E.164 with +
 	Offer      []byte // the session description, offered in the INVITE
 	Video      bool   // the offer has video: feature tags say so
-	Passive    bool   // no preconditions of ours (RFC 3312), whatever the attachment says: its network refused them
-	OtherForm  bool   // of the number's URI: sip: where the attachment has tel:, or the other way round (after 416)
+	// Focus is the user part of our Contact where the attachment tells phones that they are in
+	// a conference (AttachmentOptions.IsFocus): its own URI is Contact (RFC 4579 5.2).
+	Focus     string
+	Passive   bool // preconditions (RFC 3312) as MediaProfile.Passive, whatever the attachment says: the network refused its way (580)
+	OtherForm bool // of the number's URI: sip: where the attachment has tel:, or the other way round (after 416)
 	// Routes replace the attachment's own, byte for byte: what an S-CSCF wants to see again
 	// of a session that we continue (Incoming.Routes).
 	Routes     []string
@@ -101,8 +104,12 @@ type (
 	// Reoffered ends what Call.Offer began: SDP is the far end's answer, or nil and
 	// the status that refused it. The call goes on either way. Status 491: an offer of the
 	// far end came between and was answered, so ours is stale and a new one may be made.
+	//
+	// With Offer it ends what was replied to the Offer with that ID, which had no description: SDP
+	// is the answer in the far end's ACK, or nil where there was none, or the reply was too late.
 	Reoffered struct {
 		At     time.Time
+		Offer  uint64
 		SDP    []byte
 		Status int
 		// As in Answer.
@@ -186,8 +193,9 @@ type Call interface {
 	// Refuse refuses an Offer with a status and a Warning (RFC 3261 20.43), 0 for none: 301
 	// the other address family, 305 no common format … The old session stands.
 	Refuse(id uint64, status, warning int)
-	// Offer sends a re-INVITE with a session description.
-	Offer(sdp []byte)
+	// Offer sends a re-INVITE with a session description. focus is as in Acceptance, from now
+	// on; "": our Contact stays.
+	Offer(sdp []byte, focus string)
 }
 
 // AttachmentState is what an organiser may see of an attachment. Identities are whole:
@@ -244,6 +252,7 @@ type MediaProfile struct {
 	OfferG711 bool   // G.722, PCMA and PCMU last in the offer
 	OfferOpus bool   // Opus after AMR-WB
 	VideoAVPF string // capneg | plain_avpf | avp; "": capneg
+	Passive   bool   // preconditions are known, and none of ours are offered
 	AnyPort   bool   // media may come from any port of the signalled address: latch strict
 	// NATPrefixes are where phones' media may come from besides: latch nat.
 	NATPrefixes []netip.Prefix

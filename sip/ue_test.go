@@ -260,13 +260,48 @@ func TestPeerOffers(t *testing.T) {
 	})
 }
 
+// Phones that are to know of their conference have its URI as our Contact (RFC 4579 5.2), from
+// the start or once they have come in; what they ask of it outside the call finds it.
+func TestContactIsTheFocus(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		p := newPeer(t, "tcp")
+		ua := newTrunk(t, p, func(o *AttachmentOptions) { o.IsFocus = told })
+		s := onSubscribe(ua, func(sub Subscription) { sub.Reject(403) })
+		call, ev := place(t, ua, func(inv *Invite) { inv.Focus = "conf-7" })
+		inv := connect(t, p, ev)
+		contact := inv.get("Contact")
+		if strings.HasPrefix(contact, "<sip:conf-7@") != told || strings.HasSuffix(contact, ";audio;video;isfocus") != told {
+			t.Errorf("told %v: Contact %s", told, contact)
+		}
+		call.Offer([]byte(offerSDP), "conf-8")
+		re := p.expect("INVITE")
+		re.write(answer(re, 200, "OK", "", p.contact(), "\n"+answerSDP))
+		p.expect("ACK")
+		next[Reoffered](ev)
+		if contact = re.get("Contact"); !strings.HasPrefix(contact, "<sip:conf-8@") || !strings.HasSuffix(contact, ";isfocus") {
+			t.Errorf("moved: Contact %s", contact)
+		}
+		uri := contact[1:strings.Index(contact, ">")]
+		if res := newAsker(t, p, ua, uri).ask("SUBSCRIBE", p.contact(), "Event: conference"); res.status() != "403" {
+			t.Errorf("SUBSCRIBE to it: %s", res.start)
+		}
+		if in := got(t, s.asked); in.Target != uri || in.CallID != "" {
+			t.Errorf("%+v", in)
+		}
+		call.Hangup("hung_up", "")
+		bye := p.expect("BYE")
+		bye.write(answer(bye, 200, "OK", ""))
+		next[Ended](ev)
+	}
+}
+
 // Offer sends a re-INVITE and tells what became of it.
 func TestOurOffer(t *testing.T) {
 	p := newPeer(t, "tcp")
 	ua := newTrunk(t, p)
 	call, ev := place(t, ua)
 	connect(t, p, ev)
-	call.Offer([]byte(offerSDP + "a=x\r\n"))
+	call.Offer([]byte(offerSDP+"a=x\r\n"), "")
 	re := p.expect("INVITE")
 	if !strings.Contains(re.get("To"), "tag=a") || !strings.HasSuffix(re.body, "a=x\r\n") || re.get("Cseq") != "2 INVITE" {
 		t.Errorf("re-INVITE %q", re.order)

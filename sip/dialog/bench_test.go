@@ -316,7 +316,11 @@ func told(e Event) (told string) {
 		}
 		return s
 	case Reoffered:
-		return strings.TrimSpace(fmt.Sprintf("reoffered %d %s", e.Status, e.SDP)) + ours(e.Local, e.Offered)
+		s := strings.TrimSpace(fmt.Sprintf("reoffered %d %s", e.Status, e.SDP)) + ours(e.Local, e.Offered)
+		if e.Offer != 0 {
+			s += fmt.Sprintf(" to offer %d", e.Offer)
+		}
+		return s
 	case Info:
 		return "digit " + string(e.Digit)
 	case Other:

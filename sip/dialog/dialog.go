@@ -133,8 +133,9 @@ type Call struct {
 	reAck       *sip.Request
 	refresh     uint32 // CSeq of our refreshing UPDATE, 0 if none is out
 
-	peer    *peerOffer
-	offerID uint64
+	peer      *peerOffer
+	offerID   uint64
+	lateOffer uint64 // the Offer without description that has no Reply; 0: none
 
 	session   time.Duration // agreed session interval, 0: none
 	weRefresh bool
@@ -186,8 +187,12 @@ func (c *Call) Step(now time.Time, in Input) []Action {
 			c.onCancelled(in)
 		case c.peer != nil && c.peer.tx == in.Tx:
 			// Its 487 has been sent already, and whatever we said crossed it.
+			p := c.peer
 			c.peer = nil
 			c.stop(timerReply, timerResend, timerNoAck)
+			if p.empty && p.res != nil {
+				c.emit(Reoffered{Offer: p.id, Status: 487})
+			}
 			c.proposeQueued()
 		}
 	case Hangup:

@@ -113,14 +113,15 @@ func TestGlare(t *testing.T) {
 			> INVITE a 6 more -> INVITE6=500 Retry-After=2
 			{theirs waits, we want to offer}
 			> INVITE a 5 theirs -> offer 1 theirs
+			propose stale ->
+			reply 1 ours -> reoffered 491; INVITE5=200
 			propose more ->
-			reply 1 ours -> INVITE5=200
 			> ACK a 5 -> INVITE {2} to a
 			{our offer to their empty INVITE is out, their UPDATE comes}
 			> INVITE a 5 -> offer 1
 			reply 1 ours -> INVITE5=200
 			> UPDATE a 6 more -> UPDATE6=491
-			> ACK a 5 yes -> reoffered 200 yes
+			> ACK a 5 yes -> reoffered 200 yes to offer 1
 			{491 to ours}
 			propose more -> INVITE {2} to a
 			< 491 a re ->

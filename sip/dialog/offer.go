@@ -1,6 +1,7 @@
 package dialog
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ func (c *Call) onPropose(in Propose) {
 	if c.ended || c.winner == nil || len(in.SDP) == 0 {
 		return
 	}
+	c.o.Contact = cmp.Or(in.Contact, c.o.Contact)
 	if c.reoffer != nil || c.peer != nil || c.refresh != 0 {
 		c.queued = &in
 		return

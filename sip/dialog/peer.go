@@ -261,6 +261,9 @@ func (c *Call) offered(in Request, sdp []byte) {
 		c.peer.early, o.Early = true, true
 		_, o.Local, _ = e.answer()
 	}
+	if c.peer.empty {
+		c.lateOffer = o.ID
+	}
 	c.arm(timerReply, c.o.Reply)
 	c.emit(o)
 }
@@ -285,8 +288,13 @@ func (c *Call) retryLater(tx any, req *sip.Request) {
 func (c *Call) onReply(in Reply) {
 	p := c.peer
 	if p == nil || p.id != in.ID || p.res != nil {
+		if in.ID == c.lateOffer && len(in.SDP) > 0 && !c.ended {
+			c.lateOffer = 0
+			c.emit(Reoffered{Offer: in.ID, Status: 488})
+		}
 		return // answered already, or too late
 	}
+	c.lateOffer = 0
 	if len(in.SDP) == 0 || in.Status >= 300 {
 		status := in.Status
 		if status < 300 || status > 699 {
@@ -296,7 +304,9 @@ func (c *Call) onReply(in Reply) {
 		return
 	}
 	c.stop(timerReply)
-	c.outdate()
+	if !p.early {
+		c.outdate()
+	}
 	res := c.response(p.req, 200)
 	if p.req.Method != sip.PRACK {
 		c.agreeRefresh(p.req, res)
@@ -323,12 +333,16 @@ func (c *Call) onReply(in Reply) {
 	c.arm(timerNoAck, 64*c.o.T1)
 }
 
-// outdate gives up an offer of ours that waits after glare: the peer's came between, and
-// ours was made for the session before it.
+// outdate gives up an offer of ours that waits, after glare or for its turn: the peer's came
+// between, and ours was made for the session before it.
 func (c *Call) outdate() {
+	waits := c.queued != nil
 	if r := c.reoffer; r != nil && !r.sent && !r.refresh {
-		c.reoffer = nil
+		c.reoffer, waits = nil, true
 		c.stop(timerGlare)
+	}
+	c.queued = nil
+	if waits {
 		c.emit(Reoffered{Status: 491})
 	}
 }
@@ -412,9 +426,9 @@ func (c *Call) acknowledged(p *peerOffer, ack *sip.Request) {
 	}
 	if p.empty {
 		if sdp := SDP(ack); sdp != nil {
-			c.emit(Reoffered{SDP: sdp, Status: 200})
+			c.emit(Reoffered{Offer: p.id, SDP: sdp, Status: 200})
 		} else {
-			c.emit(Reoffered{Status: 488}) // it acknowledged without answering
+			c.emit(Reoffered{Offer: p.id, Status: 488}) // it acknowledged without answering
 		}
 	}
 	c.proposeQueued()

@@ -41,7 +41,31 @@ func TestPeerRequests(t *testing.T) {
 		{"re-INVITE without description: ours is the offer", up + `
 			> INVITE a 5 -> offer 1
 			reply 1 ours -> INVITE5=200
-			> ACK a 5 theirs -> reoffered 200 theirs`},
+			> ACK a 5 theirs -> reoffered 200 theirs to offer 1`},
+		{"re-INVITE without description, none in its ACK", up + `
+			> INVITE a 5 -> offer 1
+			reply 1 ours -> INVITE5=200
+			> ACK a 5 -> reoffered 488 to offer 1`},
+		{"re-INVITE without description, cancelled as we reply", up + `
+			> INVITE a 5 -> offer 1
+			reply 1 ours -> INVITE5=200
+			cancelled INVITE5 -> reoffered 487 to offer 1
+			> INVITE a 6 -> offer 2
+			cancelled INVITE6 ->
+			reply 2 ours -> reoffered 488 to offer 2
+			reply 2 ours ->`},
+		{"re-INVITE without description, the reply comes too late", up + `
+			> INVITE a 5 -> offer 1
+			wait 2s -> INVITE5=488
+			reply 1 ours -> reoffered 488 to offer 1`},
+		{"re-INVITE without description while ours waits after glare", up + `
+			propose more -> INVITE 2 to a
+			< 491 a re ->
+			> INVITE a 5 -> offer 1
+			reply 1 ours -> reoffered 491; INVITE5=200
+			propose again ->
+			> ACK a 5 yes -> reoffered 200 yes to offer 1; INVITE 3 to a
+			< 200 a re aye -> ACK 3 to a; reoffered 200 aye`},
 		{"ACK of another INVITE does not count", up + `
 			> INVITE a 5 hold -> offer 1 hold
 			reply 1 held -> INVITE5=200

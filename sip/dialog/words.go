@@ -40,8 +40,12 @@ type (
 		Status  int
 		Warning int // code of a Warning header beside Status, 0: none
 	}
-	// Propose sends a session description of ours in a re-INVITE.
-	Propose struct{ SDP []byte }
+	// Propose sends a session description of ours in a re-INVITE. Contact replaces
+	// Options.Contact where it is not empty.
+	Propose struct {
+		SDP     []byte
+		Contact string
+	}
 	// Resent says that the INVITE left again, with another branch, to a peer that has not
 	// been heard of yet: a CANCEL waits for its first response. The caller has put that
 	// branch into the request of Send.
@@ -148,9 +152,10 @@ type (
 		Early bool
 		Local []byte
 	}
-	// Reoffered is the peer's answer to an offer of ours, or the refusing status. Local,
-	// Offered: see sip.Answer.
+	// Reoffered is the peer's answer to an offer of ours, or the refusing status. Offer, Local,
+	// Offered: see sip.Reoffered.
 	Reoffered struct {
+		Offer   uint64
 		SDP     []byte
 		Status  int
 		Local   []byte
