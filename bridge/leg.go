@@ -391,7 +391,7 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 		return
 	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
 		l.passive = true
-		r.inviteAgain(now, l, "preconditions refused, trying without ours")
+		r.inviteAgain(now, l, e, "preconditions refused, trying without ours")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
