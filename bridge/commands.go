@@ -55,6 +55,7 @@ type ConferenceSpec struct {
 	WhoMayRefer Referrers  // "": creator
 	// AnswerConfirm is the default of calls: who answers must press 1.
 	AnswerConfirm bool
+	Layout        Layout // "": mosaic
 }
 
 // ConferencePatch changes what is not nil.
@@ -65,6 +66,7 @@ type ConferencePatch struct {
 	JoinPolicy    *JoinPolicy
 	WhoMayRefer   *Referrers
 	AnswerConfirm *bool
+	Layout        *Layout
 }
 
 // MemberSpec makes a member.

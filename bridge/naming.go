@@ -86,12 +86,15 @@ func (b *Bridge) cleanAlias(s string) (string, *Error) {
 	return s, nil
 }
 
-func checkPolicies(join JoinPolicy, refer Referrers) *Error {
-	if !slices.Contains([]JoinPolicy{JoinOpen, JoinListed, JoinPIN}, join) {
+func checkPolicies(c Conference) *Error {
+	if !slices.Contains([]JoinPolicy{JoinOpen, JoinListed, JoinPIN}, c.JoinPolicy) {
 		return &Error{Kind: Invalid, Code: "join_policy_invalid", Detail: `join_policy is "open", "allow_listed" or "pin"`, Field: "/join_policy"}
 	}
-	if !slices.Contains([]Referrers{ReferCreator, ReferModerators, ReferAny, ReferNone}, refer) {
+	if !slices.Contains([]Referrers{ReferCreator, ReferModerators, ReferAny, ReferNone}, c.WhoMayRefer) {
 		return &Error{Kind: Invalid, Code: "who_may_refer_invalid", Detail: `who_may_refer is "creator", "moderators", "any" or "none"`, Field: "/who_may_refer"}
+	}
+	if !slices.Contains([]Layout{LayoutMosaic, LayoutSwitched}, c.Layout) {
+		return &Error{Kind: Invalid, Code: "layout_invalid", Detail: `layout is "mosaic" or "switched"`, Field: "/layout"}
 	}
 	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"regexp"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"sparkle/bridge"
+	"sparkle/media/mediapb"
 )
 
 func codeOf(err error) string {
@@ -51,6 +53,7 @@ func TestConferenceNames(t *testing.T) {
 			{bridge.ConferenceSpec{Alias: dialIn}, "alias_taken"},
 			{bridge.ConferenceSpec{JoinPolicy: "x"}, "join_policy_invalid"},
 			{bridge.ConferenceSpec{WhoMayRefer: "x"}, "who_may_refer_invalid"},
+			{bridge.ConferenceSpec{Layout: "x"}, "layout_invalid"},
 			{bridge.ConferenceSpec{PIN: "123456", Alias: "Board.Room"}, ""},
 			{bridge.ConferenceSpec{Alias: "board.room"}, "alias_taken"},
 			{bridge.ConferenceSpec{Alias: "+86 10 8212 3456"}, ""},
@@ -78,5 +81,37 @@ func TestConferenceNames(t *testing.T) {
 			t.Errorf("after a restart the PIN is free: %q", code)
 		}
 		h.close()
+	})
+}
+
+// What the phones see can be changed while they are in.
+func TestLayoutIsChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		if err := h.add("A", "video"); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.run("call all"); err != nil {
+			t.Fatal(err)
+		}
+		h.wait(5 * time.Second)
+		for _, layout := range []bridge.Layout{bridge.LayoutMosaic, bridge.LayoutSwitched, bridge.LayoutMosaic} {
+			c, err := h.b.UpdateConference(t.Context(), organiser, h.conf, bridge.ConferencePatch{Layout: &layout})
+			if err != nil || c.Layout != layout {
+				t.Fatalf("%+v, %v", c, err)
+			}
+			synctest.Wait()
+			h.eng.mu.Lock()
+			told := h.eng.confs[h.conf].Layout == mediapb.Conference_SWITCHED
+			h.eng.mu.Unlock()
+			if told != (layout == bridge.LayoutSwitched) {
+				t.Errorf("%s: the engine was told of switched: %v", layout, told)
+			}
+		}
+		wrong := bridge.Layout("x")
+		if _, err := h.b.UpdateConference(t.Context(), organiser, h.conf, bridge.ConferencePatch{Layout: &wrong}); codeOf(err) != "layout_invalid" {
+			t.Error(err)
+		}
 	})
 }

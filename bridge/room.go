@@ -112,7 +112,7 @@ const maxWaiting = 64
 func newRoom(b *Bridge, c Conference, seq uint64, members []Member) *room {
 	r := &room{
 		b: b, id: c.ID, owner: c.Owner, limit: strings.Fields(c.DialLimit), log: b.log.With("conference_id", c.ID),
-		work: newMediaWork(b.ctx, b.media), change: make(chan struct{}, 1),
+		work: newMediaWork(b.ctx, b.media, b.log), change: make(chan struct{}, 1),
 		drained: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1),
 		conf: c, legs: map[string]*leg{}, seq: seq, seqMark: seq + seqBlock,
 	}
@@ -381,6 +381,9 @@ func (r *room) pushConference() {
 		return
 	}
 	c := &mediapb.Conference{Id: r.id, Video: r.conf.Type == VideoConference && !r.b.opt.NoVideo && r != r.b.lobby}
+	if r.conf.Layout == LayoutSwitched {
+		c.Layout = mediapb.Conference_SWITCHED
+	}
 	if w := r.whisper; w != nil {
 		if from := r.member(w.From); from != nil && from.leg != nil {
 			pw := &mediapb.Whisper{FromLeg: from.leg.ID}

@@ -111,8 +111,9 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 	now := time.Now().UTC()
 	c = Conference{ID: newID("conf"), Name: spec.Name, Type: spec.Type, State: "idle", Owner: a.Account, CreatedAt: now, UpdatedAt: now,
 		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm,
+		Layout:    cmp.Or(spec.Layout, LayoutMosaic),
 		DialLimit: strings.Join(a.DialPrefixes, " ")}
-	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
+	if bad := checkPolicies(c); bad != nil {
 		return Conference{}, bad
 	}
 	var bad *Error
@@ -228,6 +229,11 @@ func (b *Bridge) UpdateConference(ctx context.Context, a Actor, id string, p Con
 		r.conf.Name, r.conf.UpdatedAt = c.Name, c.UpdatedAt
 		r.conf.PIN, r.conf.Alias, r.conf.DialIn = c.PIN, c.Alias, c.DialIn
 		r.conf.JoinPolicy, r.conf.WhoMayRefer, r.conf.AnswerConfirm = c.JoinPolicy, c.WhoMayRefer, c.AnswerConfirm
+		if r.conf.Layout != c.Layout {
+			if r.conf.Layout = c.Layout; r.mediaOpen {
+				r.pushConference()
+			}
+		}
 		r.emit(now, "conference.updated", "", "", r.conf)
 	})
 	return r.view.Load().Conference, err
@@ -261,7 +267,10 @@ func (b *Bridge) patched(c Conference, p ConferencePatch) (Conference, error) {
 	if p.AnswerConfirm != nil {
 		c.AnswerConfirm = *p.AnswerConfirm
 	}
-	if bad := checkPolicies(c.JoinPolicy, c.WhoMayRefer); bad != nil {
+	if p.Layout != nil {
+		c.Layout = *p.Layout
+	}
+	if bad := checkPolicies(c); bad != nil {
 		return c, bad
 	}
 	return c, nil
@@ -289,7 +298,7 @@ func (b *Bridge) DeleteConference(ctx context.Context, a Actor, id string) (err 
 	b.mu.Unlock()
 	b.release(r.view.Load().Conference, Conference{})
 	err = r.do(func(now time.Time) {
-		r.shutdown(now, "the conference has ended")
+		r.shutdown(now, "room_closed")
 		r.emit(now, "conference.deleted", "", "", r.conf)
 		r.mute = true
 	})

@@ -71,6 +71,11 @@ type SIPResult struct {
 	// body: for admins.
 	Warning string `json:"warning,omitempty"`
 	Text    string `json:"text,omitempty"`
+	// Header is all of Reason as it came (RFC 3326); SIPCause and ReleaseCause are its causes of
+	// the protocols SIP and RELEASE_CAUSE.
+	Header       string `json:"reason_header,omitempty"`
+	SIPCause     int    `json:"sip_cause,omitempty"`
+	ReleaseCause int    `json:"release_cause,omitempty"`
 	// RedirectedTo is the URI of a 3xx that was not followed.
 	RedirectedTo string `json:"redirected_to,omitempty"`
 }
@@ -78,6 +83,7 @@ type SIPResult struct {
 // LastOutcome is the outcome of the newest ended leg.
 type LastOutcome struct {
 	Outcome Outcome    `json:"outcome"`
+	Reason  string     `json:"reason,omitempty"` // finer than the outcome: number_changed, ended_early, removed …
 	SIP     *SIPResult `json:"sip"`
 	Text    Text       `json:"text"`
 	At      time.Time  `json:"at"`
@@ -119,13 +125,22 @@ type Conference struct {
 	WhoMayRefer Referrers  `json:"who_may_refer"`
 	// AnswerConfirm: who is called and answers must press 1 before he is in, unless the call
 	// says otherwise. Voicemail does not.
-	AnswerConfirm bool `json:"answer_confirm"`
+	AnswerConfirm bool   `json:"answer_confirm"`
+	Layout        Layout `json:"layout"`
 	// DialLimit are the prefixes, separated by blanks, of the numbers that phones in it may
 	// have called, by REFER or a list: those of the key that made it; "": no limit.
 	DialLimit string `json:"-"`
 	AdHoc     bool   `json:"ad_hoc"` // made by a phone, over the conference factory; ends with its last call
 	DialIn    DialIn `json:"dial_in"`
 }
+
+// Layout is what the phones of a video conference see.
+type Layout string
+
+const (
+	LayoutMosaic   Layout = "mosaic"   // everybody, in tiles
+	LayoutSwitched Layout = "switched" // who talks, as his phone sends it; a phone that cannot take that as it is sees the mosaic
+)
 
 // JoinPolicy says who may call into a conference.
 type JoinPolicy string
@@ -239,7 +254,10 @@ type Leg struct {
 	Since       time.Time  `json:"since"`
 	Direction   string     `json:"direction"` // outbound | inbound
 	Attachment  string     `json:"attachment"`
-	Outcome     Outcome    `json:"outcome"` // null while it lives
+	Outcome     Outcome    `json:"outcome"`              // null while it lives
+	Reason      string     `json:"reason,omitempty"`     // finer than the outcome
+	Attempts    int        `json:"attempts,omitempty"`   // INVITEs of ours
+	DurationS   float64    `json:"duration_s,omitempty"` // from answer to end, whatever the clock was set to meanwhile
 	SIP         *SIPResult `json:"sip"`
 	Text        *Text      `json:"text"`
 	Retry       *Retry     `json:"retry,omitempty"` // of an ended leg

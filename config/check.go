@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sparkle/sip"
+	"sparkle/sip/digest"
 )
 
 var (
@@ -182,6 +183,11 @@ func (l *loader) attachment(a *Attachment, key string) {
 	if a.CPS < 0 {
 		l.fault(key+".cps", "%v is negative", a.CPS)
 	}
+	for i, alg := range a.Auth.Algorithms {
+		if err := digest.Usable(alg, a.Auth.Password != "" || a.Auth.PasswordFile != "", a.Auth.K != "" || a.Auth.KFile != ""); err != nil {
+			l.fault(fmt.Sprintf("%s.auth.algorithms[%d]", key, i), "%v", err)
+		}
+	}
 	if a.Mode == "ue" {
 		if a.IMPI == "" {
 			l.fault(key+".impi", "is empty: mode ue registers with it")
@@ -253,12 +259,6 @@ func (l *loader) target(a *Attachment, i int, key string) {
 }
 
 func (l *loader) auth(a *Auth, key string) {
-	for i, alg := range a.Algorithms {
-		l.oneOf(fmt.Sprintf("%s.algorithms[%d]", key, i), alg, "AKAv1-MD5", "AKAv2-MD5", "SHA-256", "MD5")
-	}
-	if len(a.Algorithms) == 0 {
-		l.fault(key+".algorithms", "is empty: nothing could be answered")
-	}
 	if a.Password == "" && a.K == "" && a.PasswordFile == "" && a.KFile == "" {
 		l.fault(key, "neither password nor k: there is nothing to answer a challenge with")
 	}
@@ -271,7 +271,7 @@ func (l *loader) auth(a *Auth, key string) {
 	for _, s := range []struct {
 		name, value string
 		octets      int
-	}{{"k", a.K, 16}, {"op", a.OP, 16}, {"opc", a.OPc, 16}, {"amf", a.AMF, 2}} {
+	}{{"k", a.K, 16}, {"op", a.OP, 16}, {"opc", a.OPc, 16}} {
 		if b, err := hex.DecodeString(s.value); s.value != "" && (err != nil || len(b) != s.octets) {
 			l.fault(key+"."+s.name, "is not %d hex digits", 2*s.octets) // never the value
 		}

@@ -59,6 +59,7 @@ type Media struct {
 	PortMax    int           `yaml:"port_max"`
 	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped
 	Realtime   bool          `yaml:"realtime"`
+	IOUring    bool          `yaml:"io_uring"`    // where the kernel has it
 	MaxTalkers int           `yaml:"max_talkers"` // the loudest so many are heard at once
 	AGC        bool          `yaml:"agc"`         // a slow gain for each talker
 }
@@ -148,7 +149,7 @@ type TLS struct {
 
 // Auth is how an attachment proves who it is. Each secret may be in a file of its own.
 type Auth struct {
-	Algorithms   []string `yaml:"algorithms"` // AKAv1-MD5, SHA-256, MD5: those allowed
+	Algorithms   []string `yaml:"algorithms"` // AKAv1-MD5, SHA-256 ...: those allowed; empty: what the secret allows
 	Password     string   `yaml:"password" secret:"true"`
 	PasswordFile string   `yaml:"password_file"`
 	K            string   `yaml:"k" secret:"true"` // 32 hex digits
@@ -157,7 +158,6 @@ type Auth struct {
 	OPFile       string   `yaml:"op_file"`
 	OPc          string   `yaml:"opc" secret:"true"`
 	OPcFile      string   `yaml:"opc_file"`
-	AMF          string   `yaml:"amf"`
 	SQNFile      string   `yaml:"sqn_file"`
 	Realm        string   `yaml:"realm"` // empty: the domain; *: any
 	BareFirst    bool     `yaml:"bare_first"`
@@ -180,6 +180,7 @@ func Default() File {
 			PortMin: 40000, PortMax: 49999,
 			Timeout:    20 * time.Second,
 			Realtime:   true,
+			IOUring:    true,
 			MaxTalkers: 8,
 		},
 		Video:    Video{Enabled: true, FPS: 15, Stall: 10 * time.Second},
@@ -212,6 +213,5 @@ func DefaultAttachment() Attachment {
 		SessionExp:    1800 * time.Second,
 		MinSE:         90 * time.Second,
 		MaxDuration:   24 * time.Hour,
-		Auth:          Auth{Algorithms: []string{"AKAv1-MD5", "SHA-256", "MD5"}, AMF: "8000"},
 	}
 }

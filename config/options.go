@@ -29,7 +29,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		Name: a.Name, Mode: a.Mode, Transport: a.Transport, LocalAddr: a.LocalAddr, LocalPort: a.LocalPort,
 		Domain: a.Domain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
 		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,
-			OPc: a.Auth.OPc, AMF: a.Auth.AMF, SQNFile: sqn, Realm: a.Auth.Realm, BareFirst: a.Auth.BareFirst},
+			OPc: a.Auth.OPc, SQNFile: sqn, Realm: a.Auth.Realm, BareFirst: a.Auth.BareFirst},
 		Expires: a.Expires, RegEvent: a.RegEvent, RegState: a.RegState, OrigRoute: a.OrigRoute, Untrusted: !a.Trusted, HideCaller: a.HideCaller,
 		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF, Latch: a.Latch,
 		OfferG711: a.OfferG711, OfferOpus: a.OfferOpus, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
@@ -95,7 +95,7 @@ func (f File) CDR() cdr.Options {
 func (f File) Engine() media.Options {
 	return media.Options{
 		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
-		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers, AGC: f.Media.AGC,
+		Realtime: f.Media.Realtime, PlainSockets: !f.Media.IOUring, MaxTalkers: f.Media.MaxTalkers, AGC: f.Media.AGC,
 	}
 }
 

@@ -215,7 +215,7 @@ func (e *Engine) SetConference(_ context.Context, c *mediapb.Conference) error {
 		return err
 	}
 	if e.pictures != nil {
-		e.pictures.SetConference(c.Id, c.Video)
+		e.pictures.SetConference(c.Id, c.Video, c.Layout == mediapb.Conference_SWITCHED)
 	}
 	re.video = c.Video
 	return nil

@@ -13,7 +13,9 @@ import (
 // Pictures is the video side of an engine. Its methods may be called from anywhere,
 // do not block on a video process, and never run on an audio worker.
 type Pictures interface {
-	SetConference(id string, on bool)
+	// SetConference says whether a conference has a picture, and whether that is the talker's own
+	// where a phone can take it, else the mosaic.
+	SetConference(id string, on, switched bool)
 	CloseConference(id string)
 	// OpenLeg announces a leg; rtp and rtcp are nil for a voice leg, which is drawn as
 	// an avatar. The callee owns and closes them, also when it returns an error.

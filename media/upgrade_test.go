@@ -20,7 +20,7 @@ type gallery struct {
 	lag   time.Duration
 }
 
-func (g *gallery) SetConference(string, bool)               {}
+func (g *gallery) SetConference(string, bool, bool)         {}
 func (g *gallery) CloseConference(string)                   {}
 func (g *gallery) SetLeg(string, *mediapb.Leg) error        { return nil }
 func (g *gallery) Heard(_ string, lag time.Duration)        { g.lag = lag }

@@ -84,6 +84,9 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
 	a.screen.ours, a.screen.admit, a.screen.offhand = a.sentByUs, a.hasRoom, a.offhand
+	if o.Mode == ModeUE {
+		a.screen.heard = a.onRead
+	}
 	a.invites = newShare(o.InviteRate)
 	a.screen.registers = o.Mode == ModeAS
 	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
@@ -188,7 +191,9 @@ func (a *attachment) ping(t *target) {
 		return // none is open; the next request opens one
 	}
 	if tcp, ok := c.(*sip.TCPConnection); ok {
+		at := time.Now()
 		_, _ = tcp.Write([]byte("\r\n\r\n")) // a dead one is noticed by its reader
+		a.awaitPong(t, at)
 	}
 	_, _ = c.TryClose()
 }
@@ -201,12 +206,14 @@ func (a *attachment) target() string {
 	return ""
 }
 
-// fixedTarget is where all calls of a ue go; nil while none can be placed. a.mu is held.
+// fixedTarget is where all calls of a ue go; nil while none can be placed, which is also as
+// long as a lost flow is being replaced, and until follow has seen who did that. a.mu is held.
 func (a *attachment) fixedTarget() *target {
-	if !a.state.Up {
+	t, r := a.current.Load(), a.reg.State()
+	if !a.state.Up || r.Held || t == nil || r.Target != "" && r.Target != t.addr() {
 		return nil
 	}
-	return a.current.Load()
+	return t
 }
 
 // profile is what was configured, with the address that is really bound.
@@ -226,9 +233,11 @@ func (a *attachment) snapshot() AttachmentState {
 	for _, t := range a.list {
 		ts := t.state(now, t.conf.Host)
 		if a.o.Mode == ModeUE {
-			ts.State = "standby"
-			if t == a.current.Load() {
-				ts.State = "in_use"
+			if ts.State != "suspended" {
+				ts.State = "standby"
+				if t == a.current.Load() {
+					ts.State = "in_use"
+				}
 			}
 		}
 		s.Targets = append(s.Targets, ts)
@@ -270,6 +279,9 @@ func (a *attachment) identity() (uri string, routes []string) {
 	}
 	r := a.reg.State()
 	transport, addr := splitHop(a.target(), a.o.Transport)
+	if r.Target != "" {
+		addr = r.Target
+	}
 	first := "<sip:" + addr + ";transport=" + transport + ";lr>"
 	return r.Identity, append([]string{first}, r.ServiceRoutes...)
 }

@@ -20,11 +20,13 @@ type call struct {
 	id   string   // Call-ID
 	tag  string   // our tag: From of what we send, To of what comes
 	icid string
-	on   func(Event)
-	d    *dialog.Call // the goroutine's
+	// identity is whom a call of ours is from.
+	identity string
+	on       func(Event)
+	d        *dialog.Call // the goroutine's
 
 	options dialog.Options
-	asks    map[uint64]func(status int) // who waits for Asked
+	asks    map[uint64]func(dialog.Asked) // who waits for it
 	lastAsk uint64
 	usages  int     // of the dialog besides the call (RFC 5057)
 	other   *usages // what they are; nil as long as there was none
@@ -35,6 +37,8 @@ type call struct {
 	told  bool   // Ended was told
 	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
+
+	unheard *unheard // of a ue's INVITE
 
 	inv    Invite
 	left   bool    // its turn came
@@ -88,6 +92,7 @@ func (c *call) leave(g grant) {
 		c.present()
 		return
 	}
+	c.identity, _ = c.a.identity()
 	o := c.a.dialogOptions(c.inv, c.icid)
 	o.Rand = rand.Float64
 	o.CallID, o.FromTag = c.id, c.tag
@@ -116,16 +121,17 @@ func (c *call) bury() {
 				c.a.answer(in.Req, in.Tx.(responder), verdict{status: 481})
 			}
 		case asking:
-			in.done(0)
+			in.done(dialog.Asked{})
 		}
 	}
 	for _, done := range c.asks {
-		done(0)
+		done(dialog.Asked{})
 	}
 	if c.other != nil {
 		c.other.stop("shutdown")
 	}
 	c.hunt.stop()
+	c.unheard.stop()
 	c.settled()
 	close(c.done)
 }
@@ -268,7 +274,7 @@ func (c *call) drain() bool {
 			c.step(in.Hangup)
 		case asking:
 			if c.asks == nil {
-				c.asks = map[uint64]func(int){}
+				c.asks = map[uint64]func(dialog.Asked){}
 			}
 			c.lastAsk++
 			c.asks[c.lastAsk] = in.done
@@ -284,6 +290,7 @@ func (c *call) drain() bool {
 		case dialog.Response:
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
 			c.chargedBy(in.Res, false)
+			c.heardOf(in.Res)
 			if in.Res.StatusCode >= 200 {
 				delete(c.open, txKey(in.Res))
 			}
@@ -317,7 +324,7 @@ func (c *call) perform(act dialog.Action) {
 		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Req)})
 		if !c.tried {
 			c.tried = true
-			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid, Identity: c.identity})
 			c.chargedBy(act.Req, true)
 		}
 		c.send(act.Req, true)
@@ -340,7 +347,7 @@ func (c *call) perform(act dialog.Action) {
 		case dialog.Asked:
 			done := c.asks[e.ID]
 			delete(c.asks, e.ID)
-			done(e.Status)
+			done(e)
 		default:
 			c.tell(event(act.Event))
 		}
@@ -365,17 +372,17 @@ func (c *call) tellOther(id uint64, status int, headers ...dialog.Header) {
 type (
 	asking struct {
 		ask  dialog.Ask
-		done func(status int)
+		done func(dialog.Asked)
 	}
 	using int
 )
 
 // ask sends a request of another usage in the call's dialog: NOTIFY, REFER. done hears its
-// final status from the call's goroutine, 0 if there was no answer, or no dialog any more.
-func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(status int)) {
+// final status from the call's goroutine; 0 if there was no answer, or no dialog any more.
+func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(dialog.Asked)) {
 	a := asking{dialog.Ask{Method: method, Headers: headers, ContentType: contentType, Body: body}, done}
 	if !c.postIfLive(a) {
-		done(0)
+		done(dialog.Asked{})
 	}
 }
 
@@ -424,6 +431,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.hop = hopOf(req)
 	}
 	if err != nil {
+		c.a.flowLost(dest, "not to be connected", false)
 		if again && c.a.ctx.Err() == nil {
 			// The connection had just died: nobody has seen the request, a new one may do.
 			c.post(resend{req: req})
@@ -433,6 +441,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.post(dialog.Failed{Req: req})
 		return
 	}
+	c.listenFor(req)
 	c.listen(req, tx, again)
 }
 
@@ -465,6 +474,9 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 			}
 			c.a.discard(req, tx)
 			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
+			if !timeout {
+				c.a.flowLost(hopOf(req), "connection closed", false)
+			}
 			// Its connection was closed under it, or died unnoticed as it was written: a new
 			// one may do. A BYE is worth a second try after silence too, since without it
 			// a phone stays connected. An INVITE that was heard of is not repeated: its
@@ -494,7 +506,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 	c.a.callEnded(c)
 	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
-		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
+		ReasonText: e.ReasonText, Reason: e.Reason, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }
 
 func event(e dialog.Event) Event {

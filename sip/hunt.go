@@ -47,12 +47,12 @@ type (
 
 // failoverAfter is how long a peer may say nothing at all: 4 s on UDP, 6 s on TCP with
 // the RFC's timers (IMS.md 1b), unless it is configured.
-func (a *attachment) failoverAfter(t *target) time.Duration {
+func (a *attachment) failoverAfter(hop string) time.Duration {
 	if a.o.Failover > 0 {
 		return a.o.Failover
 	}
 	t1 := cmp.Or(a.ua.o.T1, 500*time.Millisecond)
-	if transport, _ := splitHop(t.hop, a.o.Transport); transport == "udp" {
+	if transport, _ := splitHop(hop, a.o.Transport); transport == "udp" {
 		return 8 * t1
 	}
 	return 12 * t1
@@ -119,7 +119,7 @@ func (c *call) try(peer *target) bool {
 		branch, _ := t.req.Via().Params.Get("branch")
 		h.now, h.tries[branch], c.hop = t, t, peer.hop
 		c.listen(t.req, tx, false)
-		h.silent = time.AfterFunc(c.a.failoverAfter(peer), c.a.safely(func() { c.post(silence{t}) }))
+		h.silent = time.AfterFunc(c.a.failoverAfter(peer.hop), c.a.safely(func() { c.post(silence{t}) }))
 		return true
 	}
 	if h.now != nil { // its CANCEL must still fit
@@ -249,10 +249,7 @@ func (c *call) onTryResponse(res *sipgo.Response) bool {
 		c.a.moveTo(c, t.peer)
 	}
 	t.early = t.early || (res.StatusCode > 100 && res.StatusCode < 200)
-	c.a.heed(t.peer, res)
-	if wait, ok := retryAfter(res); res.StatusCode == 503 && ok && wait > 0 {
-		c.a.suspend(t.peer, wait)
-	}
+	c.a.judge(t.peer, res)
 	return slices.Contains(c.a.o.FailoverOn, res.StatusCode) && !t.early && c.moveOn()
 }
 

@@ -271,6 +271,9 @@ func TestConnectionDiesUnderInvite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPeer(t, "tcp")
 			ua := ua(t, p)
+			p.registers(func(reg message) { // a ue has lost its flow, too
+				reg.write(answer(reg, 200, "OK", "r", "Contact: "+reg.get("Contact")+";expires=600"))
+			})
 			_, ev := place(t, ua)
 			first := p.expect("INVITE")
 			p.drop()

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sparkle/sip/digest"
 )
 
 // Modes of an attachment.
@@ -60,7 +62,7 @@ type AttachmentOptions struct {
 	Expires         time.Duration // of the registration asked for; 600 000 s
 	RegEvent        string        // ue: off (default) | try | required: RFC 3680
 	OptionsInterval time.Duration // trunk keep-alive; 30 s, negative: never ask, always up
-	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none
+	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none. A P-CSCF that has ponged must go on
 	Failover        time.Duration // a peer that says nothing for so long is left; 0: 4 s on UDP, 6 s on streams
 	FailoverOn      []int         // final answers that send a call to the next peer; 503
 	FollowRedirect  bool          // a 3xx to who belongs to the same network is followed, see redirect
@@ -89,12 +91,11 @@ type AttachmentOptions struct {
 	InviteRate float64
 }
 
-// Auth is how an attachment proves who it is. K, OP, OPc and AMF are hexadecimal.
+// Auth is how an attachment proves who it is. K, OP and OPc are hexadecimal.
 type Auth struct {
-	Algorithms []string // MD5, SHA-256, AKAv1-MD5, AKAv2-MD5; empty: what the secrets allow
+	Algorithms []string // MD5, SHA-256, SHA-512-256, AKAv1-MD5, AKAv2-MD5; empty: those of digest.Answerable
 	Password   string
 	K, OP, OPc string
-	AMF        string
 	SQNFile    string // where the AKA sequence number is kept over restarts
 	Realm      string // ue: whose challenges to a REGISTER are answered; "": the domain's, "*": anybody's
 	BareFirst  bool   // ue: no Authorization in the first REGISTER
@@ -190,6 +191,11 @@ func (a AttachmentOptions) Validate() error {
 	if a.IMPU != "" && !validIdentity(a.IMPU) {
 		bad("impu: %q is neither sip:user@domain nor tel:+number", a.IMPU)
 	}
+	for _, alg := range a.Auth.Algorithms {
+		if err := digest.Usable(alg, a.Auth.Password != "", a.Auth.K != ""); err != nil {
+			bad("auth: algorithms: %w", err)
+		}
+	}
 	if a.Mode == ModeUE {
 		if a.IMPI == "" {
 			bad("impi: missing")
@@ -256,6 +262,9 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	} else {
 		set(&a.NumberForm, "tel")
 		set(&a.PANI, "IEEE-802.3")
+	}
+	if len(a.Auth.Algorithms) == 0 && a.Auth.Password+a.Auth.K != "" {
+		a.Auth.Algorithms = digest.Answerable(a.Auth.K != "")
 	}
 	dur(&a.Expires, 600000*time.Second)
 	dur(&a.OptionsInterval, 30*time.Second)

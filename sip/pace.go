@@ -20,8 +20,8 @@ type pacer struct {
 	max     int // calls at once; 0: no limit
 	busy    int // calls that have left the queue and not ended
 	targets []*target
-	// fixed names the one target of a ue, nil while calls cannot be placed; a nil func
-	// leaves the choice to targets.
+	// fixed names the one target of a ue, nil while calls cannot be placed, whose health is its
+	// owner's to judge; a nil func leaves the choice to targets.
 	fixed  func() *target
 	chance func() float64
 	queue  []*waiter
@@ -118,15 +118,17 @@ func (p *pacer) step(now time.Time) (out []grant, wake time.Time) {
 
 // choose is the best target for a call and when its rate allows, or why there is none.
 func (p *pacer) choose(now time.Time, w *waiter) (t *target, at time.Time, no string) {
+	list := p.targets
 	if p.fixed != nil {
-		if t = p.fixed(); t == nil {
+		one := p.fixed()
+		if one == nil {
 			return nil, at, "attachment_down"
 		}
-		return t, now, ""
+		list = []*target{one}
 	}
 	full, shed := false, false
-	for _, c := range inOrder(p.targets, p.chance) {
-		if !c.health.up() {
+	for _, c := range inOrder(list, p.chance) {
+		if p.fixed == nil && !c.health.up() {
 			continue
 		}
 		if !slices.Contains(w.judged, c) { // once: asking again would shed more than was asked for

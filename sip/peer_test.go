@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,10 @@ type peer struct {
 	addr string
 	in   chan message
 	udp  net.PacketConn
+	l    net.Listener
+
+	registrar    atomic.Pointer[func(message)] // takes REGISTER; nil: it goes to in
+	pings, pongs atomic.Int32                  // CRLF CRLF that came; how many are answered
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -86,7 +91,7 @@ func newPeerAt(t testing.TB, network, addr string) *peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close(); p.drop() }) // registered before the UA's: runs after it
-	p.addr = l.Addr().String()
+	p.addr, p.l = l.Addr().String(), l
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -100,6 +105,12 @@ func newPeerAt(t testing.TB, network, addr string) *peer {
 		}
 	}()
 	return p
+}
+
+// die closes the TCP listener and every connection.
+func (p *peer) die() {
+	p.l.Close()
+	p.drop()
 }
 
 // drop closes every TCP connection to this peer.
@@ -130,7 +141,7 @@ func (p *peer) serveUDP(c net.PacketConn) {
 }
 
 func (p *peer) serveConn(c net.Conn) {
-	r := bufio.NewReader(c)
+	r := bufio.NewReader(pinged{c, p})
 	for {
 		m, err := readMessage(r)
 		if err != nil {
@@ -147,7 +158,31 @@ func (p *peer) take(m message) {
 		m.write(answer(m, 200, "OK", "ot"))
 		return
 	}
+	if f := p.registrar.Load(); f != nil && m.method() == "REGISTER" {
+		(*f)(m)
+		return
+	}
 	p.in <- m
+}
+
+// registers sets who takes REGISTER.
+func (p *peer) registers(f func(message)) { p.registrar.Store(&f) }
+
+// pinged is a connection that answers keep-alives (RFC 5626 3.5.1) as long as the peer may.
+type pinged struct {
+	net.Conn
+	p *peer
+}
+
+func (c pinged) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if string(b[:n]) == "\r\n\r\n" {
+		c.p.pings.Add(1)
+		if c.p.pongs.Add(-1) >= 0 {
+			_, _ = io.WriteString(c.Conn, "\r\n")
+		}
+	}
+	return n, err
 }
 
 func readMessage(r *bufio.Reader) (message, error) {

@@ -61,6 +61,8 @@ type screen struct {
 	ours func(host string, port int) bool
 	// arrive is told of what passes, in the order it came; nil: nobody wants to know.
 	arrive func(sipgo.TransportReadProps, sipgo.Message)
+	// heard is told of every read from a stream of a known peer; nil: nobody wants to know.
+	heard func(sipgo.TransportReadProps, []byte)
 	// offhand answers what needs no transaction; status 0 does not. nil: nothing does.
 	offhand func(*sipgo.Request) verdict
 	// admit says whether a new INVITE of a peer can be taken; nil: all are.
@@ -125,6 +127,9 @@ func (s *screen) filter(info sipgo.TransportReadProps, data []byte) (out []byte,
 			return nil, nil
 		}
 		return data, nil
+	}
+	if s.heard != nil {
+		s.heard(info, data)
 	}
 	return s.stream(info, data)
 }

@@ -42,9 +42,9 @@ func TestRegistrarFallsSilent(t *testing.T) {
 			t.Fatal(err)
 		}
 		ua := &UA{log: slog.New(slog.DiscardHandler)}
-		a := bareAttachment(ua, AttachmentOptions{Name: "ue", Mode: ModeUE, MaxCalls: 1})
+		a := bareAttachment(ua, AttachmentOptions{Name: "ue", Mode: ModeUE, Transport: "udp", MaxCalls: 1})
 		a.reg, a.state = reg, AttachmentState{Name: "ue", State: "registering"}
-		a.setTargets([]*target{{hop: "tcp/127.0.0.1:5060"}})
+		a.setTargets([]*target{{hop: "udp/127.0.0.1:5060"}})
 		defer a.cancel()
 		ua.atts = []*attachment{a}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -95,16 +95,22 @@ func TestRegistrarFallsSilent(t *testing.T) {
 func TestConnectionCutMidRegistration(t *testing.T) {
 	p := newPeer(t, "tcp")
 	took := make(chan time.Duration, 1)
-	go func() {
-		reg := p.expect("REGISTER")
-		reg.write(answer(reg, 401, "Unauthorized", "r", "WWW-Authenticate: "+challenge))
-		p.expect("REGISTER")
-		cut := time.Now()
-		p.drop()
-		reg = p.expect("REGISTER")
-		took <- time.Since(cut)
+	var n atomic.Int32
+	var cut time.Time
+	p.registers(func(reg message) {
+		switch n.Add(1) {
+		case 1:
+			reg.write(answer(reg, 401, "Unauthorized", "r", "WWW-Authenticate: "+challenge))
+			return
+		case 2:
+			cut = time.Now()
+			p.drop()
+			return
+		case 3:
+			took <- time.Since(cut)
+		}
 		reg.write(answer(reg, 200, "OK", "r", "Contact: "+reg.get("Contact")+";expires=600"))
-	}()
+	})
 	ua := newUA(t, Options{Attachments: []AttachmentOptions{{Name: "ue", Mode: ModeUE, Transport: "tcp", LocalAddr: "127.0.0.1",
 		Domain: realm, IMPI: impi, IMPU: "sip:+15550100@ims.example", Auth: Auth{Password: secret}, Targets: []string{p.addr}}},
 		T1: 50 * time.Millisecond})
@@ -119,10 +125,6 @@ func TestConnectionCutMidRegistration(t *testing.T) {
 	if e := next[Ended](ev); e.Status != 486 {
 		t.Errorf("ended %+v", e)
 	}
-	go func() {
-		reg := p.expect("REGISTER")
-		reg.write(answer(reg, 200, "OK", "r"))
-	}()
 	if err := ua.Close(context.Background()); err != nil {
 		t.Error(err)
 	}

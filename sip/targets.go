@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -100,6 +101,9 @@ type target struct {
 	calls  int
 	meter  meter
 	oc     shedding
+
+	heard  atomic.Int64 // when something was read from it last, Unix ns; of a P-CSCF only
+	ponged atomic.Bool  // it answers pings: one that it does not answer says something
 }
 
 // hopTo names where a request goes, and over what.
@@ -183,13 +187,18 @@ func (a *attachment) setTargets(list []*target) {
 	a.pace.targets = list
 	a.mu.Unlock()
 	prefixes := slices.Clone(a.o.TrustPeers)
-	for _, t := range list {
+	cur := a.current.Load()
+	kept := slices.Clone(list)
+	if a.o.Mode == ModeUE && cur != nil && !slices.Contains(list, cur) {
+		kept = append(kept, cur) // the registration is with it until another has it
+	}
+	for _, t := range kept {
 		if ap, err := netip.ParseAddrPort(t.addr()); err == nil {
 			prefixes = append(prefixes, netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()))
 		}
 	}
 	a.peers.set(prefixes)
-	if cur := a.current.Load(); len(list) > 0 && (cur == nil || !slices.Contains(list, cur)) {
+	if len(list) > 0 && !slices.Contains(kept, cur) {
 		a.current.Store(list[0])
 	}
 }

@@ -173,7 +173,9 @@ func (a *attachment) observe(t *target, p probe, err error) {
 	if err != nil {
 		why = err.Error()
 	}
-	a.trunkState(why)
+	if a.reg == nil {
+		a.trunkState(why)
+	}
 }
 
 // suspend takes a peer that answered an INVITE with 503 and Retry-After out of use.
@@ -182,7 +184,7 @@ func (a *attachment) suspend(t *target, wait time.Duration) {
 	a.nudge()
 }
 
-// nudge makes watchPeers look again.
+// nudge makes watchPeers, or the registration of a ue, look again.
 func (a *attachment) nudge() {
 	select {
 	case a.poke <- struct{}{}:
@@ -201,7 +203,7 @@ func (a *attachment) trunkState(why string) {
 			best = t
 		case t.health.state == "suspended":
 			state = "suspended"
-			last = fmt.Sprintf("%s answered 503: not used until %s", t.addr(), t.health.until.UTC().Format(time.TimeOnly+"Z"))
+			last = t.rests()
 		}
 	}
 	if best == nil && state == "down" {
@@ -216,6 +218,11 @@ func (a *attachment) trunkState(why string) {
 	}
 	a.setState(state, last)
 	a.dispatch()
+}
+
+// rests says until when a suspended peer is left alone.
+func (t *target) rests() string {
+	return fmt.Sprintf("%s answered 503: not used until %s", t.addr(), t.health.until.UTC().Format(time.TimeOnly+"Z"))
 }
 
 // authorizeTrunk answers the challenge of a peer with the password configured for it.
@@ -235,11 +242,7 @@ func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response) err
 	if err != nil {
 		return err
 	}
-	allowed := a.o.Auth.Algorithms
-	if len(allowed) == 0 {
-		allowed = []string{digest.SHA512256, digest.SHA256, digest.MD5}
-	}
-	challenge, err := digest.Choose(challenges, allowed, "") // the peer's realm is its own
+	challenge, err := digest.Choose(challenges, a.o.Auth.Algorithms, "") // the peer's realm is its own
 	if err != nil {
 		return err
 	}

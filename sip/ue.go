@@ -76,22 +76,41 @@ func (a *attachment) register(ctx context.Context) {
 	var notifies <-chan notify
 	clock := time.NewTimer(time.Hour)
 	defer clock.Stop()
+	look := time.NewTicker(flowCheck)
+	defer look.Stop()
+	home := ""
 	if a.events != nil {
 		answers, notifies = a.events.answers, a.events.notifies
 	}
 	for {
 		clock.Stop()
+		wake := a.restUntil()
 		if a.events != nil && ctx.Err() == nil {
-			if at := a.events.sub.Next(); !at.IsZero() {
-				clock.Reset(max(time.Until(at), 0))
+			if at := a.events.sub.Next(); !at.IsZero() && (wake.IsZero() || at.Before(wake)) {
+				wake = at
 			}
+		}
+		if !wake.IsZero() {
+			clock.Reset(max(time.Until(wake), 0))
 		}
 		now := time.Now()
 		select {
 		case <-a.reg.Changed():
+			r := a.reg.State()
+			up := r.State == register.Registered
 			if a.events != nil && ctx.Err() == nil {
-				a.events.registered(ctx, a.reg.State().State == register.Registered)
+				if up && home != r.Target { // the subscription went by the other P-CSCF
+					a.events.registered(ctx, false)
+				}
+				a.events.registered(ctx, up)
 			}
+			if up {
+				home = r.Target
+			}
+		case <-look.C:
+			a.checkFlow()
+			continue
+		case <-a.poke:
 		case in := <-answers:
 			a.events.answered(ctx, in)
 		case in := <-notifies:
@@ -99,7 +118,9 @@ func (a *attachment) register(ctx context.Context) {
 				a.events.notified(ctx, in)
 			}
 		case <-clock.C:
-			a.events.on(ctx, func(s register.Subscription) (register.Subscription, *register.Ask) { return s.Wake(now) })
+			if a.events != nil && ctx.Err() == nil {
+				a.events.on(ctx, func(s register.Subscription) (register.Subscription, *register.Ask) { return s.Wake(now) })
+			}
 		case <-done:
 			a.follow()
 			return
@@ -116,6 +137,7 @@ func (a *attachment) follow() {
 		}
 	}
 	a.update(a.report)
+	a.dispatch() // a flow that is back is no change of state
 }
 
 // report copies the registration's state into the attachment's.
@@ -126,6 +148,13 @@ func (a *attachment) report(s *AttachmentState) {
 		Identities: r.AssociatedURIs, RegEvent: RegEventOff}
 	if a.events != nil {
 		a.events.report(s)
+	}
+	switch until := a.rest(); {
+	case until.IsZero():
+	case !time.Now().Before(until):
+		a.current.Load().health = health{}
+	case s.State == string(register.Registered):
+		s.State, s.LastError = "suspended", a.current.Load().rests()
 	}
 }
 

@@ -127,7 +127,8 @@ func (f *fake) CreateConference(ctx context.Context, a bridge.Actor, s bridge.Co
 	}
 	f.created++
 	c := bridge.Conference{ID: fmt.Sprintf("conf_%03d", f.created), Name: s.Name, Type: s.Type, State: "idle", Owner: a.Account, CreatedAt: at, UpdatedAt: at,
-		PIN: cmp.Or(s.PIN, "314159"), Alias: s.Alias, JoinPolicy: cmp.Or(s.JoinPolicy, bridge.JoinPIN), WhoMayRefer: cmp.Or(s.WhoMayRefer, bridge.ReferCreator)}
+		PIN: cmp.Or(s.PIN, "314159"), Alias: s.Alias, JoinPolicy: cmp.Or(s.JoinPolicy, bridge.JoinPIN), WhoMayRefer: cmp.Or(s.WhoMayRefer, bridge.ReferCreator),
+		Layout: cmp.Or(s.Layout, bridge.LayoutMosaic)}
 	f.confs = append(f.confs, c)
 	return c, nil
 }

@@ -173,7 +173,10 @@ type ConferencePatch struct {
 
 	// JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 	JoinPolicy *JoinPolicy `json:"join_policy,omitempty"`
-	Name       *string     `json:"name,omitempty"`
+
+	// Layout What the phones of a video conference see. mosaic (the default): everybody, in tiles. switched: who talks, as his phone sends it, and he who was seen before him; a phone that cannot take that as it is sees the mosaic, and so does the preview
+	Layout *Layout `json:"layout,omitempty"`
+	Name   *string `json:"name,omitempty"`
 
 	// Pin Empty: another one is made up
 	Pin *string `json:"pin,omitempty"`
@@ -207,6 +210,9 @@ type Ladder = ladder.Ladder
 
 // LastOutcome Of the newest ended leg
 type LastOutcome = bridge.LastOutcome
+
+// Layout What the phones of a video conference see. mosaic (the default): everybody, in tiles. switched: who talks, as his phone sends it, and he who was seen before him; a phone that cannot take that as it is sees the mosaic, and so does the preview
+type Layout = bridge.Layout
 
 // Leg One call attempt with a member
 type Leg = bridge.Leg
@@ -304,7 +310,10 @@ type NewConference struct {
 
 	// JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)
 	JoinPolicy *JoinPolicy `json:"join_policy,omitempty"`
-	Name       string      `json:"name"`
+
+	// Layout What the phones of a video conference see. mosaic (the default): everybody, in tiles. switched: who talks, as his phone sends it, and he who was seen before him; a phone that cannot take that as it is sees the mosaic, and so does the preview
+	Layout *Layout `json:"layout,omitempty"`
+	Name   string  `json:"name"`
 
 	// Pin Six digits, no other conference's; absent: made up
 	Pin  *string        `json:"pin,omitempty"`

@@ -128,7 +128,7 @@ func TestSIPpTakesOver(t *testing.T) {
 	}
 	for i, outcome := range []bridge.Outcome{bridge.Left, bridge.HungUp} { // the newest first
 		l := legs[i]
-		flow{outcome: outcome, legs: []string{"connected AMR-WB H264"}}.bills(t, x.record(func(r cdr.Record) bool { return r.Leg == l.ID }),
+		flow{outcome: outcome, legs: []string{"connected AMR-WB H264"}}.bills(t, x.record(func(r cdr.Record) bool { return r.Leg == l.ID && !r.Superseded }),
 			cdr.Record{Conference: x.conference, Member: x.member, Direction: "inbound", CallID: l.CallID, ICID: l.ICID})
 	}
 	x.seen.mu.Lock()

@@ -391,7 +391,7 @@ func (x *dialled) charged(f flow) {
 		t.Fatalf("legs %v, %v", legs, err)
 	}
 	l := legs[0]
-	f.bills(t, x.record(func(r cdr.Record) bool { return r.Leg == l.ID }), cdr.Record{Conference: x.conference, Member: x.member,
+	f.bills(t, x.record(func(r cdr.Record) bool { return r.Leg == l.ID && !r.Superseded }), cdr.Record{Conference: x.conference, Member: x.member,
 		Direction: l.Direction, CallID: l.CallID, ICID: l.ICID})
 }
 

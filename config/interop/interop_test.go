@@ -38,7 +38,7 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 	}{
 		{"trunk", fmt.Sprintf(trunk, ""), []string{"SIP transport | TCP, IPv4", "192.0.2.10, port 5070", "| P-Asserted-Identity |", "OPTIONS every 30s", "H264/90000", "UDP 40000 to 49999",
 			"replaces, precondition |", "Session-Expires 1800 s"}, []string{"P-Preferred-Identity", "PCMA", "mutual"}},
-		{"ue", fmt.Sprintf(ue, ""), []string{"TCP, IPv6", "| P-Preferred-Identity |", "digest AKAv1-MD5, SHA-256, MD5"}, []string{"P-Asserted-Identity", "Failover of an INVITE"}},
+		{"ue", fmt.Sprintf(ue, ""), []string{"TCP, IPv6", "| P-Preferred-Identity |", "digest SHA-512-256, SHA-256, MD5"}, []string{"P-Asserted-Identity", "Failover of an INVITE"}},
 		{"udp", fmt.Sprintf(trunk, ", transport: udp, offer_g711: true, offer_opus: true"), []string{"SIP transport | UDP", "PCMA/8000", "PCMU/8000", "G722/8000", "opus/48000/2", "CN/8000"}, []string{"CRLF"}},
 		{"limits", fmt.Sprintf(trunk, ", cps: 5, max_calls: 30, dscp: 24, failover_timer: 2s, failover_on: [500, 503], trust_peers: [203.0.113.0/29]"),
 			[]string{"5 at most, paced", "| 30 at most", "SIP 24,", "no answer in 2s", "500, 503; never", "these and 203.0.113.0/29"}, nil},

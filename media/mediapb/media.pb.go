@@ -28,6 +28,52 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Conference_Layout int32
+
+const (
+	Conference_MOSAIC   Conference_Layout = 0
+	Conference_SWITCHED Conference_Layout = 1 // who talks, in his own stream, where a phone can take that as it is; else the mosaic
+)
+
+// Enum value maps for Conference_Layout.
+var (
+	Conference_Layout_name = map[int32]string{
+		0: "MOSAIC",
+		1: "SWITCHED",
+	}
+	Conference_Layout_value = map[string]int32{
+		"MOSAIC":   0,
+		"SWITCHED": 1,
+	}
+)
+
+func (x Conference_Layout) Enum() *Conference_Layout {
+	p := new(Conference_Layout)
+	*p = x
+	return p
+}
+
+func (x Conference_Layout) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Conference_Layout) Descriptor() protoreflect.EnumDescriptor {
+	return file_media_mediapb_media_proto_enumTypes[0].Descriptor()
+}
+
+func (Conference_Layout) Type() protoreflect.EnumType {
+	return &file_media_mediapb_media_proto_enumTypes[0]
+}
+
+func (x Conference_Layout) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Conference_Layout.Descriptor instead.
+func (Conference_Layout) EnumDescriptor() ([]byte, []int) {
+	return file_media_mediapb_media_proto_rawDescGZIP(), []int{3, 0}
+}
+
 type Whisper_Mode int32
 
 const (
@@ -58,11 +104,11 @@ func (x Whisper_Mode) String() string {
 }
 
 func (Whisper_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_media_mediapb_media_proto_enumTypes[0].Descriptor()
+	return file_media_mediapb_media_proto_enumTypes[1].Descriptor()
 }
 
 func (Whisper_Mode) Type() protoreflect.EnumType {
-	return &file_media_mediapb_media_proto_enumTypes[0]
+	return &file_media_mediapb_media_proto_enumTypes[1]
 }
 
 func (x Whisper_Mode) Number() protoreflect.EnumNumber {
@@ -119,11 +165,11 @@ func (x AudioStream_Codec) String() string {
 }
 
 func (AudioStream_Codec) Descriptor() protoreflect.EnumDescriptor {
-	return file_media_mediapb_media_proto_enumTypes[1].Descriptor()
+	return file_media_mediapb_media_proto_enumTypes[2].Descriptor()
 }
 
 func (AudioStream_Codec) Type() protoreflect.EnumType {
-	return &file_media_mediapb_media_proto_enumTypes[1]
+	return &file_media_mediapb_media_proto_enumTypes[2]
 }
 
 func (x AudioStream_Codec) Number() protoreflect.EnumNumber {
@@ -266,7 +312,8 @@ type Conference struct {
 	// No mosaic is composed when false.
 	Video bool `protobuf:"varint,2,opt,name=video,proto3" json:"video,omitempty"`
 	// Members without a live leg are not drawn. Order of tiles = order of joining.
-	Whispers      []*Whisper `protobuf:"bytes,3,rep,name=whispers,proto3" json:"whispers,omitempty"`
+	Whispers      []*Whisper        `protobuf:"bytes,3,rep,name=whispers,proto3" json:"whispers,omitempty"`
+	Layout        Conference_Layout `protobuf:"varint,4,opt,name=layout,proto3,enum=sparkle.media.v1.Conference_Layout" json:"layout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +367,13 @@ func (x *Conference) GetWhispers() []*Whisper {
 		return x.Whispers
 	}
 	return nil
+}
+
+func (x *Conference) GetLayout() Conference_Layout {
+	if x != nil {
+		return x.Layout
+	}
+	return Conference_MOSAIC
 }
 
 // Whisper: the members `to` hear `from` over the ducked room, and nobody else
@@ -2987,12 +3041,17 @@ const file_media_mediapb_media_proto_rawDesc = "" +
 	"\rConferenceRef\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x18\n" +
 	"\x06LegRef\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"i\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xca\x01\n" +
 	"\n" +
 	"Conference\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05video\x18\x02 \x01(\bR\x05video\x125\n" +
-	"\bwhispers\x18\x03 \x03(\v2\x19.sparkle.media.v1.WhisperR\bwhispers\"\x91\x01\n" +
+	"\bwhispers\x18\x03 \x03(\v2\x19.sparkle.media.v1.WhisperR\bwhispers\x12;\n" +
+	"\x06layout\x18\x04 \x01(\x0e2#.sparkle.media.v1.Conference.LayoutR\x06layout\"\"\n" +
+	"\x06Layout\x12\n" +
+	"\n" +
+	"\x06MOSAIC\x10\x00\x12\f\n" +
+	"\bSWITCHED\x10\x01\"\x91\x01\n" +
 	"\aWhisper\x12\x19\n" +
 	"\bfrom_leg\x18\x01 \x01(\tR\afromLeg\x12\x17\n" +
 	"\ato_legs\x18\x02 \x03(\tR\x06toLegs\x122\n" +
@@ -3290,100 +3349,102 @@ func file_media_mediapb_media_proto_rawDescGZIP() []byte {
 	return file_media_mediapb_media_proto_rawDescData
 }
 
-var file_media_mediapb_media_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_media_mediapb_media_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_media_mediapb_media_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_media_mediapb_media_proto_goTypes = []any{
-	(Whisper_Mode)(0),       // 0: sparkle.media.v1.Whisper.Mode
-	(AudioStream_Codec)(0),  // 1: sparkle.media.v1.AudioStream.Codec
-	(*Empty)(nil),           // 2: sparkle.media.v1.Empty
-	(*ConferenceRef)(nil),   // 3: sparkle.media.v1.ConferenceRef
-	(*LegRef)(nil),          // 4: sparkle.media.v1.LegRef
-	(*Conference)(nil),      // 5: sparkle.media.v1.Conference
-	(*Whisper)(nil),         // 6: sparkle.media.v1.Whisper
-	(*OpenLegRequest)(nil),  // 7: sparkle.media.v1.OpenLegRequest
-	(*OpenLegReply)(nil),    // 8: sparkle.media.v1.OpenLegReply
-	(*Leg)(nil),             // 9: sparkle.media.v1.Leg
-	(*Remote)(nil),          // 10: sparkle.media.v1.Remote
-	(*AudioStream)(nil),     // 11: sparkle.media.v1.AudioStream
-	(*VideoStream)(nil),     // 12: sparkle.media.v1.VideoStream
-	(*PlayRequest)(nil),     // 13: sparkle.media.v1.PlayRequest
-	(*CaptureRequest)(nil),  // 14: sparkle.media.v1.CaptureRequest
-	(*Captured)(nil),        // 15: sparkle.media.v1.Captured
-	(*CapturedPacket)(nil),  // 16: sparkle.media.v1.CapturedPacket
-	(*PreviewRequest)(nil),  // 17: sparkle.media.v1.PreviewRequest
-	(*PreviewReply)(nil),    // 18: sparkle.media.v1.PreviewReply
-	(*SnapshotReply)(nil),   // 19: sparkle.media.v1.SnapshotReply
-	(*ConferenceStats)(nil), // 20: sparkle.media.v1.ConferenceStats
-	(*VideoRoomStats)(nil),  // 21: sparkle.media.v1.VideoRoomStats
-	(*LegStats)(nil),        // 22: sparkle.media.v1.LegStats
-	(*StreamStats)(nil),     // 23: sparkle.media.v1.StreamStats
-	(*EngineStats)(nil),     // 24: sparkle.media.v1.EngineStats
-	(*Event)(nil),           // 25: sparkle.media.v1.Event
-	(*MediaStarted)(nil),    // 26: sparkle.media.v1.MediaStarted
-	(*MediaStalled)(nil),    // 27: sparkle.media.v1.MediaStalled
-	(*MediaResumed)(nil),    // 28: sparkle.media.v1.MediaResumed
-	(*Digit)(nil),           // 29: sparkle.media.v1.Digit
-	(*Levels)(nil),          // 30: sparkle.media.v1.Levels
-	(*Level)(nil),           // 31: sparkle.media.v1.Level
-	(*VideoState)(nil),      // 32: sparkle.media.v1.VideoState
-	(*PlayEnded)(nil),       // 33: sparkle.media.v1.PlayEnded
-	(*MediaNote)(nil),       // 34: sparkle.media.v1.MediaNote
-	(*VideoProcess)(nil),    // 35: sparkle.media.v1.VideoProcess
+	(Conference_Layout)(0),  // 0: sparkle.media.v1.Conference.Layout
+	(Whisper_Mode)(0),       // 1: sparkle.media.v1.Whisper.Mode
+	(AudioStream_Codec)(0),  // 2: sparkle.media.v1.AudioStream.Codec
+	(*Empty)(nil),           // 3: sparkle.media.v1.Empty
+	(*ConferenceRef)(nil),   // 4: sparkle.media.v1.ConferenceRef
+	(*LegRef)(nil),          // 5: sparkle.media.v1.LegRef
+	(*Conference)(nil),      // 6: sparkle.media.v1.Conference
+	(*Whisper)(nil),         // 7: sparkle.media.v1.Whisper
+	(*OpenLegRequest)(nil),  // 8: sparkle.media.v1.OpenLegRequest
+	(*OpenLegReply)(nil),    // 9: sparkle.media.v1.OpenLegReply
+	(*Leg)(nil),             // 10: sparkle.media.v1.Leg
+	(*Remote)(nil),          // 11: sparkle.media.v1.Remote
+	(*AudioStream)(nil),     // 12: sparkle.media.v1.AudioStream
+	(*VideoStream)(nil),     // 13: sparkle.media.v1.VideoStream
+	(*PlayRequest)(nil),     // 14: sparkle.media.v1.PlayRequest
+	(*CaptureRequest)(nil),  // 15: sparkle.media.v1.CaptureRequest
+	(*Captured)(nil),        // 16: sparkle.media.v1.Captured
+	(*CapturedPacket)(nil),  // 17: sparkle.media.v1.CapturedPacket
+	(*PreviewRequest)(nil),  // 18: sparkle.media.v1.PreviewRequest
+	(*PreviewReply)(nil),    // 19: sparkle.media.v1.PreviewReply
+	(*SnapshotReply)(nil),   // 20: sparkle.media.v1.SnapshotReply
+	(*ConferenceStats)(nil), // 21: sparkle.media.v1.ConferenceStats
+	(*VideoRoomStats)(nil),  // 22: sparkle.media.v1.VideoRoomStats
+	(*LegStats)(nil),        // 23: sparkle.media.v1.LegStats
+	(*StreamStats)(nil),     // 24: sparkle.media.v1.StreamStats
+	(*EngineStats)(nil),     // 25: sparkle.media.v1.EngineStats
+	(*Event)(nil),           // 26: sparkle.media.v1.Event
+	(*MediaStarted)(nil),    // 27: sparkle.media.v1.MediaStarted
+	(*MediaStalled)(nil),    // 28: sparkle.media.v1.MediaStalled
+	(*MediaResumed)(nil),    // 29: sparkle.media.v1.MediaResumed
+	(*Digit)(nil),           // 30: sparkle.media.v1.Digit
+	(*Levels)(nil),          // 31: sparkle.media.v1.Levels
+	(*Level)(nil),           // 32: sparkle.media.v1.Level
+	(*VideoState)(nil),      // 33: sparkle.media.v1.VideoState
+	(*PlayEnded)(nil),       // 34: sparkle.media.v1.PlayEnded
+	(*MediaNote)(nil),       // 35: sparkle.media.v1.MediaNote
+	(*VideoProcess)(nil),    // 36: sparkle.media.v1.VideoProcess
 }
 var file_media_mediapb_media_proto_depIdxs = []int32{
-	6,  // 0: sparkle.media.v1.Conference.whispers:type_name -> sparkle.media.v1.Whisper
-	0,  // 1: sparkle.media.v1.Whisper.mode:type_name -> sparkle.media.v1.Whisper.Mode
-	11, // 2: sparkle.media.v1.Leg.audio:type_name -> sparkle.media.v1.AudioStream
-	12, // 3: sparkle.media.v1.Leg.video:type_name -> sparkle.media.v1.VideoStream
-	10, // 4: sparkle.media.v1.AudioStream.remote:type_name -> sparkle.media.v1.Remote
-	1,  // 5: sparkle.media.v1.AudioStream.codec:type_name -> sparkle.media.v1.AudioStream.Codec
-	10, // 6: sparkle.media.v1.VideoStream.remote:type_name -> sparkle.media.v1.Remote
-	16, // 7: sparkle.media.v1.Captured.packets:type_name -> sparkle.media.v1.CapturedPacket
-	20, // 8: sparkle.media.v1.SnapshotReply.conferences:type_name -> sparkle.media.v1.ConferenceStats
-	22, // 9: sparkle.media.v1.SnapshotReply.legs:type_name -> sparkle.media.v1.LegStats
-	24, // 10: sparkle.media.v1.SnapshotReply.engine:type_name -> sparkle.media.v1.EngineStats
-	21, // 11: sparkle.media.v1.ConferenceStats.video:type_name -> sparkle.media.v1.VideoRoomStats
-	23, // 12: sparkle.media.v1.LegStats.audio:type_name -> sparkle.media.v1.StreamStats
-	23, // 13: sparkle.media.v1.LegStats.video:type_name -> sparkle.media.v1.StreamStats
-	26, // 14: sparkle.media.v1.Event.media_started:type_name -> sparkle.media.v1.MediaStarted
-	27, // 15: sparkle.media.v1.Event.media_stalled:type_name -> sparkle.media.v1.MediaStalled
-	28, // 16: sparkle.media.v1.Event.media_resumed:type_name -> sparkle.media.v1.MediaResumed
-	29, // 17: sparkle.media.v1.Event.digit:type_name -> sparkle.media.v1.Digit
-	30, // 18: sparkle.media.v1.Event.levels:type_name -> sparkle.media.v1.Levels
-	32, // 19: sparkle.media.v1.Event.video_state:type_name -> sparkle.media.v1.VideoState
-	35, // 20: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
-	33, // 21: sparkle.media.v1.Event.play_ended:type_name -> sparkle.media.v1.PlayEnded
-	34, // 22: sparkle.media.v1.Event.media_note:type_name -> sparkle.media.v1.MediaNote
-	31, // 23: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
-	5,  // 24: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
-	3,  // 25: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
-	7,  // 26: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
-	9,  // 27: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
-	4,  // 28: sparkle.media.v1.Media.OpenVideo:input_type -> sparkle.media.v1.LegRef
-	4,  // 29: sparkle.media.v1.Media.CloseVideo:input_type -> sparkle.media.v1.LegRef
-	4,  // 30: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
-	13, // 31: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
-	14, // 32: sparkle.media.v1.Media.Capture:input_type -> sparkle.media.v1.CaptureRequest
-	17, // 33: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
-	2,  // 34: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
-	2,  // 35: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
-	2,  // 36: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
-	2,  // 37: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
-	8,  // 38: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 39: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
-	8,  // 40: sparkle.media.v1.Media.OpenVideo:output_type -> sparkle.media.v1.OpenLegReply
-	2,  // 41: sparkle.media.v1.Media.CloseVideo:output_type -> sparkle.media.v1.Empty
-	22, // 42: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
-	2,  // 43: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
-	15, // 44: sparkle.media.v1.Media.Capture:output_type -> sparkle.media.v1.Captured
-	18, // 45: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
-	19, // 46: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
-	25, // 47: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
-	36, // [36:48] is the sub-list for method output_type
-	24, // [24:36] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	7,  // 0: sparkle.media.v1.Conference.whispers:type_name -> sparkle.media.v1.Whisper
+	0,  // 1: sparkle.media.v1.Conference.layout:type_name -> sparkle.media.v1.Conference.Layout
+	1,  // 2: sparkle.media.v1.Whisper.mode:type_name -> sparkle.media.v1.Whisper.Mode
+	12, // 3: sparkle.media.v1.Leg.audio:type_name -> sparkle.media.v1.AudioStream
+	13, // 4: sparkle.media.v1.Leg.video:type_name -> sparkle.media.v1.VideoStream
+	11, // 5: sparkle.media.v1.AudioStream.remote:type_name -> sparkle.media.v1.Remote
+	2,  // 6: sparkle.media.v1.AudioStream.codec:type_name -> sparkle.media.v1.AudioStream.Codec
+	11, // 7: sparkle.media.v1.VideoStream.remote:type_name -> sparkle.media.v1.Remote
+	17, // 8: sparkle.media.v1.Captured.packets:type_name -> sparkle.media.v1.CapturedPacket
+	21, // 9: sparkle.media.v1.SnapshotReply.conferences:type_name -> sparkle.media.v1.ConferenceStats
+	23, // 10: sparkle.media.v1.SnapshotReply.legs:type_name -> sparkle.media.v1.LegStats
+	25, // 11: sparkle.media.v1.SnapshotReply.engine:type_name -> sparkle.media.v1.EngineStats
+	22, // 12: sparkle.media.v1.ConferenceStats.video:type_name -> sparkle.media.v1.VideoRoomStats
+	24, // 13: sparkle.media.v1.LegStats.audio:type_name -> sparkle.media.v1.StreamStats
+	24, // 14: sparkle.media.v1.LegStats.video:type_name -> sparkle.media.v1.StreamStats
+	27, // 15: sparkle.media.v1.Event.media_started:type_name -> sparkle.media.v1.MediaStarted
+	28, // 16: sparkle.media.v1.Event.media_stalled:type_name -> sparkle.media.v1.MediaStalled
+	29, // 17: sparkle.media.v1.Event.media_resumed:type_name -> sparkle.media.v1.MediaResumed
+	30, // 18: sparkle.media.v1.Event.digit:type_name -> sparkle.media.v1.Digit
+	31, // 19: sparkle.media.v1.Event.levels:type_name -> sparkle.media.v1.Levels
+	33, // 20: sparkle.media.v1.Event.video_state:type_name -> sparkle.media.v1.VideoState
+	36, // 21: sparkle.media.v1.Event.video_process:type_name -> sparkle.media.v1.VideoProcess
+	34, // 22: sparkle.media.v1.Event.play_ended:type_name -> sparkle.media.v1.PlayEnded
+	35, // 23: sparkle.media.v1.Event.media_note:type_name -> sparkle.media.v1.MediaNote
+	32, // 24: sparkle.media.v1.Levels.levels:type_name -> sparkle.media.v1.Level
+	6,  // 25: sparkle.media.v1.Media.SetConference:input_type -> sparkle.media.v1.Conference
+	4,  // 26: sparkle.media.v1.Media.CloseConference:input_type -> sparkle.media.v1.ConferenceRef
+	8,  // 27: sparkle.media.v1.Media.OpenLeg:input_type -> sparkle.media.v1.OpenLegRequest
+	10, // 28: sparkle.media.v1.Media.SetLeg:input_type -> sparkle.media.v1.Leg
+	5,  // 29: sparkle.media.v1.Media.OpenVideo:input_type -> sparkle.media.v1.LegRef
+	5,  // 30: sparkle.media.v1.Media.CloseVideo:input_type -> sparkle.media.v1.LegRef
+	5,  // 31: sparkle.media.v1.Media.CloseLeg:input_type -> sparkle.media.v1.LegRef
+	14, // 32: sparkle.media.v1.Media.Play:input_type -> sparkle.media.v1.PlayRequest
+	15, // 33: sparkle.media.v1.Media.Capture:input_type -> sparkle.media.v1.CaptureRequest
+	18, // 34: sparkle.media.v1.Media.Preview:input_type -> sparkle.media.v1.PreviewRequest
+	3,  // 35: sparkle.media.v1.Media.Snapshot:input_type -> sparkle.media.v1.Empty
+	3,  // 36: sparkle.media.v1.Media.Events:input_type -> sparkle.media.v1.Empty
+	3,  // 37: sparkle.media.v1.Media.SetConference:output_type -> sparkle.media.v1.Empty
+	3,  // 38: sparkle.media.v1.Media.CloseConference:output_type -> sparkle.media.v1.Empty
+	9,  // 39: sparkle.media.v1.Media.OpenLeg:output_type -> sparkle.media.v1.OpenLegReply
+	3,  // 40: sparkle.media.v1.Media.SetLeg:output_type -> sparkle.media.v1.Empty
+	9,  // 41: sparkle.media.v1.Media.OpenVideo:output_type -> sparkle.media.v1.OpenLegReply
+	3,  // 42: sparkle.media.v1.Media.CloseVideo:output_type -> sparkle.media.v1.Empty
+	23, // 43: sparkle.media.v1.Media.CloseLeg:output_type -> sparkle.media.v1.LegStats
+	3,  // 44: sparkle.media.v1.Media.Play:output_type -> sparkle.media.v1.Empty
+	16, // 45: sparkle.media.v1.Media.Capture:output_type -> sparkle.media.v1.Captured
+	19, // 46: sparkle.media.v1.Media.Preview:output_type -> sparkle.media.v1.PreviewReply
+	20, // 47: sparkle.media.v1.Media.Snapshot:output_type -> sparkle.media.v1.SnapshotReply
+	26, // 48: sparkle.media.v1.Media.Events:output_type -> sparkle.media.v1.Event
+	37, // [37:49] is the sub-list for method output_type
+	25, // [25:37] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_media_mediapb_media_proto_init() }
@@ -3409,7 +3470,7 @@ func file_media_mediapb_media_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_media_mediapb_media_proto_rawDesc), len(file_media_mediapb_media_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -433,7 +433,7 @@ func TestAPhonesLimitIsObeyed(t *testing.T) {
 // others stay where they are, and phones with nearly equal limits share one.
 func TestALimitMovesAPhoneToAnotherTier(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	limited := func(l *mediapb.Leg, _ *phone) { l.Video.FbTmmbr = true }
 	a := join(t, p, "c", "A", 30, nil)
 	b := join(t, p, "c", "B", 200, limited)
@@ -609,7 +609,7 @@ func TestEachRequestHasItsNumber(t *testing.T) {
 // Where the phone sends again what got lost, loss costs no key frames and no picture.
 func TestLossIsMendedWithoutKeyFrames(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 100, func(l *mediapb.Leg, ph *phone) {
 		l.Video.FbNack = true
 		ph.sent = map[uint16][]byte{}

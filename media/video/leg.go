@@ -43,6 +43,8 @@ type leg struct {
 	own    netip.Addr // of the sockets
 	wg     sync.WaitGroup
 
+	passMu sync.Mutex // keeps pictures that are passed on in order; taken before all others
+
 	tap atomic.Pointer[tap.Tap] // copies of its packets go there; nil: nowhere
 
 	mu     sync.Mutex
@@ -64,6 +66,7 @@ type sender struct {
 	base    uint32 // RTP timestamp of the epoch
 	epoch   time.Time
 	waitKey bool // nothing is sent before a key frame
+	passed  bool // what is sent is another leg's stream
 	buf     []byte
 	packets uint64
 	octets  uint64 // payload
@@ -98,6 +101,14 @@ type receiver struct {
 	bytes     uint64
 	dropped   uint64
 	stranger  uint64
+	passTo    uint32 // the tier that is sent the stream as it is, 0: none
+	passing   []wire.Unit
+	passAt    time.Time // of RTP time passTime
+	passTime  uint32
+	turned    bool // its orientation changed: it may have to be passed on no more
+	bps       int  // of the last second
+	bpsAt     time.Time
+	bpsBytes  uint64
 	srNTP     uint64 // of its last sender report, 0: none
 	srTime    uint32
 	lag       time.Duration // Plane.Heard
@@ -222,13 +233,13 @@ func (l *leg) leaveTier() {
 }
 
 // joinTier puts the leg into a tier; true if it was not in it.
-func (l *leg) joinTier(id uint32) bool {
+func (l *leg) joinTier(id uint32, passed bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tier == id {
 		return false
 	}
-	l.tier, l.tx.waitKey = id, true
+	l.tier, l.tx.waitKey, l.tx.passed = id, true, passed
 	l.tx.pack.Mode = int(l.stream.pb.PacketizationMode)
 	return true
 }
@@ -241,6 +252,9 @@ func (l *leg) send(u *wire.Unit) {
 		return
 	}
 	t := &l.tx
+	if u.Damaged && !u.Key {
+		t.waitKey = true
+	}
 	if t.waitKey && !u.Key {
 		return
 	}
@@ -250,7 +264,10 @@ func (l *leg) send(u *wire.Unit) {
 	}
 	ts, now := t.timestamp(time.Unix(0, u.At)), time.Now()
 	err := t.pack.Packetize(u.Data, func(payload []byte, last bool) error {
-		l.sendPacket(payload, ts, last, u.Key, now)
+		// How pictures are to be turned is in the last packet of a key frame, and of every
+		// picture of another phone, which may be turned at any time (TS 26.114 §7.4.5). The
+		// mosaic is upright.
+		l.sendPacket(payload, ts, last, last && (u.Key || t.passed), orientation(u), now)
 		return nil
 	})
 	if err != nil { // the encoder made a slice that mode 0 cannot carry: only a new picture helps
@@ -258,6 +275,15 @@ func (l *leg) send(u *wire.Unit) {
 		t.waitKey = true
 		l.p.box.keyFrame(l.tier)
 	}
+}
+
+// orientation is the CVO byte of a picture.
+func orientation(u *wire.Unit) byte {
+	b := u.Rotate & 3
+	if u.Mirror {
+		b |= 4
+	}
+	return b
 }
 
 // timestamp is the RTP time of an instant, by the wall clock: that is what pictures are stamped
@@ -268,7 +294,7 @@ func (t *sender) timestamp(at time.Time) uint32 {
 
 // sendPacket writes one RTP packet. l.mu is held; UDP sockets do not make us wait
 // beyond the kernel's own time, and a refusal is counted.
-func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool, now time.Time) {
+func (l *leg) sendPacket(payload []byte, ts uint32, marker, oriented bool, orientation byte, now time.Time) {
 	t := &l.tx
 	b := append(t.buf[:0], 0x80, byte(l.stream.pb.PayloadType))
 	if marker {
@@ -277,11 +303,9 @@ func (l *leg) sendPacket(payload []byte, ts uint32, marker, key bool, now time.T
 	b = binary.BigEndian.AppendUint16(b, t.seq)
 	b = binary.BigEndian.AppendUint32(b, ts)
 	b = binary.BigEndian.AppendUint32(b, t.ssrc)
-	if id := l.stream.pb.CvoExtension; id != 0 && marker && key {
-		// The mosaic is upright: 0, on the last packet of a key frame (TS 26.114 §7.4.5),
-		// in a one-byte header extension (RFC 8285).
+	if id := l.stream.pb.CvoExtension; id != 0 && oriented { // a one-byte header extension (RFC 8285)
 		b[0] |= 0x10
-		b = append(b, 0xbe, 0xde, 0, 1, byte(id<<4), 0, 0, 0)
+		b = append(b, 0xbe, 0xde, 0, 1, byte(id<<4), orientation, 0, 0)
 	}
 	b = append(b, payload...)
 	if t.cache != nil && l.stream.pb.FbNack {
@@ -331,7 +355,15 @@ func (l *leg) readRTP() {
 		l.tapped(false, false, l.sock.RTP, from, buf[:n])
 		l.mu.Lock()
 		events := l.receive(buf[:n], from, now, &pkt)
+		passing, turned := len(l.rx.passing) > 0, l.rx.turned
+		l.rx.turned = false
 		l.mu.Unlock()
+		if passing {
+			l.sendPassing()
+		}
+		if turned {
+			l.p.retier(l)
+		}
 		l.emit(now, events)
 	}
 }
@@ -382,7 +414,9 @@ func (l *leg) receive(b []byte, from netip.AddrPort, now time.Time, pkt *rtp.Pac
 	r.meter.add(pkt.SequenceNumber, pkt.Timestamp, now)
 	if id := s.pb.CvoExtension; id != 0 {
 		if ext := pkt.GetExtension(uint8(id)); len(ext) > 0 {
-			r.rotate, r.mirror = ext[0]&3, ext[0]&4 != 0
+			rotate, mirror := ext[0]&3, ext[0]&4 != 0
+			r.turned = r.turned || rotate != r.rotate || mirror != r.mirror
+			r.rotate, r.mirror = rotate, mirror
 		}
 	}
 	if len(pkt.Payload) == 0 {
@@ -442,6 +476,9 @@ func (l *leg) unit(au rtp264.AccessUnit, now time.Time) {
 	u := wire.Unit{ID: l.source, Key: au.Key, Damaged: au.Damaged, Rotate: r.rotate, Mirror: r.mirror, At: r.due(au.Timestamp, now).UnixNano(), Data: au.Data}
 	if au.Key && len(r.needSets) > 0 {
 		u.Data = append(r.needSets[:len(r.needSets):len(r.needSets)], au.Data...) // in-band sets come later and win
+	}
+	if r.passTo != 0 {
+		l.passOn(u, au.Timestamp, now)
 	}
 	if !l.p.box.unit(&u) || au.Damaged && !au.Key { // whether a key frame is whole, its decoder says
 		r.needKey(now)
@@ -522,7 +559,7 @@ func (l *leg) news(s wire.Source, now time.Time) {
 	default:
 		r.fresh = false
 	}
-	turned := hopeless != r.hopeless
+	turned := hopeless != r.hopeless || len(events) > 0
 	l.mu.Unlock()
 	l.emit(now, events)
 	if turned {

@@ -52,6 +52,9 @@ type conference struct {
 	turn    int64
 
 	pressure pressure
+
+	switched      bool // who talks is seen whole (switched.go)
+	floor, before *leg
 }
 
 // New starts the video side and its video process.
@@ -109,8 +112,9 @@ func (p *Plane) Sprop() string {
 	return ""
 }
 
-// SetConference opens a conference or changes whether a mosaic is made for it.
-func (p *Plane) SetConference(id string, on bool) {
+// SetConference opens a conference or changes whether it has a picture, and whether that is
+// the talker's own where a phone can take it (switched), or the mosaic.
+func (p *Plane) SetConference(id string, on, switched bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -121,8 +125,8 @@ func (p *Plane) SetConference(id string, on bool) {
 		c = &conference{id: id, tiers: map[tierKey]*tier{}, talking: map[string]bool{}, spoke: map[string]int64{}}
 		p.confs[id] = c
 	}
-	if c.on != on {
-		c.on = on
+	if c.on != on || c.switched != switched {
+		c.on, c.switched = on, switched
 		p.rebuild(c)
 	}
 }
@@ -338,8 +342,12 @@ func (p *Plane) Talking(conf string, legs []string) {
 		c.spoke[id] = c.turn
 		changed = changed || !c.talking[id]
 	}
-	if changed {
-		c.talking = now
+	if !changed {
+		return
+	}
+	if c.talking = now; c.switched {
+		p.rebuild(c)
+	} else {
 		p.tell(c)
 	}
 }
@@ -553,15 +561,22 @@ func (c *conference) wanted() wire.Conference {
 	}
 	for _, l := range c.visible() {
 		t := wire.Tile{Leg: l.id, Name: l.name, Talking: c.talking[l.id] && !l.muted, Muted: l.muted}
-		if l.receives() && !l.videoMuted && !l.held && !l.off {
+		if c.showsSource(l) {
 			t.Source = l.source
 		}
 		w.Tiles = append(w.Tiles, t)
 	}
 	for _, t := range c.tiers {
-		w.Tiers = append(w.Tiers, t.wire())
+		if t.key.source == 0 {
+			w.Tiers = append(w.Tiers, t.wire())
+		}
 	}
 	return w
+}
+
+// showsSource says whether a visible leg's own pictures are seen.
+func (c *conference) showsSource(l *leg) bool {
+	return l.receives() && !l.videoMuted && !l.held && !l.off
 }
 
 // tell has the video process know a conference's state, and its legs whether they are in it.

@@ -31,7 +31,7 @@ func middle(n, i, w, h int) (x, y int) {
 // right tiles and an avatar in the third, through the whole chain.
 func testEverybodyIsSeen(t *testing.T, opt Options) {
 	p, ev := plane(t, opt)
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "Alice", 60, nil)
 	b := join(t, p, "c", "Bob", 200, func(l *mediapb.Leg, _ *phone) { l.Video.PacketizationMode = 0 })
 	if err := p.OpenLeg("c", "Carol", Sockets{}); err != nil {
@@ -109,7 +109,7 @@ func TestEverybodyIsSeenFromChild(t *testing.T) { testEverybodyIsSeen(t, childPr
 // Legs that want the same share one encoding; others get their own.
 func TestTiersAreShared(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	var phones []*phone
 	for i := range 4 {
 		phones = append(phones, join(t, p, "c", fmt.Sprint("P", i), 0, func(l *mediapb.Leg, _ *phone) {
@@ -140,7 +140,7 @@ func TestTiersAreShared(t *testing.T) {
 // Many requests for a key frame are one, and never more than two a second.
 func TestKeyFrameRequestsAreMerged(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	ph := join(t, p, "c", "A", 0, nil)
 	eventually(t, 10*time.Second, "pictures", func() bool { n, _ := ph.counts(); return n > 5 })
 	_, before := ph.counts()
@@ -172,7 +172,7 @@ func TestKeyFrameRequestsAreMerged(t *testing.T) {
 // A leg without feedback gets key frames every two seconds; one with it does not.
 func TestPeriodicKeyFramesWithoutFeedback(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	with := join(t, p, "c", "with", 0, nil)
 	without := join(t, p, "c", "without", 0, func(l *mediapb.Leg, _ *phone) {
 		l.Video.FbPli, l.Video.FbFir, l.Video.BitrateBps = false, false, 200_000
@@ -187,7 +187,7 @@ func TestPeriodicKeyFramesWithoutFeedback(t *testing.T) {
 // that the engine calls waits meanwhile.
 func TestKilledChildComesBack(t *testing.T) {
 	p, ev := plane(t, childProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 80, nil)
 	b := join(t, p, "c", "B", 180, nil)
 	bx, by := middle(2, 1, 240, 320)
@@ -206,7 +206,7 @@ func TestKilledChildComesBack(t *testing.T) {
 			t0 := time.Now()
 			p.Talking("c", []string{"A"})
 			p.Talking("c", nil)
-			p.SetConference("c", true)
+			p.SetConference("c", true, false)
 			p.Snapshot()
 			if d := time.Since(t0); d > 100*time.Millisecond {
 				t.Errorf("calls took %v while the process was dead", d)
@@ -240,7 +240,7 @@ func TestStoppedChildIsReplaced(t *testing.T) {
 	opt := childProcess()
 	opt.Watchdog = 700 * time.Millisecond * slow
 	p, _ := plane(t, opt)
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 90, nil)
 	eventually(t, 10*time.Second, "pictures", func() bool { n, _ := a.counts(); return n > 5 })
 	pid := p.Snapshot().PID
@@ -257,7 +257,7 @@ func TestStoppedChildIsReplaced(t *testing.T) {
 
 func TestStrangersAreDropped(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 0, nil)
 	stranger := udp(t)
 	defer stranger.Close()
@@ -278,7 +278,7 @@ func TestStrangersAreDropped(t *testing.T) {
 // Loss makes us ask for a key frame, and the picture mends.
 func TestLossIsMended(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 100, func(_ *mediapb.Leg, ph *phone) { ph.lose = func(n int) bool { return n > 10 && n%9 == 0 } })
 	eventually(t, 15*time.Second, "requests and pictures", func() bool {
 		s := p.Snapshot().Legs["A"]
@@ -292,7 +292,7 @@ func TestLossIsMended(t *testing.T) {
 // A phone held sideways is shown upright.
 func TestRotationIsApplied(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 200, func(l *mediapb.Leg, ph *phone) {
 		l.Video.CvoExtension = 4
 		ph.cvo, ph.w, ph.h = 1, 320, 240 // 90 degrees
@@ -305,7 +305,7 @@ func TestRotationIsApplied(t *testing.T) {
 
 func TestBadStreamsAreRefused(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	if err := p.OpenLeg("nowhere", "x", Sockets{}); !errors.Is(err, ErrUnknown) {
 		t.Errorf("unknown conference: %v", err)
 	}
@@ -391,7 +391,7 @@ func TestWrongCommandIsToldAndSurvived(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	eventually(t, 5*time.Second, "down events", func() bool {
 		return ev.count(func(e *mediapb.Event) bool { return e.GetVideoProcess().GetState() == "down" }) >= 2
 	})
@@ -406,7 +406,7 @@ func TestWrongCommandIsToldAndSurvived(t *testing.T) {
 // its plate looks like that name's rendering and not like another's.
 func TestNamesAreReadableAfterTheCodec(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	names := []string{"Alice", "王小明", "Bob", "李雷", "Carol", "Dave"}
 	ph := join(t, p, "c", "leg0", 70, func(l *mediapb.Leg, _ *phone) { l.Name = names[0] })
 	for i, n := range names[1:] {
@@ -465,7 +465,7 @@ func TestNamesAreReadableAfterTheCodec(t *testing.T) {
 // Nobody watches: nothing is composed or encoded, but a preview works.
 func TestNothingIsComposedForNobody(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 120, func(l *mediapb.Leg, _ *phone) { l.Video.Send = false })
 	eventually(t, 10*time.Second, "A's pictures decoded", func() bool { return p.Snapshot().Legs["A"].Width == 240 })
 	eventually(t, 5*time.Second, "a preview", func() bool {
@@ -490,7 +490,7 @@ func TestNothingIsComposedForNobody(t *testing.T) {
 // conference's video off stops everything, and on again brings it back.
 func TestALiveLegCanChange(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 0, nil)
 	eventually(t, 10*time.Second, "pictures", func() bool { n, _ := a.counts(); return n > 5 })
 	moved := join(t, p, "c", "spare", 0, func(l *mediapb.Leg, _ *phone) { l.Present = false })
@@ -508,9 +508,9 @@ func TestALiveLegCanChange(t *testing.T) {
 		t.Errorf("mode 0 was sent types %v", moved.types)
 	}
 	moved.mu.Unlock()
-	p.SetConference("c", false)
+	p.SetConference("c", false, false)
 	eventually(t, 5*time.Second, "no tier", func() bool { return p.Snapshot().Rooms["c"].Tiers == 0 })
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	n, _ := moved.counts()
 	eventually(t, 5*time.Second, "pictures again", func() bool { m, _ := moved.counts(); return m > n+5 })
 	if err := p.SetLeg("A", &mediapb.Leg{Id: "A", Name: "A", Present: true}); err != nil { // m=video 0

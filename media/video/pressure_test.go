@@ -33,7 +33,7 @@ func TestVideoGivesWayUnderPressure(t *testing.T) {
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		o.Emit = func(e *mediapb.Event) { events = append(events, e.Leg+" "+e.GetVideoState().GetState()) }
 	})
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	for i := range 4 {
 		join(t, p, "c", fmt.Sprint("leg", i), 0, nil)
 	}

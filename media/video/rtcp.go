@@ -64,7 +64,7 @@ func (l *leg) readRTCP() {
 		if retier {
 			l.p.retier(l)
 		} else if key && tier != 0 {
-			l.p.box.keyFrame(tier) // the worker merges and limits
+			l.p.keyFrame(tier)
 		}
 	}
 }
@@ -164,12 +164,19 @@ func (l *leg) beat(now time.Time) {
 		if now.After(l.ctl.due) {
 			l.sendReport(now)
 		}
-		hopeless := l.rx.hopeless
 		events = l.stalls(now)
-		turned = turned || l.gone(now) != l.away || l.rx.hopeless != hopeless
+		turned = turned || l.gone(now) != l.away || len(events) > 0
 		l.away = l.gone(now)
 	}
+	if now.Sub(l.rx.bpsAt) >= time.Second {
+		l.rx.bps = int(float64(l.rx.bytes-l.rx.bpsBytes) * 8 / now.Sub(l.rx.bpsAt).Seconds())
+		l.rx.bpsAt, l.rx.bpsBytes = now, l.rx.bytes
+	}
+	passing := len(l.rx.passing) > 0 // a packet that was given up has let it through
 	l.mu.Unlock()
+	if passing {
+		l.sendPassing()
+	}
 	l.emit(now, events)
 	if turned {
 		l.p.retier(l)

@@ -29,7 +29,7 @@ func sourceOf(p *Plane, conf, leg string) uint32 {
 // conference (IMS.md §3 row 6).
 func TestAHeldPhoneIsAnAvatar(t *testing.T) {
 	p := idlePlane(t, nil)
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	ph := join(t, p, "c", "a", 0, nil)
 	for _, held := range []bool{false, true, false} {
 		want := ph.wants()
@@ -47,7 +47,7 @@ func TestAHeldPhoneIsAnAvatar(t *testing.T) {
 // wants PLI (IMS.md §5.3, RFC 5104 §3.5.1).
 func TestWhichKeyFrameRequest(t *testing.T) {
 	p := idlePlane(t, nil)
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	ph := handset(t, "a", 0)
 	sock := Sockets{udp(t), udp(t)}
 	if err := p.OpenLeg("c", "a", sock); err != nil {

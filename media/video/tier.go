@@ -21,11 +21,13 @@ const keyPeriod, keyPeriodUndecodable = 2 * time.Second, time.Second
 
 // tierKey is what makes two legs share an encoding.
 type tierKey struct {
+	source                        uint32 // whose stream is passed on as it is, and nothing else; 0: the mosaic
 	width, height, fps, bps, mode int
 	level                         h264.Level
 }
 
-// tier is one encoding of a conference's mosaic and the legs it goes to.
+// tier is one encoding of a conference's mosaic, or the stream of one of its legs, and the legs
+// it goes to.
 type tier struct {
 	id      uint32
 	key     tierKey
@@ -144,9 +146,14 @@ func newStream(v *mediapb.VideoStream, maxFPS int, sockets bool) (*stream, error
 func (p *Plane) rebuild(c *conference) {
 	members := map[tierKey][]*leg{}
 	c.give()
+	c.turnTo()
 	for _, l := range c.legs {
 		if key, ok := l.wantsTier(); ok && c.on && !l.off {
-			key = c.pressure.reduced(key)
+			if src := c.passed(l, key); src != nil {
+				key = tierKey{source: src.source}
+			} else {
+				key = c.pressure.reduced(key)
+			}
 			members[key] = append(members[key], l)
 		} else {
 			l.leaveTier()
@@ -156,6 +163,7 @@ func (p *Plane) rebuild(c *conference) {
 		if len(members[key]) == 0 {
 			delete(c.tiers, key)
 			delete(p.tiers, t.id)
+			p.pass(key, 0)
 		}
 	}
 	var joined []uint32
@@ -166,18 +174,41 @@ func (p *Plane) rebuild(c *conference) {
 			t = &tier{id: p.lastID, key: key, profile: legs[0].profile()}
 			c.tiers[key] = t
 			p.tiers[t.id] = t
+			p.pass(key, t.id)
 		}
 		t.legs = legs
 		for _, l := range legs {
-			if l.joinTier(t.id) {
+			if l.joinTier(t.id, key.source != 0) {
 				joined = append(joined, t.id)
 			}
 		}
 	}
 	p.tell(c)
 	for _, id := range joined { // a joiner sees nothing before a key frame
-		p.box.keyFrame(id)
+		p.wantKey(id)
 	}
+}
+
+// keyFrame has a tier begin anew for somebody.
+func (p *Plane) keyFrame(tier uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wantKey(tier)
+}
+
+// wantKey is keyFrame with p.mu held.
+func (p *Plane) wantKey(tier uint32) {
+	t := p.tiers[tier]
+	if t == nil {
+		return
+	}
+	if src := p.sources[t.key.source]; src != nil {
+		src.mu.Lock()
+		src.rx.needKey(time.Now())
+		src.mu.Unlock()
+		return
+	}
+	p.box.keyFrame(tier) // the worker merges and limits
 }
 
 // retier puts a leg out of its tier or back in.

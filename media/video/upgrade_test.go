@@ -17,7 +17,7 @@ import (
 // go in its own place.
 func TestVideoComesAndGoesInACall(t *testing.T) {
 	p, _ := plane(t, inProcess())
-	p.SetConference("c", true)
+	p.SetConference("c", true, false)
 	b := join(t, p, "c", "B", 200, nil)
 	if err := p.OpenLeg("c", "A", Sockets{}); err != nil {
 		t.Fatal(err)

@@ -68,6 +68,29 @@ func (c Challenge) String() string {
 // IsAKA reports whether the nonce is RAND and AUTN.
 func IsAKA(algorithm string) bool { return algorithm == AKAv1MD5 || algorithm == AKAv2MD5 }
 
+// Usable says why a client cannot answer an algorithm: it is unknown, or the secret it needs is
+// missing.
+func Usable(algorithm string, password, k bool) error {
+	switch aka := IsAKA(algorithm); {
+	case !slices.Contains(strength, algorithm):
+		return fmt.Errorf("%q is none of %s", algorithm, strings.Join(strength, ", "))
+	case aka && !k:
+		return fmt.Errorf("%s needs k", algorithm)
+	case !aka && !password:
+		return fmt.Errorf("%s needs a password", algorithm)
+	}
+	return nil
+}
+
+// Answerable are the algorithms that a client answers who was told of none, strongest first:
+// never down from AKA to a password.
+func Answerable(k bool) []string {
+	if k {
+		return []string{AKAv2MD5, AKAv1MD5}
+	}
+	return []string{SHA512256, SHA256, MD5}
+}
+
 func canonical(algorithm string) string {
 	for _, a := range strength {
 		if strings.EqualFold(a, algorithm) {

@@ -28,6 +28,7 @@ const FeatureTags = `+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel
 const (
 	deregisterCap = 5 * time.Second
 	answerCap     = 32 * time.Second
+	briefCap      = 4 * time.Second // where a flow was lost and there is another P-CSCF
 )
 
 // Options says who registers where.
@@ -38,7 +39,7 @@ type Options struct {
 	Contact       string   // our SIP URI, with address, port and transport
 	ContactParams string   // "": FeatureTags
 	Targets       []string // P-CSCFs, host:port; empty: the send function finds its way
-	Algorithms    []string // allowed (digest constants); empty: AKA if there is a K, else SHA-256 and MD5
+	Algorithms    []string // allowed (digest constants); empty: those of digest.Answerable
 	Realm         string   // a challenge's must be this; "": Domain; "*": any
 	Password      string   // digest
 	K, OP, OPc    string   // AKA: 32 hex digits each, OP or OPc
@@ -80,17 +81,8 @@ func (o Options) Validate() error {
 		return errors.New("register: SQN has more than 48 bits")
 	}
 	for _, a := range o.Algorithms {
-		switch a {
-		case digest.MD5, digest.SHA256, digest.SHA512256:
-			if o.Password == "" {
-				return fmt.Errorf("register: %s needs a password", a)
-			}
-		case digest.AKAv1MD5, digest.AKAv2MD5:
-			if o.K == "" {
-				return fmt.Errorf("register: %s needs K", a)
-			}
-		default:
-			return fmt.Errorf("register: unknown algorithm %q", a)
+		if err := digest.Usable(a, o.Password != "", o.K != ""); err != nil {
+			return fmt.Errorf("register: %w", err)
 		}
 	}
 	if o.K != "" {
@@ -117,7 +109,8 @@ type Snapshot struct {
 	ServiceRoutes  []string // Route values for requests outside dialogs, in order, as raw name-addr
 	AssociatedURIs []string // identities we may use, the default first
 	Identity       string   // the default: first associated URI, else the IMPU
-	Target         string   // P-CSCF in use, "" without Options.Targets
+	Target         string   // P-CSCF that has the registration, or is asked for one; "" without Options.Targets
+	Held           bool     // the flow to it was lost and a new one is being made: calls had better wait
 }
 
 // Client is one registration. Run drives it; the other methods may be called from
@@ -132,6 +125,7 @@ type Client struct {
 	fromTag string
 	changed chan struct{}
 	kick    chan struct{}
+	losses  chan lost   // cap 1: one is enough to act on
 	notices chan notice // cap 16: what the network tells; more at once is a loop of its, and dropped
 
 	mu   sync.Mutex
@@ -154,7 +148,7 @@ func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
 		opt.ContactParams = FeatureTags
 	}
 	cfg := &settings{domain: opt.Domain, realm: opt.Realm, impi: opt.IMPI, algorithms: opt.Algorithms,
-		password: []byte(opt.Password), targets: max(1, len(opt.Targets)), expires: opt.Expires, chance: rand.Float64}
+		password: []byte(opt.Password), targets: targetsOf(opt.Targets), expires: opt.Expires, chance: rand.Float64}
 	switch opt.Realm {
 	case "":
 		cfg.realm = opt.Domain
@@ -169,12 +163,9 @@ func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
 		cfg.sim = sim
 	}
 	if len(cfg.algorithms) == 0 {
-		cfg.algorithms = []string{digest.SHA512256, digest.SHA256, digest.MD5}
-		if opt.K != "" { // never down from AKA to a password
-			cfg.algorithms = []string{digest.AKAv1MD5, digest.AKAv2MD5}
-		}
+		cfg.algorithms = digest.Answerable(opt.K != "")
 	}
-	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), notices: make(chan notice, 16),
+	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), losses: make(chan lost, 1), notices: make(chan notice, 16),
 		callID: sip.GenerateTagN(24), fromTag: sip.GenerateTagN(12),
 		m: machine{cfg: cfg, state: Unregistered, since: time.Now(), sqn: opt.SQN}}
 	if err := sip.ParseUri(opt.Contact, &c.via); err != nil {
@@ -183,32 +174,37 @@ func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
 	return c, nil
 }
 
+// targetsOf are the P-CSCFs; "" where the transport knows the way.
+func targetsOf(list []string) []string {
+	if len(list) == 0 {
+		return []string{""}
+	}
+	return slices.Clone(list)
+}
+
 // Run registers, keeps registered, and when ctx ends de-registers, which takes at most
 // 5 s. It returns nil then. Call it once.
 func (c *Client) Run(ctx context.Context) error {
 	c.input(ctx, start{})
 	for ctx.Err() == nil {
-		if at := c.wakeAt(); !at.IsZero() {
-			t := time.NewTimer(time.Until(at))
-			select {
-			case <-t.C:
-				c.input(ctx, wake{})
-			case <-c.kick:
-				c.input(ctx, start{})
-			case n := <-c.notices:
-				c.input(ctx, n)
-			case <-ctx.Done():
-			}
-			t.Stop()
-			continue
+		clock := time.NewTimer(time.Hour)
+		if at := c.wakeAt(); at.IsZero() {
+			clock.Stop()
+		} else {
+			clock.Reset(time.Until(at))
 		}
 		select {
+		case <-clock.C:
+			c.input(ctx, wake{})
 		case <-c.kick:
 			c.input(ctx, start{})
+		case l := <-c.losses:
+			c.input(ctx, l)
 		case n := <-c.notices:
 			c.input(ctx, n)
 		case <-ctx.Done():
 		}
+		clock.Stop()
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), deregisterCap)
 	defer cancel()
@@ -225,6 +221,23 @@ func (c *Client) Refresh() {
 	}
 }
 
+// Loss says that the flow to a P-CSCF was lost (RFC 5626 §4.4).
+type Loss struct {
+	Target string // as in Options.Targets; one that does not have the registration does not count
+	At     time.Time
+	Mute   bool // it is connected, or may be, and says nothing
+	Why    string
+}
+
+// Lose registers again at once, there or at the next P-CSCF; a flow that is lost again soon
+// has to wait.
+func (c *Client) Lose(l Loss) {
+	select {
+	case c.losses <- lost(l):
+	default:
+	}
+}
+
 // Notice takes what the network tells of our binding (RFC 3680).
 func (c *Client) Notice(r reginfo.Contact) {
 	select {
@@ -237,23 +250,20 @@ func (c *Client) Notice(r reginfo.Contact) {
 // Same says whether a contact URI is ours.
 func (c *Client) Same(uri string) bool { return c.same(uri) }
 
-// SetTargets replaces the P-CSCFs: their name has moved in the DNS. The one in use stays in
-// use if it is among them; if not, the result is true: register again. No target at all
-// changes nothing.
+// SetTargets replaces the P-CSCFs: their name has moved in the DNS. If the one in use is
+// not among them any more the result is true: register again. Until that has gone through,
+// a registration that stands is still with the old one. No target at all changes nothing.
 func (c *Client) SetTargets(targets []string) (moved bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(targets) == 0 || slices.Equal(targets, c.opt.Targets) {
 		return false
 	}
-	used := ""
-	if len(c.opt.Targets) > 0 {
-		used = c.opt.Targets[c.m.target]
-	}
+	used := c.cfg.targets[c.m.target]
 	cfg := *c.cfg
-	cfg.targets = len(targets)
+	cfg.targets = slices.Clone(targets)
 	c.cfg, c.m.cfg = &cfg, &cfg
-	c.opt.Targets = slices.Clone(targets)
+	c.opt.Targets = cfg.targets
 	c.m.target = max(slices.Index(targets, used), 0)
 	return targets[c.m.target] != used
 }
@@ -271,9 +281,10 @@ func (c *Client) State() Snapshot {
 	if len(s.AssociatedURIs) > 0 {
 		s.Identity = s.AssociatedURIs[0]
 	}
-	if len(c.opt.Targets) > 0 {
-		s.Target = c.opt.Targets[c.m.target]
+	if s.Target = c.cfg.targets[c.m.target]; c.m.state == Registered {
+		s.Target = c.m.home
 	}
+	s.Held = c.m.held()
 	return s
 }
 
@@ -317,7 +328,7 @@ func (c *Client) save(sqn uint64) {
 
 // report tells watchers and the log what changed.
 func (c *Client) report(a, b machine) {
-	if a.state == b.state && a.lastErr == b.lastErr && a.expiresAt.Equal(b.expiresAt) && a.target == b.target &&
+	if a.state == b.state && a.lastErr == b.lastErr && a.expiresAt.Equal(b.expiresAt) && a.target == b.target && a.home == b.home && a.held() == b.held() &&
 		slices.Equal(a.routes, b.routes) && slices.Equal(a.uris, b.uris) {
 		return
 	}

@@ -35,12 +35,21 @@ const (
 	maxResyncs = 2 // AUTS sent in one attempt
 	maxForged  = 2 // challenges with a wrong MAC in a row
 	maxRaises  = 2 // 423 obeyed in one attempt
+
+	// longestRetry bounds what Retry-After and a reg event's retry-after can ask for: one wrong
+	// number must not take a registration away for a year.
+	longestRetry = time.Hour
+
+	// A lost flow is replaced at once. One that is lost again within steady was not worth much
+	// (a peer that closes after every answer): then it waits lossBase, and twice that, and so on.
+	steady   = time.Minute
+	lossBase = 5 * time.Second
 )
 
 // machine is one registration as a pure step function:
 //
 //	            start            2xx
-//	unregistered ──▶ registering ──▶ registered ⟲ refresh
+//	unregistered ──▶ registering ──▶ registered ⟲ refresh; flow lost: at once
 //	      ▲   ▲ 401 ⟲    │ 401 twice, 403 to a proof, AKA forged twice ──▶ auth_failed
 //	      │   │          │ 403        ──▶ rejected  ───┐ 30 min; auth_failed too
 //	      │   └ back-off ┴ 5xx, silence                │
@@ -57,15 +66,19 @@ type machine struct {
 	routes    []string // Service-Route
 	uris      []string // P-Associated-URI
 
+	home   string    // P-CSCF that took the registration: calls go there as long as it stands
+	homeAt time.Time // when it did so last
+
 	waiting  bool      // for an answer
 	sent     bool      // a REGISTER left since the network last told us we are not registered
 	stopping bool      // what is under way is the de-registration
 	wakeAt   time.Time // zero: no timer
+	retryAt  time.Time // the network does not want to hear of us before
 	session  *digest.Session
 	sqn      uint64        // highest accepted
 	expires  time.Duration // to ask for; 423 raises it
 	noPath   bool          // 420 took "path" away
-	target   int           // index of the P-CSCF
+	target   int           // index of the P-CSCF that the next REGISTER goes to
 	tried    int           // further P-CSCFs tried in this attempt
 	rounds   int
 	resyncs  int
@@ -74,6 +87,8 @@ type machine struct {
 	failures int
 	otherTry bool // 403 already made us try another P-CSCF
 	relit    bool // a lost connection was replaced in this attempt
+	losing   bool // the flow to home was lost, and no REGISTER has gone through since
+	losses   int  // flows lost, each soon after the one before
 }
 
 // settings is what does not change while a machine lives.
@@ -84,7 +99,7 @@ type settings struct {
 	algorithms []string
 	password   []byte
 	sim        *aka.Milenage // nil: no AKA
-	targets    int           // at least 1
+	targets    []string      // at least 1; "" is the only one where the transport finds its way
 	expires    time.Duration
 	chance     func() float64 // [0,1)
 }
@@ -94,6 +109,7 @@ type (
 	start    struct{}
 	wake     struct{}
 	stop     struct{}
+	lost     Loss
 	failure  struct{ err error }          // no answer, or it could not be sent
 	notice   struct{ of reginfo.Contact } // the network tells of our binding (RFC 3680)
 	response struct {
@@ -119,7 +135,8 @@ type (
 		proof   *digest.Session
 		fixed   *digest.Authorization
 		auts    string
-		target  int
+		target  string
+		brief   bool // another P-CSCF can be tried if this one does not answer soon
 	}
 	saveSQN struct{ sqn uint64 }
 	done    struct{} // de-registered, or nothing to de-register
@@ -128,8 +145,11 @@ type (
 // step is the whole behaviour.
 func (m machine) step(now time.Time, in any) (machine, []any) {
 	switch in := in.(type) {
-	case start:
+	case start: // somebody asks for it, who may have mended something
+		m.otherTry = false
 		return m.begin(now)
+	case lost:
+		return m.flowLost(now, in)
 	case wake:
 		return m.timer(now)
 	case stop:
@@ -168,9 +188,40 @@ func (m machine) to(now time.Time, s State, why string) machine {
 	if s != Registered {
 		m.expiresAt = time.Time{}
 		m.routes, m.uris = nil, nil
+		m.losing = false
 	}
 	return m
 }
+
+// flowLost is RFC 5626 §4.4: what the P-CSCF has for us does not come any more, and what we
+// have for it may be lost. One that says nothing is not asked again if there is another.
+func (m machine) flowLost(now time.Time, l lost) (machine, []any) {
+	if m.state != Registered || m.stopping || m.losing || l.Target != m.home || l.At.Before(m.homeAt) {
+		return m, nil
+	}
+	m.losing, m.lastErr = true, l.Why
+	if m.waiting {
+		return m, nil // for the answer to a refresh: if it comes, all is well
+	}
+	if i := slices.Index(m.cfg.targets, m.home); i >= 0 {
+		m.target = i
+	}
+	if l.Mute {
+		m.target = (m.target + 1) % len(m.cfg.targets)
+	}
+	if now.Sub(m.homeAt) >= steady {
+		m.losses = 0
+	}
+	m.losses++
+	if m.losses == 1 {
+		return m.begin(now)
+	}
+	m.retryAt = time.Time{}
+	return m.pause(now, min(lossBase<<min(m.losses-2, 10), backoffMax)), nil
+}
+
+// held says that calls had better wait: the flow was lost, and a new one is being made.
+func (m machine) held() bool { return m.losing && m.waiting }
 
 // begin starts an attempt: first registration or refresh.
 func (m machine) begin(now time.Time) (machine, []any) {
@@ -190,9 +241,13 @@ func (m machine) begin(now time.Time) (machine, []any) {
 
 // transmit sends with the current lifetime and target.
 func (m machine) transmit(s send) (machine, []any) {
-	s.expires, s.target = m.expires, m.target
+	s.expires, s.target = m.expires, m.cfg.targets[m.target]
+	s.brief = m.losing && m.tried+1 < len(m.cfg.targets)
 	if m.stopping {
 		s.expires = 0
+		if m.state == Registered { // who has the registration ends it
+			s.target = m.home
+		}
 	}
 	m.waiting, m.sent, m.wakeAt = true, true, time.Time{}
 	if m.state == Registered && !m.stopping { // it may end before the answer comes
@@ -211,7 +266,11 @@ func (m machine) timer(now time.Time) (machine, []any) {
 		m.wakeAt = time.Time{}
 		return m.to(now, Registering, "the registration expired before its refresh was answered"), nil
 	}
-	return m.expire(now).begin(now)
+	if m = m.expire(now); now.Before(m.retryAt) {
+		m.wakeAt = m.retryAt
+		return m, nil
+	}
+	return m.begin(now)
 }
 
 func (m machine) expire(now time.Time) machine {
@@ -240,6 +299,7 @@ func (m machine) left(now time.Time) (machine, []any) {
 }
 
 func (m machine) answered(now time.Time, r response) (machine, []any) {
+	r.retryAfter = min(r.retryAfter, longestRetry)
 	if r.status == 401 || r.status == 407 {
 		return m.challenged(now, r)
 	}
@@ -252,9 +312,9 @@ func (m machine) answered(now time.Time, r response) (machine, []any) {
 		return m.accepted(now, r)
 	case r.status == 403:
 		m.session = nil
-		if !m.otherTry && m.cfg.targets > 1 {
+		if !m.otherTry && len(m.cfg.targets) > 1 {
 			m.otherTry = true
-			m.target = (m.target + 1) % m.cfg.targets
+			m.target = (m.target + 1) % len(m.cfg.targets)
 			return m.again(now)
 		}
 		m.sent = false
@@ -292,7 +352,7 @@ func (m machine) noticed(now time.Time, c reginfo.Contact) machine {
 	if c.State != "terminated" {
 		if c.Expires > 0 { // shortened, created, registered, refreshed: the end moves
 			m.expiresAt = now.Add(c.Expires)
-			m.wakeAt = now.Add(refreshAfter(c.Expires, m.cfg.chance()))
+			m.wakeAt, m.retryAt = now.Add(refreshAfter(c.Expires, m.cfg.chance())), time.Time{}
 		}
 		return m
 	}
@@ -302,7 +362,7 @@ func (m machine) noticed(now time.Time, c reginfo.Contact) machine {
 	case "deactivated": // register again at once, but not all at once
 		return m.to(now, Unregistered, why).pause(now, time.Duration(m.cfg.chance()*float64(5*time.Second)))
 	case "probation":
-		wait := c.RetryAfter
+		wait := min(c.RetryAfter, longestRetry)
 		if wait <= 0 {
 			wait = m.backoff()
 		}
@@ -339,7 +399,8 @@ func (m machine) accepted(now time.Time, r response) (machine, []any) {
 	m = m.to(now, Registered, "")
 	m.expiresAt = now.Add(r.granted)
 	m.routes, m.uris = r.routes, r.uris
-	m.failures, m.otherTry = 0, false
+	m.failures, m.otherTry, m.losing = 0, false, false
+	m.home, m.homeAt = m.cfg.targets[m.target], now
 	m.wakeAt = now.Add(refreshAfter(r.granted, m.cfg.chance()))
 	return m, nil
 }
@@ -459,27 +520,30 @@ func (m machine) giveUp(now time.Time, why string) (machine, []any) {
 
 // unreachable: the next P-CSCF at once, unless all were tried or this one named a time.
 func (m machine) unreachable(now time.Time, why string, retryAfter time.Duration) (machine, []any) {
-	if m.tried++; m.tried < m.cfg.targets && retryAfter == 0 {
-		m.target = (m.target + 1) % m.cfg.targets
+	if m.tried++; m.tried < len(m.cfg.targets) && retryAfter == 0 {
+		m.target = (m.target + 1) % len(m.cfg.targets)
 		m.lastErr = why
 		return m.again(now)
 	}
-	m.target = (m.target + 1) % m.cfg.targets
+	m.target = (m.target + 1) % len(m.cfg.targets)
 	return m.failed(now, why, retryAfter), nil
 }
 
-// failed waits and tries again. A registration that stands is kept to its expiry.
+// failed waits and tries again. A registration that stands is kept to its expiry, unless
+// nobody is there any more to take a call.
 func (m machine) failed(now time.Time, why string, retryAfter time.Duration) machine {
 	m.failures++
-	if m.state == Registered {
+	if m.state == Registered && !m.losing {
 		m.lastErr = why
 		m = m.expire(now)
 	} else {
 		m = m.to(now, Unregistered, why)
 	}
 	wait := m.backoff()
+	m.retryAt = time.Time{}
 	if retryAfter > 0 {
 		wait = retryAfter
+		m.retryAt = now.Add(wait)
 	}
 	return m.pause(now, wait)
 }

@@ -30,7 +30,7 @@ func sim(t testing.TB) *aka.Milenage {
 
 func newMachine(t testing.TB, algorithms ...string) machine {
 	return machine{state: Unregistered, cfg: &settings{domain: "ims.test", realm: "ims.test", impi: "u@ims.test",
-		algorithms: algorithms, password: []byte("pw"), sim: sim(t), targets: 1, expires: 600000 * time.Second,
+		algorithms: algorithms, password: []byte("pw"), sim: sim(t), targets: []string{"0"}, expires: 600000 * time.Second,
 		chance: func() float64 { return 0 }}}
 }
 
@@ -57,6 +57,12 @@ func akaChallenge(t testing.TB, sqn uint64, forge bool) response {
 func describe(m machine, acts []any, now time.Time) string {
 	var b strings.Builder
 	b.WriteString(string(m.state))
+	if m.home == "1" && m.state == Registered && !m.held() {
+		b.WriteString(" at 1")
+	}
+	if m.held() {
+		b.WriteString(", held")
+	}
 	for _, a := range acts {
 		switch a := a.(type) {
 		case send:
@@ -69,7 +75,10 @@ func describe(m machine, acts []any, now time.Time) string {
 			case a.proof != nil:
 				kind = "proof"
 			}
-			fmt.Fprintf(&b, ", sends %s for %ds to %d", kind, a.expires/time.Second, a.target)
+			fmt.Fprintf(&b, ", sends %s for %ds to %s", kind, a.expires/time.Second, a.target)
+			if a.brief {
+				b.WriteString(" soon")
+			}
 		case saveSQN:
 			fmt.Fprintf(&b, ", saves %d", a.sqn)
 		case done:
@@ -90,6 +99,11 @@ func ended(event string, retry time.Duration) notice {
 
 func active(event string, expires time.Duration) notice {
 	return notice{reginfo.Contact{State: "active", Event: event, Expires: expires}}
+}
+
+// flow is the loss of the flow to a P-CSCF, so long after the last input; before: it is old news.
+func flow(target string, after time.Duration, mute bool) lost {
+	return lost{Target: target, At: epoch.Add(after), Mute: mute, Why: "lost"}
 }
 
 func TestMachine(t *testing.T) {
@@ -175,6 +189,40 @@ func TestMachine(t *testing.T) {
 				"registered, sends nothing for 600000s to 0, wakes in 9m30s", "registered, wakes in 1m0s", "registered, sends nothing for 600000s to 0, wakes in 8m30s",
 				"registered, wakes in 2m0s", "registered, sends nothing for 600000s to 0, wakes in 6m30s", "registered, wakes in 4m0s",
 				"registered, sends nothing for 600000s to 0, wakes in 2m30s"}},
+		{"Retry-After for ever", md5, 1, []in{start{}, response{status: 503, retryAfter: 1e6 * time.Hour}}, []string{sent, "unregistered, wakes in 1h0m0s"}},
+		{"Retry-After is longer than the registration", md5, 1, []in{start{}, granted, wake{}, response{status: 503, retryAfter: 12 * time.Minute}, wake{}, wake{}},
+			[]string{sent, "registered, wakes in 50m0s", "registered, sends nothing for 600000s to 0, wakes in 10m0s", "registered, wakes in 10m0s",
+				"unregistered, wakes in 2m0s", sent}},
+		{"probation for ever", md5, 1, []in{start{}, granted, ended("probation", 1e6*time.Hour)},
+			[]string{sent, "registered, wakes in 50m0s", "unregistered, wakes in 1h0m0s"}},
+		{"an admin tries again after 403", md5, 1, []in{start{}, response{status: 403}, start{}, granted}, []string{sent, "rejected, wakes in 30m0s", sent, "registered, wakes in 50m0s"}},
+		{"an admin tries again after a wrong password", md5, 1, []in{start{}, md5Challenge("a", false), md5Challenge("b", false), start{}},
+			[]string{sent, proof, "auth_failed, wakes in 30m0s", sent}},
+		{"an admin tries again where the network rejected", md5, 1, []in{start{}, granted, ended("rejected", 0), start{}},
+			[]string{sent, "registered, wakes in 50m0s", "rejected", sent}},
+		{"flow lost", md5, 2, []in{start{}, granted, flow("0", 0, false), granted},
+			[]string{sent, "registered, wakes in 50m0s", "registered, held, sends nothing for 600000s to 0 soon, wakes in 1h0m0s", "registered, wakes in 50m0s"}},
+		{"flow lost, nobody at the other end", md5, 2, []in{start{}, granted, flow("0", 0, false), failure{errors.New("refused")}, granted},
+			[]string{sent, "registered, wakes in 50m0s", "registered, held, sends nothing for 600000s to 0 soon, wakes in 1h0m0s",
+				"registered, held, sends nothing for 600000s to 1, wakes in 1h0m0s", "registered at 1, wakes in 50m0s"}},
+		{"mute", md5, 2, []in{start{}, granted, flow("0", 0, true), granted, flow("0", 0, true), flow("1", 0, true), wake{}},
+			[]string{sent, "registered, wakes in 50m0s", "registered, held, sends nothing for 600000s to 1 soon, wakes in 1h0m0s", "registered at 1, wakes in 50m0s",
+				"registered at 1, wakes in 50m0s", "registered at 1, wakes in 5s", "registered, held, sends nothing for 600000s to 0 soon, wakes in 59m55s"}},
+		{"a peer that closes after each answer", md5, 1, []in{start{}, granted, flow("0", 0, false), granted, flow("0", 0, false), flow("0", 0, false), wake{}, granted, flow("0", 0, false),
+			wake{}, granted, flow("0", time.Minute, false)},
+			[]string{sent, "registered, wakes in 50m0s", "registered, held, sends nothing for 600000s to 0, wakes in 1h0m0s", "registered, wakes in 50m0s", "registered, wakes in 5s", "registered, wakes in 5s",
+				"registered, held, sends nothing for 600000s to 0, wakes in 59m55s", "registered, wakes in 50m0s", "registered, wakes in 10s",
+				"registered, held, sends nothing for 600000s to 0, wakes in 59m50s", "registered, wakes in 50m0s", "registered, held, sends nothing for 600000s to 0, wakes in 59m0s"}},
+		{"flow lost, nobody anywhere", md5, 1, []in{start{}, granted, flow("0", 0, false), failure{errors.New("x")}},
+			[]string{sent, "registered, wakes in 50m0s", "registered, held, sends nothing for 600000s to 0, wakes in 1h0m0s", "unregistered, wakes in 30s"}},
+		{"flow lost while the refresh waits", md5, 2, []in{start{}, granted, wake{}, flow("0", 0, false), failure{errors.New("x")}, granted},
+			[]string{sent, "registered, wakes in 50m0s", "registered, sends nothing for 600000s to 0, wakes in 10m0s", "registered, held, wakes in 10m0s",
+				"registered, held, sends nothing for 600000s to 1, wakes in 10m0s", "registered at 1, wakes in 50m0s"}},
+		{"an old flow", md5, 1, []in{start{}, granted, flow("0", -time.Second, false)}, []string{sent, "registered, wakes in 50m0s", "registered, wakes in 50m0s"}},
+		// until another has taken it the registration is where it was, and ends there
+		{"a refresh is refused for a while", md5, 2, []in{start{}, granted, wake{}, response{status: 503, retryAfter: time.Minute}, wake{}, stop{}},
+			[]string{sent, "registered, wakes in 50m0s", "registered, sends nothing for 600000s to 0, wakes in 10m0s", "registered, wakes in 1m0s",
+				"registered, sends nothing for 600000s to 1, wakes in 9m0s", "registered, sends nothing for 0s to 0"}},
 		{"network deactivates", md5, 1, []in{start{}, granted, ended("deactivated", 0), wake{}},
 			[]string{sent, "registered, wakes in 50m0s", "unregistered, wakes in 0s", sent}},
 		{"network puts on probation", md5, 1, []in{start{}, granted, ended("probation", 42*time.Second), wake{}},
@@ -200,10 +248,16 @@ func TestMachine(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, now := newMachine(t, tt.alg...), epoch
-			m.cfg.targets = tt.targets
+			m.cfg.targets = []string{"0", "1", "2"}[:tt.targets]
 			for i, in := range tt.in {
-				if _, ok := in.(wake); ok {
+				switch l := in.(type) {
+				case wake:
 					now = m.wakeAt
+				case lost: // it says how long after the last input, or before
+					ago := l.At.Sub(epoch)
+					now = now.Add(max(ago, 0))
+					l.At = now.Add(min(ago, 0))
+					in = l
 				}
 				var acts []any
 				m, acts = m.step(now, in)
@@ -292,7 +346,7 @@ func FuzzMachine(f *testing.F) {
 	f.Add([]byte{0, 4, 1, 5, 2, 4, 7, 3})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		inputs := []any{start{}, md5Challenge("a", true), wake{}, failure{errors.New("x")}, granted, response{status: 403},
-			response{status: 503}, response{status: 423, minExpires: 10}, akaChallenge(t, 3, false), akaChallenge(t, 3, true), response{status: 180}}
+			response{status: 503}, response{status: 423, minExpires: 10}, akaChallenge(t, 3, false), akaChallenge(t, 3, true), response{status: 180}, flow("0", time.Hour, true)}
 		m, now := newMachine(t, digest.MD5, digest.AKAv1MD5), epoch
 		m, _ = m.step(now, start{})
 		for _, b := range script {

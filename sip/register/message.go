@@ -20,7 +20,11 @@ func (c *Client) exchange(ctx context.Context, s send) any {
 	if err != nil {
 		return failure{err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerCap)
+	patience := answerCap
+	if s.brief {
+		patience = briefCap
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	resp, err := c.send(ctx, req)
 	if err != nil {
@@ -55,10 +59,6 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 	c.cseq++
 	cseq := c.cseq
 	noPath := c.m.noPath
-	target := "" // the list may have become shorter since the machine chose
-	if n := len(c.opt.Targets); n > 0 {
-		target = c.opt.Targets[min(s.target, n-1)]
-	}
 	c.mu.Unlock()
 
 	req := sip.NewRequest(sip.REGISTER, home)
@@ -69,9 +69,9 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 	via.Params.Add("branch", sip.GenerateBranch())
 	via.Params.Add("rport", "")
 	req.AppendHeader(via)
-	if target != "" {
-		add("Route", fmt.Sprintf("<sip:%s;transport=%s;lr>", target, strings.ToLower(transport)))
-		req.SetDestination(target)
+	if s.target != "" {
+		add("Route", fmt.Sprintf("<sip:%s;transport=%s;lr>", s.target, strings.ToLower(transport)))
+		req.SetDestination(s.target)
 	}
 	req.SetTransport(transport)
 	forwards := sip.MaxForwardsHeader(70)

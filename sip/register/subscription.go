@@ -147,6 +147,7 @@ func (s Subscription) later(now time.Time, wait time.Duration) Subscription {
 		wait = time.Duration(w * (0.5 + 0.5*s.Chance()))
 	}
 	s.failures++
+	wait = min(wait, longestRetry)
 	s.wakeAt = now.Add(wait)
 	return s
 }

@@ -19,7 +19,8 @@ var t0 = time.Date(2026, 3, 4, 5, 6, 7, 891, time.UTC)
 func Conference(n int) bridge.Conference {
 	return bridge.Conference{ID: fmt.Sprintf("conf_%04d", n), Name: "Élan 会议", Type: bridge.VideoConference,
 		Owner: "acc_1", CreatedAt: t0, UpdatedAt: t0.Add(time.Second), PIN: fmt.Sprintf("%06d", n), Alias: fmt.Sprintf("+861082%06d", n),
-		JoinPolicy: bridge.JoinListed, WhoMayRefer: bridge.ReferModerators, AnswerConfirm: true, AdHoc: true, DialLimit: "+86 +852"}
+		JoinPolicy: bridge.JoinListed, WhoMayRefer: bridge.ReferModerators, AnswerConfirm: true, AdHoc: true, DialLimit: "+86 +852",
+		Layout: bridge.LayoutSwitched}
 }
 
 // Member is a member with every durable field set.
@@ -63,11 +64,14 @@ func Run(t *testing.T, open func(*testing.T) (s bridge.Store, reopen func() brid
 		live.Outcome, live.EndedAt, live.State = "", nil, bridge.Connected
 		s.QueueLeg(bridge.LegRecord{Leg: live, Number: m2.Number})
 		s.QueueSeq(c.ID, 99)
+		s.QueueAlive(t0)
+		s.QueueAlive(t0.Add(time.Second))
 		s.QueueAudit(bridge.AuditRecord{At: t0, Actor: "acc_1", Action: "member.call", Target: m1.ID, Result: "ok"})
 		m1.LastOutcome = bridge.OutcomeOf(EndedLeg(m1, 1))
 		want := bridge.Saved{
 			Conferences: []bridge.SavedConference{{Conference: c, Seq: 99, Members: []bridge.Member{m1, m2}}},
 			Live:        []bridge.LegRecord{{Leg: live, Number: m2.Number}},
+			Alive:       t0.Add(time.Second),
 		}
 		if got := load(t, reopen()); !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
@@ -82,6 +86,7 @@ func Run(t *testing.T, open func(*testing.T) (s bridge.Store, reopen func() brid
 		s.QueueLeg(bridge.LegRecord{Leg: EndedLeg(m, 1), Number: m.Number})
 		s = reopen()
 		c.Name, m.Name, m.Muted, m.Role = "new", "neu", false, "host"
+		c.Layout = bridge.LayoutMosaic
 		c.PIN, c.Alias, c.JoinPolicy, c.WhoMayRefer, c.AnswerConfirm = "654321", "", bridge.JoinOpen, bridge.ReferNone, false
 		must(t, s.PutConference(ctx, c, 1))
 		must(t, s.PutMembers(ctx, m))
