@@ -1,9 +1,12 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +57,7 @@ type leg struct {
 	seenWhy   string
 	passive   bool      // preconditions as a phone's network likes them: it refused ours
 	otherForm bool      // of the number's URI: the network refused the one
+	tried     []string  // attachments that could not take the call, before this one
 	over      bool      // its call has ended
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
@@ -199,6 +203,9 @@ func (r *room) invite(now time.Time, l *leg) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
 		})
+	}
+	if (errors.Is(err, sip.ErrAttachmentDown) || errors.Is(err, sip.ErrBusy)) && r.elsewhere(now, l, "is down") {
+		return
 	}
 	if err != nil {
 		r.log.Warn("a call could not be placed", "leg_id", l.ID, "err", err)
@@ -396,11 +403,51 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 		l.otherForm = true
 		r.inviteAgain(now, l, "its URI refused, trying the other form of the number")
 		return
+	case may && unreached(e) && r.elsewhere(now, l, cmp.Or(e.Why, strconv.Itoa(e.Status))):
+		return
 	}
 	if l.verdict != nil {
 		v = *l.verdict
 	}
 	r.endLeg(now, l, v, &e)
+}
+
+// unreached says that a call ended before anybody but the attachment's own peers saw it, so
+// that another attachment may do (IMS.md §6, "T"). Nobody is called twice: after any
+// provisional response above 100 it is too late.
+func unreached(e sip.Ended) bool {
+	switch {
+	case e.Connected || e.WasRinging || e.Progressed:
+		return false
+	case e.By == sip.ByRemote:
+		return slices.Contains([]int{408, 500, 502, 503, 504}, e.Status)
+	}
+	return (e.Status == 0 || e.Status == 487) &&
+		slices.Contains([]string{"no_response", "setup_timeout", "transport", "no_line", "overload", "attachment_down"}, e.Why)
+}
+
+// elsewhere places the call by the next attachment that is up, in the same leg; false: there
+// is none that has not been tried.
+func (r *room) elsewhere(now time.Time, l *leg, why string) bool {
+	at, p, none := r.b.attachment(append(l.tried, l.Attachment)...)
+	if none != nil {
+		return false
+	}
+	why = l.Attachment + ": " + why + ", trying " + at.Name
+	l.tried, l.Attachment = append(l.tried, l.Attachment), at.Name
+	l.passive, l.otherForm = false, false // what the one wanted the other need not
+	moves := p.LocalIP != l.profile.LocalIP
+	if l.profile = p; !moves {
+		r.inviteAgain(now, l, why)
+		return true
+	}
+	// Its phones reach another address of ours.
+	l.local, l.agreed, l.call, l.SIP = nil, nil, nil, nil
+	l.note(now, "state", why)
+	r.setState(now, l, Dialing)
+	r.closeLeg(l, func(*mediapb.LegStats) {})
+	r.openLeg(l)
+	return true
 }
 
 // inviteAgain places the call once more, in the same leg.

@@ -167,7 +167,7 @@ func TestNoFailover(t *testing.T) {
 			}
 			inv.write(answer(inv, tt.status, "No", "x"))
 			a.expect("ACK")
-			if e := next[Ended](ev); e.Status != tt.status {
+			if e := next[Ended](ev); e.Status != tt.status || e.Progressed != tt.ring {
 				t.Errorf("ended %+v", e)
 			}
 			select {
