@@ -344,6 +344,8 @@ type network struct {
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
 
+	registers int // how often it was asked to register
+
 	refer     func(sip.Refer, sip.Referral)
 	subscribe func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent)
 }
@@ -374,6 +376,20 @@ func (n *network) MediaProfile(name string) (sip.MediaProfile, bool) {
 		return sip.MediaProfile{LocalIP: "127.0.0.2"}, true
 	}
 	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true, Passive: !n.other}, true
+}
+
+// Register implements bridge.Caller: "core" registers, "spare" does not.
+func (n *network) Register(name string) error {
+	switch name {
+	case "core":
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.registers++
+		return nil
+	case "spare":
+		return sip.ErrNotRegistering
+	}
+	return sip.ErrUnknownAttachment
 }
 
 func (n *network) setUp(up bool) {

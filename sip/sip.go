@@ -16,6 +16,7 @@ import (
 var (
 	ErrAttachmentDown    = errors.New("sip: attachment is down")
 	ErrUnknownAttachment = errors.New("sip: no such attachment")
+	ErrNotRegistering    = errors.New("sip: this attachment does not register")
 	ErrBadNumber         = errors.New("sip: not a phone number")
 	ErrClosed            = errors.New("sip: closed")
 )
