@@ -346,6 +346,7 @@ type network struct {
 
 	registers int // how often it was asked to register
 
+	refused   func(sip.Incoming, int)
 	refer     func(sip.Refer, sip.Referral)
 	subscribe func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent)
 }
@@ -392,6 +393,8 @@ func (n *network) Register(name string) error {
 	return sip.ErrUnknownAttachment
 }
 
+func (n *network) OnRefused(f func(sip.Incoming, int)) { n.refused = f }
+
 func (n *network) setUp(up bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -423,7 +426,7 @@ func (n *network) Invite(i sip.Invite) (sip.Call, error) {
 	if both && i.Attachment == "spare" {
 		fate = bySpare
 	}
-	c := &call{n: n, inv: i, fate: fate, replies: map[uint64]reply{}}
+	c := &call{icid: fmt.Sprintf("icid-%d", len(n.calls)), n: n, inv: i, fate: fate, replies: map[uint64]reply{}}
 	n.calls = append(n.calls, c)
 	n.live[i.Number] = c
 	c.at(5*time.Millisecond, c.start)
@@ -447,6 +450,8 @@ type call struct {
 	ringing   bool
 	local     *sdp.Session
 	hangup    string
+	icid      string
+	left      bool // its INVITE
 	replies   map[uint64]reply
 	nextOffer uint64
 	reacts    string   // to our offers: see Offer
@@ -487,7 +492,8 @@ func (c *call) start() {
 		c.at(3*time.Second, func() { c.end(sip.Ended{By: sip.ByNetwork, Why: "no_line"}) })
 		return
 	}
-	c.tell(sip.Trying{At: time.Now(), CallID: "call-" + c.inv.Number[len(c.inv.Number)-2:], ICID: "icid"})
+	c.left = true
+	c.tell(sip.Trying{At: time.Now(), CallID: "call-" + c.inv.Number[len(c.inv.Number)-2:], ICID: c.icid, Identity: "sip:us@ims.example"})
 	c.tell(sip.Message{At: time.Now(), Sent: true, Summary: "INVITE"})
 	final := func(after time.Duration, status int, phrase string, q850 int) {
 		c.at(after, func() { c.end(sip.Ended{By: sip.ByRemote, Status: status, Phrase: phrase, Q850: q850}) })
@@ -707,6 +713,7 @@ type memory struct {
 	saved map[string]*bridge.SavedConference
 	legs  map[string]bridge.LegRecord
 	audit []bridge.AuditRecord
+	alive time.Time
 	err   error // of every acknowledged write
 }
 
@@ -717,7 +724,7 @@ func newMemory() *memory {
 func (s *memory) Load(context.Context) (bridge.Saved, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out bridge.Saved
+	out := bridge.Saved{Alive: s.alive}
 	for _, c := range s.saved {
 		k := *c
 		k.Members = slices.Clone(c.Members)
@@ -812,6 +819,12 @@ func (s *memory) QueueAudit(r bridge.AuditRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.audit = append(s.audit, r)
+}
+
+func (s *memory) QueueAlive(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.alive = at
 }
 
 func (s *memory) QueueSeq(id string, seq uint64) {

@@ -112,7 +112,7 @@ func (h *house) boot() {
 	for _, f := range h.more {
 		f(&o)
 	}
-	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Charger: &h.bills, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
+	b, err := bridge.New(bridge.Deps{Caller: h.net, Media: h.eng, Store: h.mem, Charger: &h.bills, Tracer: ladders{}, Log: slog.New(slog.NewJSONHandler(&h.logs, nil)),
 		Options: o})
 	if err != nil {
 		h.t.Fatal(err)

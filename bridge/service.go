@@ -298,7 +298,7 @@ func (b *Bridge) DeleteConference(ctx context.Context, a Actor, id string) (err 
 	b.mu.Unlock()
 	b.release(r.view.Load().Conference, Conference{})
 	err = r.do(func(now time.Time) {
-		r.shutdown(now, "the conference has ended")
+		r.shutdown(now, "room_closed")
 		r.emit(now, "conference.deleted", "", "", r.conf)
 		r.mute = true
 	})

@@ -59,6 +59,7 @@ type Media struct {
 	PortMax    int           `yaml:"port_max"`
 	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped
 	Realtime   bool          `yaml:"realtime"`
+	IOUring    bool          `yaml:"io_uring"`    // where the kernel has it
 	MaxTalkers int           `yaml:"max_talkers"` // the loudest so many are heard at once
 	AGC        bool          `yaml:"agc"`         // a slow gain for each talker
 }
@@ -179,6 +180,7 @@ func Default() File {
 			PortMin: 40000, PortMax: 49999,
 			Timeout:    20 * time.Second,
 			Realtime:   true,
+			IOUring:    true,
 			MaxTalkers: 8,
 		},
 		Video:    Video{Enabled: true, FPS: 15, Stall: 10 * time.Second},

@@ -98,7 +98,7 @@ func (f File) CDR() cdr.Options {
 func (f File) Engine() media.Options {
 	return media.Options{
 		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
-		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers, AGC: f.Media.AGC,
+		Realtime: f.Media.Realtime, PlainSockets: !f.Media.IOUring, MaxTalkers: f.Media.MaxTalkers, AGC: f.Media.AGC,
 	}
 }
 

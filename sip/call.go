@@ -20,11 +20,13 @@ type call struct {
 	id   string   // Call-ID
 	tag  string   // our tag: From of what we send, To of what comes
 	icid string
-	on   func(Event)
-	d    *dialog.Call // the goroutine's
+	// identity is whom a call of ours is from.
+	identity string
+	on       func(Event)
+	d        *dialog.Call // the goroutine's
 
 	options dialog.Options
-	asks    map[uint64]func(status int) // who waits for Asked
+	asks    map[uint64]func(dialog.Asked) // who waits for it
 	lastAsk uint64
 	usages  int     // of the dialog besides the call (RFC 5057)
 	other   *usages // what they are; nil as long as there was none
@@ -89,6 +91,7 @@ func (c *call) leave(g grant) {
 		c.present()
 		return
 	}
+	c.identity, _ = c.a.identity()
 	o := c.a.dialogOptions(c.inv, c.icid)
 	o.Rand = rand.Float64
 	o.CallID, o.FromTag = c.id, c.tag
@@ -117,11 +120,11 @@ func (c *call) bury() {
 				c.a.answer(in.Req, in.Tx.(responder), verdict{status: 481})
 			}
 		case asking:
-			in.done(0)
+			in.done(dialog.Asked{})
 		}
 	}
 	for _, done := range c.asks {
-		done(0)
+		done(dialog.Asked{})
 	}
 	if c.other != nil {
 		c.other.stop("shutdown")
@@ -273,7 +276,7 @@ func (c *call) drain() bool {
 			c.step(in.Hangup)
 		case asking:
 			if c.asks == nil {
-				c.asks = map[uint64]func(int){}
+				c.asks = map[uint64]func(dialog.Asked){}
 			}
 			c.lastAsk++
 			c.asks[c.lastAsk] = in.done
@@ -319,7 +322,7 @@ func (c *call) perform(act dialog.Action) {
 		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Req)})
 		if !c.tried {
 			c.tried = true
-			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid, Identity: c.identity})
 			c.chargedBy(act.Req, true)
 		}
 		if !c.mustWait(act.Req) {
@@ -344,7 +347,7 @@ func (c *call) perform(act dialog.Action) {
 		case dialog.Asked:
 			done := c.asks[e.ID]
 			delete(c.asks, e.ID)
-			done(e.Status)
+			done(e)
 		default:
 			c.tell(event(act.Event))
 		}
@@ -398,17 +401,17 @@ func (c *call) tellOther(id uint64, status int, headers ...dialog.Header) {
 type (
 	asking struct {
 		ask  dialog.Ask
-		done func(status int)
+		done func(dialog.Asked)
 	}
 	using int
 )
 
 // ask sends a request of another usage in the call's dialog: NOTIFY, REFER. done hears its
-// final status from the call's goroutine, 0 if there was no answer, or no dialog any more.
-func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(status int)) {
+// final status from the call's goroutine; 0 if there was no answer, or no dialog any more.
+func (c *call) ask(method sipgo.RequestMethod, headers []dialog.Header, contentType string, body []byte, done func(dialog.Asked)) {
 	a := asking{dialog.Ask{Method: method, Headers: headers, ContentType: contentType, Body: body}, done}
 	if !c.postIfLive(a) {
-		done(0)
+		done(dialog.Asked{})
 	}
 }
 
@@ -520,7 +523,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 	c.a.callEnded(c)
 	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging, Progressed: e.Progressed,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
-		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
+		ReasonText: e.ReasonText, Reason: e.Reason, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }
 
 func event(e dialog.Event) Event {

@@ -64,6 +64,9 @@ type (
 		At     time.Time
 		CallID string
 		ICID   string
+		// Identity is whom the call is from: what is asserted or preferred, also where the
+		// callee is not to see it.
+		Identity string
 	}
 	// Ringing is the first 180 of any fork.
 	Ringing struct{ At time.Time }
@@ -151,6 +154,7 @@ type (
 		// 1 the user ended the call, 2 RTP time-out, 3 bearer loss …; 0 if none.
 		ReleaseCause int
 		ReasonText   string
+		Reason       string // all values of Reason (RFC 3326) as they came, joined by ", "
 		Warning      string
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: the URI it points to

@@ -468,7 +468,7 @@ func (w *inCall) tell(tx any, _ *sipgo.Request, status int, headers []dialog.Hea
 }
 
 func (w *inCall) ask(id uint64, headers []dialog.Header, contentType string, body []byte) {
-	w.c.ask(sipgo.NOTIFY, headers, contentType, body, func(status int) { w.us.answered(id, status, 0) })
+	w.c.ask(sipgo.NOTIFY, headers, contentType, body, func(e dialog.Asked) { w.us.answered(id, e.Status, e.RetryAfter) })
 }
 
 // sourceOf is the address a request came from.

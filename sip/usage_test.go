@@ -458,6 +458,10 @@ func TestUsagesInACall(t *testing.T) {
 	if n.get("Event") != "conference" || n.body != "full" {
 		t.Errorf("%q %q", n.order, n.body)
 	}
+	n.write(answer(n, 503, "Service Unavailable", "", "Retry-After: 1")) // the subscription goes on (RFC 6665 4.2.2)
+	if n = p.expect("NOTIFY"); n.get("Event") != "conference" || n.body != "full" {
+		t.Errorf("%q %q", n.order, n.body)
+	}
 	n.write(answer(n, 200, "OK", ""))
 	got(t, refs).Progress(200, "OK")
 	n = p.expect("NOTIFY")

@@ -142,7 +142,7 @@ func (c *Call) onResponse(res *sip.Response) {
 		}
 	case sip.CANCEL: // 200 or 481: the INVITE's own answer decides
 	default:
-		c.asked(seq.SeqNo, res.StatusCode)
+		c.asked(seq.SeqNo, res)
 	}
 }
 
@@ -508,7 +508,7 @@ func (c *Call) onFailed(in Failed) {
 	case seq.MethodName == sip.INVITE && seq.SeqNo == c.seq:
 		c.onInviteLost(in.Timeout)
 	default:
-		c.asked(seq.SeqNo, 0)
+		c.asked(seq.SeqNo, nil)
 	}
 }
 

@@ -94,10 +94,18 @@ func (c *Call) onAsk(a Ask) {
 	c.do(Send{req})
 }
 
-// asked reports the end of a request of ours, if it was one of another usage.
-func (c *Call) asked(seq uint32, status int) {
-	if id, ok := c.asks[seq]; ok && (status == 0 || status >= 200) {
-		delete(c.asks, seq)
-		c.emit(Asked{ID: id, Status: status})
+// asked reports the end of a request of ours, if it was one of another usage. res is nil where
+// nobody answered.
+func (c *Call) asked(seq uint32, res *sip.Response) {
+	id, ok := c.asks[seq]
+	if !ok || res != nil && res.StatusCode < 200 {
+		return
 	}
+	delete(c.asks, seq)
+	e := Asked{ID: id}
+	if res != nil {
+		e.Status = res.StatusCode
+		e.RetryAfter, _ = seconds(value(res, "Retry-After"))
+	}
+	c.emit(e)
 }

@@ -169,10 +169,11 @@ type (
 		ID  uint64
 		Req *sip.Request
 	}
-	// Asked is what became of Ask.
+	// Asked is what became of Ask. RetryAfter is the response's; 0: it named none.
 	Asked struct {
-		ID     uint64
-		Status int
+		ID         uint64
+		Status     int
+		RetryAfter time.Duration
 	}
 	// Ended comes once, and nothing of the call itself after it: no more than Other and
 	// Asked of other usages.
@@ -187,6 +188,7 @@ type (
 		SIPCause     int
 		ReleaseCause int
 		ReasonText   string
+		Reason       string // all Reason values as they came
 		Warning      string
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: where it points to

@@ -370,13 +370,8 @@ func newVideoAnswer(m *Media, o AnswerOptions) *videoAnswer {
 		return nil
 	}
 	v.level = limitsOf(min(own.Level(), v.f.H264.Profile.Level())).level
-	if !v.avpf && !o.NoAVPF {
-		for i, c := range m.PCfg {
-			if m.TCap[c.Transport] == "RTP/AVPF" {
-				v.avpf, v.acfg = true, &m.PCfg[i]
-				break
-			}
-		}
+	if !v.avpf && !o.NoAVPF && m.AVPF != nil {
+		v.avpf, v.acfg = true, m.AVPF
 	}
 	return v
 }
@@ -394,7 +389,11 @@ func (v *videoAnswer) write(o AnswerOptions) string {
 	}
 	fmt.Fprintf(&b, "m=video %d %s %d\r\nb=AS:%d\r\nb=RS:8000\r\nb=RR:6000\r\n", o.VideoPort, proto, v.f.PT, as)
 	if v.acfg != nil {
-		fmt.Fprintf(&b, "a=acfg:%d t=%d\r\n", v.acfg.Number, v.acfg.Transport)
+		fmt.Fprintf(&b, "a=acfg:%d t=%d", v.acfg.Number, v.acfg.Transport)
+		if v.acfg.Attributes != "" {
+			b.WriteString(" a=" + v.acfg.Attributes)
+		}
+		b.WriteString("\r\n")
 	}
 	fmt.Fprintf(&b, "a=rtpmap:%d H264/90000\r\na=fmtp:%d profile-level-id=%s;packetization-mode=%d",
 		v.f.PT, v.f.PT, constrainedAt(v.level), v.f.H264.PacketizationMode)

@@ -104,6 +104,39 @@ func TestBridgeAndPhoneAgree(t *testing.T) {
 	}
 }
 
+// Handsets put their feedback into attribute capabilities of the configuration that has it (RFC
+// 5939; IMS.md §2.1): it counts with that, and what else the configuration needs must be known.
+func TestCapabilities(t *testing.T) {
+	const lines = "a=tcap:1 RTP/AVPF RTP/SAVPF\r\na=acap:1 rtcp-fb:* nack pli\r\na=acap:2 rtcp-fb:* ccm fir\r\na=acap:3 crypto:1 x\r\n"
+	for _, tt := range []struct{ pcfg, acfg string }{
+		{"1 t=1 a=1,2", "1 t=1 a=1,2"},
+		{"1 t=1 a=1,[2]", "1 t=1 a=1,2"},
+		{"1 t=1 a=1,[2,3]", "1 t=1 a=1,2"},
+		{"1 t=1 a=[3],1,2", "1 t=1 a=1,2"},
+		{"1 t=1 a=1,3|2,1", "1 t=1 a=2,1"},
+		{"1 t=2 a=3\r\na=pcfg:7 t=1 a=1,2", "7 t=1 a=1,2"},
+		{"1 t=1", "1 t=1"},
+		{"1 t=1 a=1,3", ""},
+		{"1 t=1 a=1,9", ""},
+		{"1 t=1 a=-m:1,2", ""},
+		{"1 t=1 +x=1", ""},
+		{"1 t=1 a=,", ""},
+	} {
+		offer := parse(t, append(answer(goodAudio+"|m=video 40002 RTP/AVP 115|a=rtpmap:115 H264/90000|a=fmtp:115 profile-level-id=42C00C"),
+			lines+"a=pcfg:"+tt.pcfg+"\r\n"...))
+		b, r, err := Answer(offer, AnswerOptions{Addr: us, AudioPort: 49152, Video: true, VideoPort: 49154})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, acfg, _ := strings.Cut(string(b), "a=acfg:")
+		acfg, _, _ = strings.Cut(acfg, "\r\n")
+		fb := strings.Contains(tt.acfg, "a=")
+		if acfg != tt.acfg || r.Video.AVPF != (acfg != "") || r.Video.PLI != fb || r.Video.FIR != fb || strings.Contains(string(b), "a=rtcp-fb:* nack pli") != fb {
+			t.Errorf("%s: %q, %+v\n%s", tt.pcfg, acfg, r.Video, b)
+		}
+	}
+}
+
 // We answer what phones re-offer (IMS.md §3 rows 6, 7, 15, 16).
 func TestAnswerReoffer(t *testing.T) {
 	prev := parse(t, Offer(videoOffer()))

@@ -47,6 +47,8 @@ func (m *Media) attribute(a Attribute) {
 		m.frameSize(a.Value)
 	case "tcap":
 		m.tcap(a.Value)
+	case "acap":
+		m.acap(a.Value)
 	case "pcfg", "acfg":
 		m.config(a)
 	case "curr", "des", "conf":
@@ -136,6 +138,21 @@ func (m *Media) tcap(v string) {
 	}
 }
 
+func (m *Media) acap(v string) {
+	number, attr, _ := strings.Cut(v, " ")
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 1 {
+		return
+	}
+	if m.ACap == nil {
+		m.ACap = map[int]Attribute{}
+	}
+	if _, dup := m.ACap[n]; !dup {
+		key, val, _ := strings.Cut(strings.TrimSpace(attr), ":")
+		m.ACap[n] = Attribute{Key: key, Value: strings.TrimSpace(val)}
+	}
+}
+
 func (m *Media) config(a Attribute) {
 	f := strings.Fields(a.Value)
 	if len(f) == 0 {
@@ -151,12 +168,63 @@ func (m *Media) config(a Attribute) {
 			t, _, _ = strings.Cut(t, "|") // alternatives: the first is preferred
 			c.Transport, _ = strconv.Atoi(t)
 		}
+		if list, ok := strings.CutPrefix(part, "a="); ok {
+			c.Attributes = list
+		}
+		if part[0] == '+' { // an extension that must be known
+			return
+		}
 	}
 	if a.Key == "acfg" {
 		m.ACfg = &c
 		return
 	}
 	m.PCfg = append(m.PCfg, c)
+}
+
+// chooseAVPF picks the potential configuration that an answer takes where it wants feedback.
+// What that configuration says of feedback holds then, and may stand nowhere else.
+func (m *Media) chooseAVPF() {
+	for _, c := range m.PCfg {
+		if m.TCap[c.Transport] != "RTP/AVPF" {
+			continue
+		}
+		for list := range strings.SplitSeq(c.Attributes, "|") { // alternatives, preferred first
+			taken, ok := m.capabilities(list)
+			if !ok {
+				continue
+			}
+			c.Attributes = ""
+			for i, n := range taken {
+				c.Attributes += [2]string{"", ","}[min(i, 1)] + strconv.Itoa(n)
+				m.feedback(m.ACap[n].Value)
+			}
+			m.AVPF = &c
+			return
+		}
+	}
+}
+
+// capabilities are the attributes of one alternative of a potential configuration: "1,2" are
+// needed, "[3]" is not (RFC 5939 §3.5.1). ok is false if it needs more than feedback, or deletes
+// what the m-line has ("-m:").
+func (m *Media) capabilities(list string) (taken []int, ok bool) {
+	if strings.HasPrefix(list, "-") {
+		return nil, false
+	}
+	optional := false
+	for part := range strings.SplitSeq(list, ",") {
+		optional = optional || strings.HasPrefix(part, "[")
+		n, err := strconv.Atoi(strings.Trim(part, "[]"))
+		switch known := err == nil && m.ACap[n].Key == "rtcp-fb"; {
+		case known && len(taken) < 32:
+			taken = append(taken, n)
+		case !optional && list != "":
+			return nil, false
+		}
+		optional = optional && !strings.HasSuffix(part, "]")
+	}
+	return taken, true
 }
 
 func (m *Media) frameSize(v string) {

@@ -93,18 +93,20 @@ type Media struct {
 	Formats   []string
 	Addr      netip.Addr // zero only if the port is 0 and no c= was there
 	Direction Direction
-	Payloads  []Format // RTP only, in order of preference
-	AS        int      // kbit/s, -1: absent
-	TIAS      int      // bit/s, -1: absent
-	RS, RR    int      // bit/s, -1: absent
-	Ptime     int      // ms, 0: not said
-	MaxPtime  int      // ms, 0: not said
-	RTCPPort  int      // a=rtcp, 0: Port + 1
-	Feedback  []Feedback
+	Payloads  []Format          // RTP only, in order of preference
+	AS        int               // kbit/s, -1: absent
+	TIAS      int               // bit/s, -1: absent
+	RS, RR    int               // bit/s, -1: absent
+	Ptime     int               // ms, 0: not said
+	MaxPtime  int               // ms, 0: not said
+	RTCPPort  int               // a=rtcp, 0: Port + 1
+	Feedback  []Feedback        // that of AVPF's attribute capabilities too
 	CVO       int               // extmap id of urn:3gpp:video-orientation, 0: none
 	Images    map[int]ImageAttr // by payload type, -1: "*"
 	TCap      map[int]string    // RFC 5939 transport capabilities
+	ACap      map[int]Attribute // and attribute capabilities
 	PCfg      []PotentialConfig // offered
+	AVPF      *PotentialConfig  // the first of them that is RTP/AVPF and needs nothing we do not know
 	ACfg      *PotentialConfig  // chosen, in an answer
 	QoS       []Attribute       // curr, des, conf (RFC 3312), in order
 	Attrs     []Attribute       // every attribute, in order, unparsed
@@ -134,11 +136,13 @@ type Size struct{ Width, Height int }
 type ImageAttr struct{ Send, Recv []Size }
 
 // PotentialConfig is a pcfg or acfg (RFC 5939). Transport is the tcap number it
-// names, 0 if it names none.
+// names, 0 if it names none; Attributes its list of acap numbers, in Media.AVPF what of
+// that is taken.
 type PotentialConfig struct {
-	Number    int
-	Transport int
-	Value     string
+	Number     int
+	Transport  int
+	Attributes string
+	Value      string
 }
 
 // Format is one RTP payload format. Fault is not empty when its parameters make

@@ -283,6 +283,7 @@ func (p *parser) finish() error {
 				m.attribute(a)
 			}
 		}
+		m.chooseAVPF()
 		for i := range m.Payloads {
 			m.Payloads[i].finish()
 		}
