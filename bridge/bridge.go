@@ -328,13 +328,14 @@ func (b *Bridge) all() []*room {
 	return out
 }
 
-// attachment picks the first that is up and says how to describe media to it.
-func (b *Bridge) attachment() (sip.AttachmentState, sip.MediaProfile, *Error) {
+// attachment picks the first that is up, and not among those tried, and says how to describe
+// media to it.
+func (b *Bridge) attachment(tried ...string) (sip.AttachmentState, sip.MediaProfile, *Error) {
 	if b.mediaDown.Load() {
 		return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "media_down", Detail: "the media service is restarting"}
 	}
 	for _, a := range b.caller.Attachments() {
-		if !a.Up {
+		if !a.Up || slices.Contains(tried, a.Name) {
 			continue
 		}
 		p, ok := b.caller.MediaProfile(a.Name)

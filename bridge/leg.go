@@ -3,8 +3,10 @@ package bridge
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,6 +57,7 @@ type leg struct {
 	seenWhy   string
 	passive   bool      // preconditions as a phone's network likes them: it refused ours
 	otherForm bool      // of the number's URI: the network refused the one
+	tried     []string  // attachments that could not take the call, before this one
 	over      bool      // its call has ended
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
@@ -215,6 +218,9 @@ func (r *room) invite(now time.Time, l *leg) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
 		})
+	}
+	if (errors.Is(err, sip.ErrAttachmentDown) || errors.Is(err, sip.ErrBusy)) && r.elsewhere(now, l, inviteVerdict(err), "is down") {
+		return
 	}
 	if err != nil {
 		r.log.Warn("a call could not be placed", "leg_id", l.ID, "err", err)
@@ -409,11 +415,50 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 		l.otherForm = true
 		r.inviteAgain(now, l, v, e, "its URI refused, trying the other form of the number")
 		return
+	case may && unreached(e) && r.elsewhere(now, l, v, cmp.Or(e.Why, strconv.Itoa(e.Status))):
+		return
 	}
 	if l.verdict != nil {
 		v = *l.verdict
 	}
 	r.endLeg(now, l, v, &e)
+}
+
+// unreached says that a call ended before anybody but the attachment's own peers saw it, so
+// that another attachment may do (IMS.md §6, "T"). Nobody is called twice: after any
+// provisional response above 100 it is too late.
+func unreached(e sip.Ended) bool {
+	switch {
+	case e.Connected || e.WasRinging || e.Progressed:
+		return false
+	case e.By == sip.ByRemote:
+		return slices.Contains([]int{408, 500, 502, 503, 504}, e.Status)
+	}
+	return (e.Status == 0 || e.Status == 487) &&
+		slices.Contains([]string{"no_response", "setup_timeout", "transport", "no_line", "overload", "attachment_down"}, e.Why)
+}
+
+// elsewhere places the call by the next attachment that is up, in the same leg; false: there
+// is none that has not been tried. v is how it ended here.
+func (r *room) elsewhere(now time.Time, l *leg, v verdict, why string) bool {
+	at, p, none := r.b.attachment(append(l.tried, l.Attachment)...)
+	if none != nil {
+		return false
+	}
+	r.supersede(now, l, v)
+	why = l.Attachment + ": " + why + ", trying " + at.Name
+	l.tried, l.Attachment = append(l.tried, l.Attachment), at.Name
+	l.passive, l.otherForm = false, false // what the one wanted the other need not
+	moves := p.LocalIP != l.profile.LocalIP
+	l.profile = p
+	r.anew(now, l, why)
+	if !moves {
+		r.invite(now, l)
+		return true
+	}
+	r.closeLeg(l, func(*mediapb.LegStats) {}) // its phones reach another address of ours
+	r.openLeg(l)
+	return true
 }
 
 // resultOf is what the network said of an end; nil if it said nothing.
@@ -444,16 +489,21 @@ func (l *leg) record() LegRecord {
 // this time stays in the timeline.
 func (r *room) inviteAgain(now time.Time, l *leg, v verdict, e sip.Ended, why string) {
 	r.supersede(now, l, v)
+	said := slices.DeleteFunc([]string{e.Phrase, e.ReasonText, e.Warning}, func(s string) bool { return s == "" })
+	r.anew(now, l, fmt.Sprintf("%s: %d %s", why, e.Status, MaskNumbers(strings.Join(said, "; "))))
+	r.invite(now, l)
+}
+
+// anew makes a leg one that has not been placed yet.
+func (r *room) anew(now time.Time, l *leg, why string) {
 	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
-	l.CallID, l.ICID, l.Charging, l.access = "", "", nil, ""
+	l.CallID, l.ICID, l.Charging, l.access, l.Queue = "", "", nil, "", nil
 	l.describeVideo()
 	if !l.wantsPic {
 		r.closeVideo(l)
 	}
-	l.note(now, "state", fmt.Sprintf("%s: %d %s", why, e.Status, MaskNumbers(strings.Join(
-		slices.DeleteFunc([]string{e.Phrase, e.ReasonText, e.Warning}, func(s string) bool { return s == "" }), "; "))))
+	l.note(now, "state", why)
 	r.setState(now, l, Dialing)
-	r.invite(now, l)
 }
 
 // hang ends a leg in the way its state needs; why is the first reason given. A verdict

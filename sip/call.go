@@ -38,7 +38,9 @@ type call struct {
 	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
 
-	unheard *unheard // of a ue's INVITE
+	unheard *unheard    // of a ue's INVITE
+	invited bool        // an INVITE left
+	turn    *time.Timer // of one that is repeated; nil: none waits
 
 	inv    Invite
 	left   bool    // its turn came
@@ -63,6 +65,9 @@ type resend struct {
 	req     *sipgo.Request
 	written bool
 }
+
+// repeat is an INVITE of the dialog after its first, whose turn has come.
+type repeat struct{ req *sipgo.Request }
 
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
@@ -132,6 +137,9 @@ func (c *call) bury() {
 	}
 	c.hunt.stop()
 	c.unheard.stop()
+	if c.turn != nil {
+		c.turn.Stop()
+	}
 	c.settled()
 	close(c.done)
 }
@@ -258,6 +266,8 @@ func (c *call) drain() bool {
 			if !in.written || c.open[txKey(in.req)] {
 				c.send(in.req, false)
 			}
+		case repeat:
+			c.onRepeat(in.req)
 		case grant:
 			c.leave(in)
 		case silence:
@@ -327,7 +337,9 @@ func (c *call) perform(act dialog.Action) {
 			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid, Identity: c.identity})
 			c.chargedBy(act.Req, true)
 		}
-		c.send(act.Req, true)
+		if !c.mustWait(act.Req) {
+			c.send(act.Req, true)
+		}
 	case dialog.Ack:
 		c.tell(Message{At: time.Now(), Sent: true, Summary: "ACK"})
 		if err := c.a.write(act.Req, c.fallback()); err != nil {
@@ -352,6 +364,35 @@ func (c *call) perform(act dialog.Action) {
 			c.tell(event(act.Event))
 		}
 	}
+}
+
+// mustWait says that an INVITE which repeats the first, with credentials, or an extension
+// less, or for somebody else, waits until the limits allow it.
+func (c *call) mustWait(req *sipgo.Request) bool {
+	if c.in != nil || !req.IsInvite() || req.To().Params.Has("tag") {
+		return false
+	}
+	if !c.invited {
+		c.invited = true
+		return false
+	}
+	wait := c.a.repeatAfter(c.target)
+	if wait <= 0 {
+		return false
+	}
+	c.turn = time.AfterFunc(wait, c.a.safely(func() { c.post(repeat{req}) }))
+	return true
+}
+
+// onRepeat sends an INVITE that waited. A call that was given up meanwhile just ends: nothing
+// of it is under way.
+func (c *call) onRepeat(req *sipgo.Request) {
+	c.turn = nil
+	if c.d.GivenUp() {
+		c.step(dialog.Failed{Req: req})
+		return
+	}
+	c.send(req, true)
 }
 
 // onOther takes a request of another usage of the dialog (RFC 5057): REFER, SUBSCRIBE. It
@@ -504,7 +545,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 	}
 	defer func() { c.told = true }()
 	c.a.callEnded(c)
-	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
+	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging, Progressed: e.Progressed,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
 		ReasonText: e.ReasonText, Reason: e.Reason, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }

@@ -16,6 +16,7 @@ import (
 var (
 	ErrAttachmentDown    = errors.New("sip: attachment is down")
 	ErrUnknownAttachment = errors.New("sip: no such attachment")
+	ErrNotRegistering    = errors.New("sip: this attachment does not register")
 	ErrBadNumber         = errors.New("sip: not a phone number")
 	ErrClosed            = errors.New("sip: closed")
 )
@@ -144,6 +145,7 @@ type (
 		By         By
 		Connected  bool // it had been answered
 		WasRinging bool
+		Progressed bool   // a provisional response above 100 came: another way could ring him twice
 		Status     int    // SIP status of the final answer, 0 if there was none
 		Phrase     string // its reason phrase
 		Q850       int    // of a Reason header, 0 if none

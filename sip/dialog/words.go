@@ -182,6 +182,7 @@ type (
 		By           string // remote | local | timeout | network
 		Connected    bool
 		WasRinging   bool
+		Progressed   bool // a provisional response above 100 came: somebody beyond the next hop took it
 		Status       int
 		Phrase       string
 		Q850         int
