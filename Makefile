@@ -27,7 +27,7 @@ define apt-install
 	fi
 endef
 
-.PHONY: demo ims-lab test bench bench-full soak build quiet-build web web-deps deps deps-test lint fmt generate prompts clean
+.PHONY: demo ims-lab test bench bench-full soak build quiet-build quiet-deps-test web web-deps deps deps-test lint fmt generate prompts clean
 
 ## demo: build everything, start the daemon with the lab, call eight phones
 demo: quiet-build
@@ -40,6 +40,10 @@ ims-lab: deps-test quiet-build
 # What a build says is not what a demo or a bench says: with --json, somebody reads that.
 quiet-build:
 	@$(MAKE) --no-print-directory build >&2
+
+# SIPp plays the phones of a bench.
+quiet-deps-test:
+	@$(MAKE) --no-print-directory deps-test >&2
 
 ## build: bin/sparkle with the console inside
 build: deps web
@@ -76,8 +80,8 @@ test: deps-test build lint
 	$(GO) test -race -shuffle=on -timeout 9m ./...
 	cd $(WEB) && npm run --silent check && npm test --silent
 
-## bench: the performance table
-bench: quiet-build
+## bench: the performance table, in five minutes (ARGS=--all: more rows; --json: an object a line)
+bench: quiet-deps-test quiet-build
 	@exec $(BIN) bench $(ARGS)
 
 ## bench-full: how many legs one core carries, case by case
@@ -85,7 +89,7 @@ bench-full: quiet-build
 	@exec $(BIN) bench --limits $(ARGS)
 
 ## soak: an hour of calls, and what the processes hold meanwhile (ARGS="--for 10m --rate 20")
-soak: quiet-build
+soak: quiet-deps-test quiet-build
 	@exec $(BIN) soak $(ARGS)
 
 fmt:

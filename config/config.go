@@ -59,6 +59,7 @@ type Media struct {
 	PortMax    int           `yaml:"port_max"`
 	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped
 	Realtime   bool          `yaml:"realtime"`
+	IOUring    bool          `yaml:"io_uring"`    // where the kernel has it
 	MaxTalkers int           `yaml:"max_talkers"` // the loudest so many are heard at once
 	AGC        bool          `yaml:"agc"`         // a slow gain for each talker
 }
@@ -98,10 +99,10 @@ type Attachment struct {
 	OrigRoute     string        `yaml:"orig_route"` // as: param | user
 	Trusted       bool          `yaml:"trusted"`    // RFC 3325
 	HideCaller    bool          `yaml:"hide_caller"`
-	RegEvent      string        `yaml:"reg_event"` // required | try | off
-	OptionsEvery  time.Duration `yaml:"options_interval"`
-	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
-	Failover      time.Duration `yaml:"failover_timer"` // 0: 4 s on UDP, 6 s on streams
+	RegEvent      string        `yaml:"reg_event"`        // required | try | off
+	OptionsEvery  time.Duration `yaml:"options_interval"` // trunk, as; 0: nobody is asked, all are up
+	KeepAlive     time.Duration `yaml:"keep_alive"`       // CRLF on streams; 0: none
+	Failover      time.Duration `yaml:"failover_timer"`   // 0: 4 s on UDP, 6 s on streams
 	FailoverOn    []int         `yaml:"failover_on"`
 	Redirect      bool          `yaml:"follow_redirect"` // 300, 301, 302 within the same network
 	DSCP          int           `yaml:"dscp"`            // of SIP; 0: the system's
@@ -179,6 +180,7 @@ func Default() File {
 			PortMin: 40000, PortMax: 49999,
 			Timeout:    20 * time.Second,
 			Realtime:   true,
+			IOUring:    true,
 			MaxTalkers: 8,
 		},
 		Video:    Video{Enabled: true, FPS: 15, Stall: 10 * time.Second},

@@ -300,6 +300,19 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// media.io_uring: false is sockets without it.
+func TestIOUringIsASwitch(t *testing.T) {
+	for text, plain := range map[string]bool{"": false, "media: {io_uring: true}\n": false, "media: {io_uring: false}\n": true} {
+		f, err := Parse([]byte(text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Engine().PlainSockets; got != plain {
+			t.Errorf("%q: plain sockets %v, want %v", text, got, plain)
+		}
+	}
+}
+
 // What passes the check starts: an attachment that gives one secret and names no algorithm.
 func TestOneSecretIsEnough(t *testing.T) {
 	for _, auth := range []string{"password: x", "k: '" + hex32 + "', opc: '" + hex32 + "'"} {

@@ -50,6 +50,9 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	if o.KeepAlive == 0 {
 		o.KeepAlive = -1
 	}
+	if o.OptionsInterval == 0 {
+		o.OptionsInterval = -1
+	}
 	for _, t := range a.Targets {
 		o.Peers = append(o.Peers, sip.Target{Host: t.Host, Transport: t.Transport, Priority: t.Priority, Weight: t.Weight,
 			CPS: t.CPS, MaxCalls: t.MaxCalls})
@@ -95,7 +98,7 @@ func (f File) CDR() cdr.Options {
 func (f File) Engine() media.Options {
 	return media.Options{
 		PortMin: uint16(f.Media.PortMin), PortMax: uint16(f.Media.PortMax), MediaTimeout: f.Media.Timeout,
-		Realtime: f.Media.Realtime, MaxTalkers: f.Media.MaxTalkers, AGC: f.Media.AGC,
+		Realtime: f.Media.Realtime, PlainSockets: !f.Media.IOUring, MaxTalkers: f.Media.MaxTalkers, AGC: f.Media.AGC,
 	}
 }
 

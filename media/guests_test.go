@@ -253,6 +253,67 @@ func ffmpegOpus(t *testing.T, pcm []int16, ms string) (out [][]byte) {
 	return out[2:] // OpusHead, OpusTags
 }
 
+// G.711 and G.722 in packets of 10, 30 and 40 ms are heard, by others of the codec and in a mix;
+// of a lost one no more is missed than the frames it was of.
+func TestPacketsOfOtherLengths(t *testing.T) {
+	for _, codec := range []mediapb.AudioStream_Codec{pcma, g7} {
+		for _, ms := range []int{5, 10, 30, 40} {
+			for _, lossy := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%v %d ms lossy=%v", codec, ms, lossy), func(t *testing.T) {
+					a := newAir(t, Options{})
+					a.set(confC())
+					x, same, o := a.join("c", "x", codec, 0), a.join("c", "same", codec, 0), a.join("c", "o", pcmu, 0)
+					a.run(400 * time.Millisecond)
+					x.off = true
+					before := a.stats("x").Audio
+					enc, err := newCoder(coderKind{codec: codec})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer enc.close()
+					const hz = 500
+					var octets []byte
+					var pcm [frameLen]int16
+					k, packets := 0, 0
+					for range 60 {
+						for i := range pcm {
+							pcm[i] = int16(toneAmplitude * math.Sin(2*math.Pi*hz*float64(k)/16000))
+							k++
+						}
+						enc.encode(0, &pcm)
+						octets = append(octets, enc.out.bits...)
+						for size := ms * 8; len(octets) >= size; octets = octets[size:] {
+							packets++
+							if lossy && packets%10 == 0 {
+								x.seq++
+								x.ts += uint32(size)
+								continue
+							}
+							b := make([]byte, 12, 12+size)
+							x.seq++
+							header(b, 96, x.seq, x.ts, x.ssrc)
+							x.write(append(b, octets[:size]...))
+							x.ts += uint32(size)
+						}
+						x.ts -= x.step // off keeps time too
+						a.run(20 * time.Millisecond)
+					}
+					for _, p := range []*phone{same, o} {
+						if db := p.level(hz, 400*time.Millisecond); db < -3 || db > 3 {
+							t.Errorf("%s hears it at %.1f dB", p.leg.Id, db)
+						}
+					}
+					s := a.stats("x").Audio
+					lost := map[bool]uint64{true: uint64(60 * 20 / ms / 10 * (ms/20 + 2)), false: 0}[lossy]
+					if n := s.Concealed - before.Concealed; s.RxDropped != 0 || n > lost+12 { // 12: the pause before
+						t.Errorf("%d dropped, %d concealed, want at most %d", s.RxDropped, n, lost)
+					}
+				})
+			}
+		}
+	}
+}
+
 // Octets that are no Opus do not hurt a conference, and the next good packets are heard.
 func TestOpusGarbageInAConference(t *testing.T) {
 	a := newAir(t, Options{})

@@ -144,6 +144,7 @@ type phone struct {
 	step      uint32 // of the RTP clock
 	sent      int
 
+	told    float32   // of silence, in the last description of comfort noise, dBov
 	heard   []float64 // samples at 16 kHz, silence where nothing came
 	packets []rtp.Packet
 	fts     []uint8 // of the frames that came
@@ -336,6 +337,7 @@ func (p *phone) listen() {
 		if !p.dec.kind.amr() {
 			if h.Type == ptCN || p.dec.kind.isOpus() && len(body) <= opus.QuietBytes {
 				p.fts = append(p.fts, ftComfort)
+				p.told = -float32(body[0])
 				return
 			}
 			p.fts = append(p.fts, 0)
@@ -353,6 +355,9 @@ func (p *phone) listen() {
 		}
 		p.fts = append(p.fts, frames[0].Type)
 		p.asked = append(p.asked, cmr)
+		if frames[0].Type == p.dec.kind.sidType() {
+			p.told, _ = amr.NoiseLevel(p.format.Wide, frames[0].Bits)
+		}
 		p.dec.decode(frames[0].Type, false, frames[0].Bits, &out)
 	})
 	if p.a.now%int64(tickTime) != 0 {

@@ -51,6 +51,7 @@ type leg struct {
 	started           bool   // MediaStarted was told
 	mispacked         bool   // MediaNote was told
 	digits            dtmf.Receiver
+	piece             piece
 	frames            [payload.MaxFrames]amr.Frame
 	frameBuf          [payload.MaxFrames][amr.MaxBytes]byte
 	dropped, stranger uint64
@@ -331,12 +332,14 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 		l.pushOpus(h, at)
 		return
 	}
+	if !s.kind.amr() {
+		l.pushOctets(h.Payload, h.Timestamp, at)
+		return
+	}
 	for i := range n {
 		f := &l.frames[i]
 		ts := h.Timestamp + uint32(i)*s.step
 		switch {
-		case !s.kind.amr():
-			l.jb.Push(ts, at, ftSpeech, false, false, h.Payload[i*octetsOf20ms:(i+1)*octetsOf20ms])
 		case f.Type == amr.NoData:
 			// A hole in an aggregate: nothing to store; speech around it makes it a loss.
 		default:
@@ -344,6 +347,40 @@ func (l *leg) onRTP(w *worker, b []byte, from netip.AddrPort, whole bool, now in
 				l.wish.heard = f.Type
 			}
 			l.jb.Push(ts, at, f.Type, f.Bad, !l.isSpeech(f.Type), f.Bits)
+		}
+	}
+}
+
+// piece is the beginning of a frame of G.711 or G.722 whose rest is in the next packet.
+type piece struct {
+	ts  uint32
+	n   int
+	buf [octetsOf20ms]byte
+}
+
+// pushOctets takes a packet of G.711 or G.722, where a sample, or two, is an octet and a tick of
+// RTP's clock: packets of 10, 30 or any number of milliseconds are frames as well. A frame of
+// which a part was lost is lost.
+func (l *leg) pushOctets(b []byte, ts uint32, at time.Duration) {
+	p := &l.piece
+	if p.n > 0 && ts != p.ts+uint32(p.n) {
+		p.n = 0
+	}
+	for len(b) > 0 {
+		if p.n == 0 && len(b) >= octetsOf20ms {
+			l.jb.Push(ts, at, ftSpeech, false, false, b[:octetsOf20ms])
+			b, ts = b[octetsOf20ms:], ts+octetsOf20ms
+			continue
+		}
+		if p.n == 0 {
+			p.ts = ts
+		}
+		k := copy(p.buf[p.n:], b)
+		p.n += k
+		b, ts = b[k:], ts+uint32(k)
+		if p.n == octetsOf20ms {
+			l.jb.Push(p.ts, at, ftSpeech, false, false, p.buf[:])
+			p.n = 0
 		}
 	}
 }
@@ -362,7 +399,8 @@ func (l *leg) pushOpus(h *rtp.Packet, at time.Duration) {
 	})
 }
 
-// unpack checks a payload and says how many frames it has; 0: malformed. The peer's
+// unpack checks a payload and says how many frames it has, of G.711 and G.722 how many
+// milliseconds; 0: malformed. The peer's
 // mode request is obeyed on the way.
 func (l *leg) unpack(body []byte) int {
 	s := l.st
@@ -373,11 +411,11 @@ func (l *leg) unpack(body []byte) int {
 		}
 		return 1
 	case !s.kind.amr():
-		n := len(body) / octetsOf20ms
-		if n*octetsOf20ms != len(body) || n > payload.MaxFrames {
+		const octetsOfMS = octetsOf20ms / 20
+		if len(body)%octetsOfMS != 0 || len(body) > payload.MaxFrames*octetsOf20ms {
 			return 0
 		}
-		return n
+		return len(body) / octetsOfMS
 	}
 	for i := range l.frames {
 		l.frames[i].Bits = l.frameBuf[i][:]
@@ -436,11 +474,18 @@ func (l *leg) measure(v float32) {
 }
 
 // quiet is measure for a tick without speech. Comfort noise of G.711 says how loud the
-// silence is (RFC 3389 §3).
+// silence is (RFC 3389 §3), and so does AMR's.
 func (l *leg) quiet() {
-	if c := &l.cur; c.verdict == jitter.Play && c.ft == ftComfort && l.kind.law() && len(c.bits) > 0 {
-		l.hush = -float32(c.bits[0] & 0x7f)
-		l.detector.Hush(l.hush)
+	if c := &l.cur; c.verdict == jitter.Play && c.ft == l.kind.sidType() {
+		switch {
+		case l.kind.law() && len(c.bits) > 0:
+			l.hush = -float32(c.bits[0] & 0x7f)
+			l.detector.Hush(l.hush)
+		case l.kind.amr():
+			if level, ok := amr.NoiseLevel(l.kind.wide(), c.bits); ok {
+				l.hush = level
+			}
+		}
 	}
 	l.talks = l.detector.Quiet()
 	l.smooth = max(l.smooth-1.5, l.hush)
@@ -525,7 +570,7 @@ func (l *leg) send(e *encoded, n uint64) {
 		if !l.spurt || !l.kind.dtx {
 			return
 		}
-		e = &l.st.silence.sid
+		e = &l.st.silence.sid[0]
 	}
 	pt := l.st.pt
 	if e.ft == l.kind.sidType() {

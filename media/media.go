@@ -28,6 +28,10 @@
 // that takes over from another, or from frames passed on, is primed with what its
 // listeners heard last: see route.go for where that may happen.
 //
+// While nobody is heard, everybody hears how quiet it is where the last one who was heard is, as
+// his comfort noise tells (room.hiss): made beforehand in steps of 3 dB, not decoded, and encoded
+// for nobody but G.722.
+//
 // Whatever ends, fades: a leg that is removed, a stream that breaks off or changes its codec or
 // its source is heard for one tick more, in which what it said last goes on and ramps down
 // (room.end). A whisper turns the same way.

@@ -35,7 +35,7 @@ type Options struct {
 	AGC bool
 	// MaxLegs bounds the legs of the engine; 0 is 4000.
 	MaxLegs int
-	// PlainSockets sends and receives socket by socket though the kernel has io_uring: to compare.
+	// PlainSockets sends and receives socket by socket also where the kernel has io_uring.
 	PlainSockets bool
 	// Log is where the engine writes; nil discards.
 	Log *slog.Logger

@@ -490,3 +490,65 @@ func TestLossAndJitterTable(t *testing.T) {
 		})
 	}
 }
+
+// Between the words of a talker in a noisy room, whose phone falls silent and says how noisy it
+// is, the others hear noise of that level, whatever their codec: no dead line, and not more.
+func TestComfortNoiseIsAsLoudAsItWasTold(t *testing.T) {
+	for _, codec := range []mediapb.AudioStream_Codec{wb, nb, pcmu} {
+		a := newAir(t, Options{})
+		a.set(confC())
+		x, second := a.join("c", "x", codec, 0), a.join("c", "second", wb, 0)
+		listeners := map[string]*phone{
+			"PCMA":  a.join("c", "pcma", pcma, 0),
+			"PCMU":  a.join("c", "pcmu", pcmu, 0),
+			"G.722": a.join("c", "g", g7, 0),
+			"Opus":  a.join("c", "o", opu, 0, func(l *mediapb.Leg) { l.Audio.Dtx = false }),
+		}
+		told := map[string]*phone{
+			"AMR": a.join("c", "nb", nb, 0), "AMR-WB": a.join("c", "wb", wb, 0),
+			"PCMU": a.join("c", "cn", pcmu, 0, func(l *mediapb.Leg) { l.Audio.ComfortNoise = true }),
+		}
+		deaf := a.join("c", "deaf", pcma, 0, func(l *mediapb.Leg) { l.Deaf = true })
+		r := rand.New(rand.NewPCG(5, 6))
+		clip := append(slices.Clone(voice(t, 1)[:16000]), make([]int16, 3*16000)...)
+		for i := range clip {
+			clip[i] += int16(math.Round(r.NormFloat64() * 32768 * math.Pow(10, -55.0/20)))
+		}
+		second.says(voice(t, 2)[:8000]) // it is a mix
+		x.says(clip)
+		a.run(2 * time.Second)
+		if x.off = codec == pcmu; x.off { // its pauses are RFC 3389's
+			a.run(40 * time.Millisecond)
+			x.sends(ptCN, 0, []byte{55})
+		}
+		a.run(time.Second)
+		before := a.engine().Encodes
+		a.run(900 * time.Millisecond)
+		for name, l := range listeners {
+			level := decibels(deviation(l.heard[len(l.heard)-12000:]) / 32768)
+			if level < -61 || level > -53 {
+				t.Errorf("%v: %s hears silence at %.1f dBov, told was -55", codec, name, level)
+			}
+		}
+		for name, l := range told {
+			if l.told < -61 || l.told > -53 {
+				t.Errorf("%v: %s is told of silence at %.1f dBov, told was -55", codec, name, l.told)
+			}
+		}
+		if level := decibels(rms(deaf.heard[len(deaf.heard)-12000:]) / 32768); level > -72 {
+			t.Errorf("%v: who is deaf hears %.1f dBov", codec, level)
+		}
+		if n := a.engine().Encodes - before; n > 45 {
+			t.Errorf("%v: %d encodes in 45 ticks of silence, want those of G.722", codec, n)
+		}
+		second.off = true
+		if _, err := a.e.CloseLeg(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		x.off = true
+		a.run(time.Second)
+		if level := decibels(rms(listeners["PCMA"].heard[len(listeners["PCMA"].heard)-8000:]) / 32768); level > -70 {
+			t.Errorf("%v: when he has gone his noise is heard at %.1f dBov", codec, level)
+		}
+	}
+}

@@ -33,6 +33,8 @@ type room struct {
 	talkers [64]*leg
 	alone   int    // ticks that the only voice has been the only one
 	hushed  int    // ticks that nobody has been heard
+	host    *leg   // who was heard last
+	hiss    int    // how loud his silence is, by his own account: what the others hear of it
 	voices  []*leg // who is heard in this tick, asides not among them; cap: all legs
 	sum     [frameLen]int32
 	mix     [frameLen]int16 // sum, limited
@@ -97,6 +99,9 @@ func (r *room) find(id string) *leg {
 // relink works out who hears whom besides the room, after legs or whispers changed.
 func (r *room) relink() {
 	r.voices = slices.Grow(r.voices[:0], len(r.legs))
+	if !slices.Contains(r.legs, r.host) {
+		r.host = nil
+	}
 	for _, l := range r.legs {
 		l.aside, l.ducked, l.turns, l.extra, l.via = false, false, false, l.extra[:0], nil
 	}
@@ -195,7 +200,7 @@ func (r *room) tick(w *worker, n uint64, now int64) {
 		mixed = mixed || l.way >= wayShared
 	}
 	if mixed {
-		r.mixdown(w)
+		r.mixdown(w, n)
 		if passed {
 			r.recall()
 		}
@@ -403,8 +408,12 @@ func (r *room) gather() {
 		}
 	}
 	r.hushed++
-	if len(r.voices) > 0 {
-		r.hushed = 0
+	if n := len(r.voices); n > 0 {
+		r.hushed, r.host = 0, r.voices[n-1]
+	}
+	r.hiss = 0
+	if h := r.host; h != nil && !h.speech && h.audible() && !h.aside {
+		r.hiss = hissOf(h.hush)
 	}
 	if len(r.voices) == 1 && r.voices[0] == last {
 		r.alone++
@@ -434,7 +443,7 @@ func (r *room) decode(w *worker, l *leg) {
 }
 
 // mixdown decodes who is to be heard and sums up.
-func (r *room) mixdown(w *worker) {
+func (r *room) mixdown(w *worker, n uint64) {
 	clear(r.sum[:])
 	for _, l := range r.legs {
 		if !l.speech || !l.chosen && l.gain == 0 {
@@ -452,6 +461,9 @@ func (r *room) mixdown(w *worker) {
 		}
 	}
 	mix.Out(r.mix[:], r.sum[:])
+	if len(r.voices) == 0 && r.hiss > 0 { // of those who are encoded for in silence as well
+		hiss(&r.mix, r.hiss, n)
+	}
 }
 
 // recall makes hist, after ticks in which frames were passed on, of what was gathered of them.

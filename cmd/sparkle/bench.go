@@ -35,7 +35,8 @@ func benchCommand() *cobra.Command {
 		Long: "Measure the media engine in a process of its own, under simulated phones: CPU time,\n" +
 			"frames missing and late, delay, lateness of its tick, memory, and the mosaic. Then a\n" +
 			"whole daemon under calls that SIPp answers (Debian package sip-tester): failures,\n" +
-			"set-up time, CPU time by call, and the pace of a call to everybody.\n\nCases: " +
+			"set-up time, CPU time by call, and the pace of a call to everybody. All in five minutes.\n\n" +
+			"conf-dtx, conf-speech, rooms10-*, pairs and conf-pcmu are the cases that have goals, in AMR-WB 12.65.\nCases: " +
 			strings.Join(benchCases(), ", ") + ".",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,11 +54,12 @@ func benchCommand() *cobra.Command {
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	cmd.Flags().StringSliceVar(&suite.Only, "only", nil, "run these cases only, as conf-dtx,mosaic")
-	cmd.Flags().DurationVar(&suite.Window, "window", 6*time.Second, "how long each case is counted")
+	cmd.Flags().BoolVar(&suite.All, "all", false, "the cases of AMR-WB 23.85 and the larger mosaics as well")
+	cmd.Flags().DurationVar(&suite.Window, "window", 5*time.Second, "how long each case is counted")
 	cmd.Flags().IntVar(&calls.Rate, "rate", 50, "calls a second")
 	cmd.Flags().StringVar(&calls.Profile, "cpu-profile", "", "of the daemon, per case: this name and the case's")
-	cmd.Flags().DurationVar(&calls.For, "for", time.Minute, "how long calls are placed")
-	cmd.Flags().BoolVar(&suite.Limits, "limits", false, "how many legs one core carries in each case that has a goal (about 15 minutes)")
+	cmd.Flags().DurationVar(&calls.For, "for", time.Minute, "how long calls are placed; half of it, how long they come in")
+	cmd.Flags().BoolVar(&suite.Limits, "limits", false, "how many legs one core carries in each case that has a goal (about 20 minutes)")
 	cmd.Flags().BoolVar(&suite.Realtime, "realtime", true, "ask for real-time priority, for the engine and the generator")
 	return cmd
 }

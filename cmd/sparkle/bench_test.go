@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
+
+	"sparkle/bridge/lab/churn"
+	"sparkle/bridge/lab/load"
 )
 
 func TestBenchNamesItsCases(t *testing.T) {
@@ -18,5 +22,14 @@ func TestBenchNamesItsCases(t *testing.T) {
 	}
 	if out.Len() > 0 {
 		t.Errorf("measured anyhow: %q", out.String())
+	}
+}
+
+// What make bench counts, waits for and starts is done in five minutes.
+func TestTheBenchTakesFiveMinutes(t *testing.T) {
+	media, calls := (&load.Suite{}).Takes(), (&churn.Suite{}).Takes()
+	t.Logf("media %v, calls %v", media, calls)
+	if sum := media + calls; sum > 5*time.Minute {
+		t.Errorf("%v, want at most 5m", sum)
 	}
 }

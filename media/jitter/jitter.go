@@ -1,5 +1,5 @@
 // Package jitter holds the frames of one leg until they are due: adaptive playout of
-// 20 ms frames, 20 to 200 ms deep. It has no goroutine, no clock and no lock, and
+// 20 ms frames, 10 to 240 ms deep. It has no goroutine, no clock and no lock, and
 // allocates nothing after New.
 //
 // Frames are found by their RTP timestamp, so reordering and duplicates cost nothing. The
@@ -16,9 +16,13 @@ import "time"
 const Frame = 20 * time.Millisecond
 
 const (
-	slots    = 32                     // 640 ms: more than the deepest playout and a burst
-	MinDepth = 10 * time.Millisecond  // what playout starts with on a quiet link
-	MaxDepth = 200 * time.Millisecond // of the adaptive depth
+	slots = 32 // 640 ms: more than the deepest playout and a burst
+	// MinDepth is what playout starts with and returns to on a quiet link: half a frame, since
+	// the wait for the tick adds as much in the mean, and 22 ms from in to out is the goal.
+	MinDepth = 10 * time.Millisecond
+	// MaxDepth is 200 ms of jitter, and what twelve frames a packet need without any
+	// (RFC 4867 maxptime 240).
+	MaxDepth = 240 * time.Millisecond
 	history  = 256                    // frames the jitter is judged by: 5 s
 	resync   = slots - 2              // a timestamp so far away is a new stream
 	patience = 50                     // frames of too much delay before speech is cut: 1 s

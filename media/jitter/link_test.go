@@ -202,6 +202,31 @@ func TestCrookedTimestamps(t *testing.T) {
 	}
 }
 
+// As many frames a packet as there may be (RFC 4867 maxptime 240), wherever the tick falls between
+// two arrivals: none is concealed, none left out.
+func TestTwelveFramesAPacket(t *testing.T) {
+	for phase := range 20 {
+		b := New(320, 4)
+		played, concealed := 0, 0
+		for i := range 3000 {
+			if i%12 == 11 {
+				for k := range 12 {
+					b.Push(uint32(i-11+k)*320, time.Duration(i)*Frame, 0, false, false, []byte{1})
+				}
+			}
+			switch v, _, _, _ := b.Pop(time.Duration(i)*Frame + time.Duration(phase)*ms); v {
+			case Play:
+				played++
+			case Conceal:
+				concealed++
+			}
+		}
+		if played < 3000-12 || concealed > 0 || b.Dropped > 0 {
+			t.Errorf("tick %d ms after the packets: %d of 3000 played, %d concealed, %+v", phase, played, concealed, b.Counters)
+		}
+	}
+}
+
 // Several frames a packet arrive together; none is lost for that.
 func TestAggregatedFrames(t *testing.T) {
 	b := New(320, 4)

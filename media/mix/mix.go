@@ -42,6 +42,42 @@ func Limit(v int32) int16 {
 	return int16(-knee - room*x/(x+room))
 }
 
+// MaxRMS is the highest RMS that Ceiling lets through, 9 dB below full scale: a voice is at -26,
+// a shout into the phone at -12.
+const MaxRMS = 32768 * 0.35
+
+// Ceiling keeps what a decoder makes of octets that are no voice, which may be full scale, from
+// being heard so loud. Its gain falls at once, with a short ramp, and comes back by 3 dB a frame.
+// The zero value is ready.
+type Ceiling struct{ down float32 } // 1 less the gain
+
+// Hold holds a frame of 20 ms to MaxRMS, and to less with a gain below 1.
+func (c *Ceiling) Hold(pcm []int16, gain float32) {
+	var sum int64
+	for _, v := range pcm {
+		sum += int64(v) * int64(v)
+	}
+	want := gain
+	if limit := MaxRMS * MaxRMS * float64(len(pcm)); float64(sum) > limit {
+		want *= float32(math.Sqrt(limit / float64(sum)))
+	}
+	was := 1 - c.down
+	want = min(want, was*1.41)
+	if was == 1 && want == 1 {
+		return
+	}
+	const ramp = 8 // samples, half a millisecond
+	step := (want - was) / ramp
+	for i := range pcm {
+		g := want
+		if i < ramp {
+			g = was + step*float32(i+1)
+		}
+		pcm[i] = int16(float32(pcm[i]) * g)
+	}
+	c.down = 1 - want
+}
+
 // Silent is the level of digital silence.
 const Silent = -127
 

@@ -10,12 +10,12 @@
 // In the switched layout a talker's access units go from his leg to the others' as they are
 // (switched.go); the video process only sees them for the mosaic of those who cannot take them.
 //
-// Who owns what. A Plane's mutex guards who is in which conference and tier; a
-// leg's mutex guards its streams, and no two legs' are held at once; the outbox's mutex guards what waits for the video
-// process. They are taken in this order, and no I/O but a UDP send happens under
-// any. Goroutines: two readers per leg with sockets, one beat (RTCP, retries,
-// stalls), one supervisor with a reader and a writer per life of the video process.
-// Close ends them all and waits.
+// Who owns what. A Plane's mutex guards who is in which conference and tier; a leg's mutex
+// guards its streams, and no two legs' are held at once; the outbox's mutex guards what waits
+// for the video process. They are taken in this order, and no I/O but a UDP send happens under
+// any. Goroutines: two readers per leg with sockets, one beat (RTCP, retries, stalls), one
+// supervisor with a reader and a writer per life of the video process. Close ends them all
+// and waits.
 //
 // The video process is one for all conferences of this engine. It may die or hang
 // at any moment: nothing here waits for it. What it should know is kept here and

@@ -39,7 +39,8 @@ var scenarios embed.FS
 type Suite struct {
 	Program string // the sparkle binary
 	Dir     string // for what the processes write; must exist
-	// Rate is how many calls a second are placed, For is how long; 0: 50 and 60 s.
+	// Rate is how many calls a second are placed, For is how long, half of it for those that
+	// come in; 0: 50 and 60 s.
 	Rate int
 	For  time.Duration
 	Only []string // names of cases; none: all
@@ -51,13 +52,18 @@ type Suite struct {
 type benchCase struct {
 	name, about string
 	run         func(s *Suite, ctx context.Context, dir string) (Row, error)
+	takes       func(s *Suite) time.Duration
 }
+
+// startUp is what a case takes beside its calls: processes, and the last call's end.
+const startUp = 5 * time.Second
 
 func cases() []benchCase {
 	return []benchCase{
-		{"calls-out", "placed by the API, answered by SIPp with 183, PRACK, UPDATE, 180, PRACK, 200", (*Suite).callsOut},
-		{"calls-in", "placed by SIPp to conferences: preconditions, our 183, PRACK, UPDATE, 200", (*Suite).callsIn},
-		{"call-all", fmt.Sprintf("%d members called at once, %d a second allowed", paceMembers, paceCPS), (*Suite).callAll},
+		{"calls-out", "placed by the API, answered by SIPp with 183, PRACK, UPDATE, 180, PRACK, 200", (*Suite).callsOut, func(s *Suite) time.Duration { return startUp + s.duration() }},
+		{"calls-in", "placed by SIPp to conferences: preconditions, our 183, PRACK, UPDATE, 200", (*Suite).callsIn, func(s *Suite) time.Duration { return startUp + s.duration()/2 }},
+		{"call-all", fmt.Sprintf("%d members called at once, %d a second allowed", paceMembers, paceCPS), (*Suite).callAll,
+			func(*Suite) time.Duration { return startUp + paceMembers*time.Second/paceCPS }},
 	}
 }
 
@@ -118,6 +124,16 @@ func (s *Suite) Run(ctx context.Context, row func(Row)) error {
 		row(r)
 	}
 	return errors.Join(errs...)
+}
+
+// Takes is how long Run takes.
+func (s *Suite) Takes() (sum time.Duration) {
+	for _, c := range cases() {
+		if len(s.Only) == 0 || slices.Contains(s.Only, c.name) {
+			sum += c.takes(s)
+		}
+	}
+	return sum
 }
 
 func (s *Suite) rate() int {

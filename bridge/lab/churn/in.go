@@ -43,7 +43,7 @@ func (s *Suite) callsIn(ctx context.Context, dir string) (row Row, err error) {
 		return row, err
 	}
 	began := time.Now()
-	row.Calls = int(s.duration().Seconds() * float64(s.rate()))
+	row.Calls = int(s.duration().Seconds() * float64(s.rate()) / 2)
 	sipp, err := s.callers(ctx, d, dir, users, row.Calls)
 	if err != nil {
 		return row, err

@@ -237,3 +237,26 @@ func (refuses) Snapshot(context.Context) (*mediapb.SnapshotReply, error) {
 	return &mediapb.SnapshotReply{}, nil
 }
 func (refuses) Events(context.Context, func(*mediapb.Event)) error { return errFull }
+
+// The table of a run without flags has a row for each case that has a goal, once and by its name.
+func TestTheCasesWithGoals(t *testing.T) {
+	s := &Suite{Start: start}
+	rows := map[string]int{}
+	for _, c := range cases() {
+		if s.wants(c) {
+			rows[c.name]++
+		}
+		if c.goal != nil && s.wants(c) != !strings.HasSuffix(c.name, "-23.85") {
+			t.Errorf("%s is run: %v", c.name, s.wants(c))
+		}
+	}
+	for _, name := range []string{"conf-dtx", "conf-speech", "rooms10-1", "rooms10-3", "rooms10-all", "pairs", "conf-pcmu"} {
+		if rows[name] != 1 {
+			t.Errorf("%d rows of %s, want 1", rows[name], name)
+		}
+	}
+	only := &Suite{Only: []string{"pairs-23.85"}}
+	if all := (&Suite{All: true}); only.Takes() == 0 || all.Takes() < s.Takes()+6*only.Takes() {
+		t.Errorf("%v, with --all %v, one more row %v", s.Takes(), all.Takes(), only.Takes())
+	}
+}

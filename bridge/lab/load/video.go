@@ -60,7 +60,7 @@ func (o VideoOptions) withDefaults() VideoOptions {
 		o.FPS = 15
 	}
 	if o.Warm == 0 {
-		o.Warm = 4 * time.Second
+		o.Warm = mosaicWarm
 	}
 	if o.Window == 0 {
 		o.Window = 6 * time.Second
@@ -314,6 +314,9 @@ func discard(c *net.UDPConn) {
 		}
 	}
 }
+
+// mosaicWarm is until every source has sent a key frame.
+const mosaicWarm = 4 * time.Second
 
 // Measure waits until the conference has warmed up and then measures a window.
 func (v *VideoLoad) Measure(ctx context.Context) (*VideoResult, error) {

@@ -5,7 +5,10 @@ package amr
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
+
+	"sparkle/media/mix"
 )
 
 func voice(n, rate int, f float64) []int16 {
@@ -167,5 +170,37 @@ func BenchmarkWideDecode2385(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		d.Decode(f, out)
+	}
+}
+
+// Random bits in frames of every valid type are never heard as loud as they come out of the
+// codec, and a voice at -12 dBov is not touched.
+func TestGarbageIsNotLoud(t *testing.T) {
+	for _, wide := range []bool{true, false} {
+		_, d := pair(t, wide, false)
+		r := rand.New(rand.NewPCG(3, 1))
+		pcm := make([]int16, FrameSamples(wide))
+		loudest := 0.0
+		for range 4000 {
+			f := Frame{Type: uint8(r.IntN(TopMode(wide) + 2))} // and SID
+			f.Bits = make([]byte, Bytes(wide, f.Type))
+			for i := range f.Bits {
+				f.Bits[i] = byte(r.Uint32())
+			}
+			d.Decode(f, pcm)
+			loudest = max(loudest, rms(pcm))
+		}
+		if db := 20 * math.Log10(loudest/32768); db > -8.5 {
+			t.Errorf("wide %v: garbage is heard at %.1f dBov", wide, db)
+		}
+		shout := make([]int16, len(pcm))
+		for i := range shout {
+			shout[i] = int16(r.NormFloat64() * 32768 * 0.25)
+		}
+		var c mix.Ceiling
+		was := slices.Clone(shout)
+		if c.Hold(shout, 1); !slices.Equal(shout, was) {
+			t.Errorf("wide %v: a shout was limited", wide)
+		}
 	}
 }

@@ -1,5 +1,7 @@
 package amr
 
+import "sparkle/media/mix"
+
 // Decoder has the state of one incoming stream. It is not safe for concurrent use.
 //
 // Lost frames: opencore-amr mutes hard on the first one (measured: 15 dB down, and the
@@ -15,7 +17,8 @@ type Decoder struct {
 		ft   uint8
 		bits [MaxBytes]byte
 	}
-	lost int // frames in a row
+	lost    int // frames in a row
+	ceiling mix.Ceiling
 }
 
 // NewDecoder makes a decoder.
@@ -35,6 +38,11 @@ const repeats = 2
 // more comfort noise.
 func (d *Decoder) Decode(f Frame, pcm []int16) {
 	pcm = pcm[:FrameSamples(d.wide)]
+	d.decode(f, pcm)
+	d.ceiling.Hold(pcm, 1) // any bits are speech to the codec, and may be as loud as can be
+}
+
+func (d *Decoder) decode(f Frame, pcm []int16) {
 	size := Bytes(d.wide, f.Type)
 	if f.Bad || size <= 0 || len(f.Bits) < size {
 		d.conceal(f.Type, pcm)
@@ -75,7 +83,7 @@ func (d *Decoder) set(ft uint8, bits []byte) {
 func (d *Decoder) Restart() {
 	d.c.close(d.wide)
 	_ = d.c.open(d.wide) // without it, it is as a closed one: silence
-	d.last.have, d.lost = false, 0
+	d.last.have, d.lost, d.ceiling = false, 0, mix.Ceiling{}
 }
 
 // Close frees the decoder; it may be called twice.

@@ -1,6 +1,6 @@
 package opus
 
-import "math"
+import "sparkle/media/mix"
 
 // longest is the longest frame of a packet that Framer leaves whole, in samples: 60 ms.
 const longest = 3 * FrameSamples
@@ -10,14 +10,15 @@ type Decoder struct {
 	c    decoder
 	buf  [longest]int16
 	rest []int16 // of buf: what a frame longer than 20 ms has left
-	gain float32 // of the guard; see limit
 	toc  byte    // of the last packet, without its number of frames
 	odd  int     // how often that changed of late
+
+	ceiling mix.Ceiling
 }
 
 // NewDecoder makes a decoder.
 func NewDecoder() (*Decoder, error) {
-	d := &Decoder{gain: 1}
+	d := &Decoder{}
 	if err := d.c.open(); err != nil {
 		return nil, err
 	}
@@ -97,37 +98,11 @@ func (d *Decoder) doubt(toc byte) {
 	d.odd = max(d.odd-1, 0)
 }
 
-// ceiling is the highest RMS that comes out, 9 dB below full scale: a voice is at -26, a
-// shout into the phone at -12. Any octets decode to something, and without it noise could
-// come out at full scale.
-const ceiling = 32768 * 0.35
-
-// limit holds 20 ms to the ceiling. Its gain falls at once, with a short ramp, and comes
-// back by 3 dB a frame.
+// limit holds 20 ms to the ceiling: any octets decode to something.
 func (d *Decoder) limit(pcm []int16) {
-	var sum float64
-	for _, v := range pcm {
-		sum += float64(v) * float64(v)
-	}
-	want := float32(1)
-	if rms := math.Sqrt(sum / float64(len(pcm))); rms > ceiling {
-		want = float32(ceiling / rms)
-	}
+	gain := float32(1)
 	if d.odd > oddLimit {
-		want *= oddGain
+		gain = oddGain
 	}
-	want = min(want, d.gain*1.41)
-	if d.gain == 1 && want == 1 {
-		return
-	}
-	const ramp = 8 // samples, half a millisecond
-	step := (want - d.gain) / ramp
-	for i := range pcm {
-		g := want
-		if i < ramp {
-			g = d.gain + step*float32(i+1)
-		}
-		pcm[i] = int16(float32(pcm[i]) * g)
-	}
-	d.gain = want
+	d.ceiling.Hold(pcm, gain)
 }
