@@ -59,6 +59,7 @@ const (
 	qualityEvery    = 2 * time.Second
 	attachmentEvery = time.Second
 	eventsRetry     = 500 * time.Millisecond
+	aliveEvery      = 3 * time.Second // and what a crash may leave out of a record
 )
 
 // New builds a bridge and restores what the store has: conferences, rosters and
@@ -87,7 +88,8 @@ func New(d Deps) (*Bridge, error) {
 	}
 	last := map[string]*LastOutcome{}
 	for _, rec := range saved.Live {
-		abandoned(&rec.Leg, now.UTC())
+		abandoned(&rec.Leg, saved.Alive.UTC(), now.UTC())
+		rec.Recovered = true
 		last[rec.Leg.Member] = OutcomeOf(rec.Leg)
 		b.store.QueueLeg(rec)
 		b.charge(rec)
@@ -115,6 +117,7 @@ func New(d Deps) (*Bridge, error) {
 	b.lobby = newRoom(b, Conference{ID: "lobby", Type: VideoConference}, 0, nil)
 	b.lobby.post(func(time.Time) { b.lobby.mute = true })
 	d.Caller.OnIncoming(b.onIncoming)
+	d.Caller.OnRefused(b.onRefused)
 	d.Caller.OnRefer(b.onRefer)
 	d.Caller.OnSubscribe(b.onSubscribe)
 	return b, nil
@@ -126,7 +129,8 @@ func (b *Bridge) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(fault.Lasting(b.log, "engine events", func() { b.hearEngine(ctx) }))
-	quality, attachments := time.NewTicker(qualityEvery), time.NewTicker(attachmentEvery)
+	quality, attachments, alive := time.NewTicker(qualityEvery), time.NewTicker(attachmentEvery), time.NewTicker(aliveEvery)
+	defer alive.Stop()
 	defer quality.Stop()
 	defer attachments.Stop()
 	known := b.Attachments(ctx)
@@ -136,6 +140,11 @@ func (b *Bridge) Run(ctx context.Context) error {
 			return nil
 		case <-quality.C:
 			fault.Run(b.log, "quality", func() { b.readQuality(ctx) })
+		case now := <-alive.C:
+			for range b.legRoom.Range { // with calls only: an idle server does not write
+				b.store.QueueAlive(now)
+				break
+			}
 		case now := <-attachments.C:
 			fault.Run(b.log, "attachments", func() { known = b.watchAttachments(ctx, now, known) })
 		}
@@ -239,7 +248,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 	defer cancel()
 	rooms := append(b.all(), b.lobby)
 	for _, r := range rooms {
-		r.post(func(now time.Time) { r.shutdown(now, "the server is shutting down") })
+		r.post(func(now time.Time) { r.shutdown(now, "shutdown") })
 	}
 	late := 0
 	for _, r := range rooms {
@@ -266,14 +275,14 @@ func (b *Bridge) Close(ctx context.Context) error {
 }
 
 // shutdown hangs up everybody; drained is closed when the last has gone.
-func (r *room) shutdown(now time.Time, text string) {
+func (r *room) shutdown(now time.Time, why string) {
 	r.closing = true
 	r.endSubscriptions()
 	for _, m := range r.members {
 		m.recall = ""
 	}
 	for _, l := range sortedLegs(r.legs) {
-		r.hangup(now, l, text)
+		r.hangup(now, l, why)
 	}
 }
 
@@ -287,9 +296,9 @@ func (b *Bridge) charge(r LegRecord) {
 // abandon ends the legs whose goodbye was not answered in time.
 func (r *room) abandon(now time.Time) {
 	for _, l := range sortedLegs(r.legs) {
-		v := verdict{outcome: Cancelled, text: Text{Zh: "呼叫已取消", En: "The call was cancelled."}}
-		if l.ConnectedAt != nil {
-			v = verdict{outcome: HungUp, text: Text{Zh: "已由系统挂断", En: "Hung up by the server."}}
+		v := ownEnd(l.ConnectedAt != nil, "shutdown")
+		if l.verdict != nil {
+			v = *l.verdict
 		}
 		r.endLeg(now, l, v, nil)
 	}
@@ -318,13 +327,14 @@ func (b *Bridge) all() []*room {
 	return out
 }
 
-// attachment picks the first that is up and says how to describe media to it.
-func (b *Bridge) attachment() (sip.AttachmentState, sip.MediaProfile, *Error) {
+// attachment picks the first that is up, and not among those tried, and says how to describe
+// media to it.
+func (b *Bridge) attachment(tried ...string) (sip.AttachmentState, sip.MediaProfile, *Error) {
 	if b.mediaDown.Load() {
 		return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "media_down", Detail: "the media service is restarting"}
 	}
 	for _, a := range b.caller.Attachments() {
-		if !a.Up {
+		if !a.Up || slices.Contains(tried, a.Name) {
 			continue
 		}
 		p, ok := b.caller.MediaProfile(a.Name)

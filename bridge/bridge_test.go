@@ -145,7 +145,7 @@ func TestStorageFullChangesNothing(t *testing.T) {
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, bridge.VideoConference)
-		for _, l := range []string{"member Ann video", "member Ben busy", "member Cai no-answer", "mute Ann", "call all", "after 5s"} {
+		for _, l := range []string{"member Ann video", "member Ben busy", "member Cai no-answer", "mute Ann", "call all", "after 7s"} {
 			if err := h.run(l); err != nil {
 				t.Fatal(err)
 			}
@@ -164,8 +164,13 @@ func TestRestart(t *testing.T) {
 		for id, l := range h.mem.legs {
 			disk.legs[id] = l
 		}
+		disk.alive = h.mem.alive
 		h.mem.mu.Unlock()
+		if disk.alive.IsZero() {
+			t.Fatal("nobody has noted that the process lives")
+		}
 		h.stop()
+		time.Sleep(time.Hour) // nobody talks then
 		old.Close(context.Background())
 		h.mem, h.net, h.eng = disk, newNetwork(), newEngine()
 		h.bills.records = nil
@@ -189,6 +194,9 @@ func TestRestart(t *testing.T) {
 		var charged []bridge.Outcome // what the dead process had not
 		for _, r := range h.bills.records {
 			charged = append(charged, r.Leg.Outcome)
+			if !r.Recovered || !r.Leg.EndedAt.Equal(disk.alive) || r.Leg.Reason != "server_restart" {
+				t.Errorf("recovered %v, ended %v (%s), known to live until %v", r.Recovered, r.Leg.EndedAt, r.Leg.Reason, disk.alive)
+			}
 		}
 		if slices.Sort(charged); !slices.Equal(charged, []bridge.Outcome{bridge.Dropped, bridge.NetworkError}) {
 			t.Errorf("charged after the restart: %v", charged)
@@ -528,7 +536,7 @@ func TestCloseDoesNotWaitForEver(t *testing.T) {
 		h.stop()
 		h.check()
 		for _, l := range h.mem.legs {
-			if l.Leg.Outcome != bridge.HungUp || l.Leg.EndedAt == nil {
+			if l.Leg.Outcome != bridge.HungUp || l.Leg.EndedAt == nil || l.Leg.Reason != "shutdown" || l.Leg.Text.En != "The server was stopped." {
 				t.Errorf("%+v", l.Leg)
 			}
 		}
@@ -622,11 +630,31 @@ func checkHistory(t *testing.T, h *house) {
 func checkBills(t *testing.T, h *house) {
 	t.Helper()
 	charged := map[string]bridge.LegRecord{}
+	invites := map[string]int{} // a record for every INVITE that left, as the network has
+	for _, c := range h.net.calls {
+		if c.left {
+			invites[c.icid]++
+		}
+	}
 	for _, r := range h.bills.records {
+		if r.Leg.ICID != "" && r.Leg.Direction == "outbound" {
+			invites[r.Leg.ICID]--
+		}
+		if r.Superseded {
+			if r.Leg.EndedAt == nil || r.Leg.Outcome == "" || r.Leg.ICID == "" || r.Leg.Attempts == 0 {
+				t.Errorf("superseded: %+v", r)
+			}
+			continue
+		}
 		if _, twice := charged[r.Leg.ID]; twice {
 			t.Errorf("leg %s was charged twice", r.Leg.ID)
 		}
 		charged[r.Leg.ID] = r
+	}
+	for icid, n := range invites {
+		if n != 0 {
+			t.Errorf("%d INVITEs of %s without a record", n, icid)
+		}
 	}
 	for id, l := range h.mem.legs {
 		r, ok := charged[id]
@@ -683,15 +711,24 @@ func TestCharging(t *testing.T) {
 				t.Errorf("%s: %s, want %s", name, got, want)
 			}
 		}
+		if r := h.bills.records[0]; r.Calling != "sip:us@ims.example" || r.Leg.Reason != "busy" || r.Leg.Attempts != 1 {
+			t.Errorf("%+v", r)
+		}
+		if r := h.bills.records[1]; r.Leg.Reason != "ended_early" || r.Leg.DurationS != r.Leg.EndedAt.Sub(*r.Leg.ConnectedAt).Seconds() || r.Leg.DurationS < 1 {
+			t.Errorf("%+v", r)
+		}
 		checkOne("busy", 0, "busy  486 {50 0 51 0}")
 		checkOne("left", 1, "left 3GPP-NR 0 {home away} {10 730 11 803}")
 		legs, _, err := h.b.Legs(t.Context(), organiser, h.conf, h.ids["Ann"], 0, "")
 		if doc, _ := json.Marshal(legs); err != nil || strings.Contains(string(doc), "3GPP-NR") {
 			t.Errorf("where a subscriber is shows in the history: %s, %v", doc, err)
 		}
-		h.run("hangup Cat")
+		h.run("remove Cat")
 		h.wait(time.Second)
 		checkBills(t, h)
+		if r := h.bills.records[len(h.bills.records)-1]; r.Leg.Reason != "removed" || r.Leg.Text.En != "The member was removed from the conference." {
+			t.Errorf("removed: %+v", r.Leg)
+		}
 	})
 }
 

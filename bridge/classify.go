@@ -28,7 +28,7 @@ func classify(e sip.Ended, l *leg) (v verdict, retry bool) {
 		f.Why = "ended_early"
 	}
 	w := ims.Classify(f)
-	v = verdict{Outcome(w.Outcome), Text{Zh: w.TextZh, En: w.TextEn}, w.Retry}
+	v = verdict{Outcome(w.Outcome), Text{Zh: w.TextZh, En: w.TextEn}, w.Retry, w.Detail}
 	if !slices.Contains(allOutcomes, v.outcome) {
 		v = verdict{outcome: NetworkError, text: fallbackText(NetworkError)}
 	}

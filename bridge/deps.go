@@ -18,10 +18,15 @@ type Caller interface {
 	Invite(sip.Invite) (sip.Call, error)
 	// Attachments are all configured attachments, in their order of preference.
 	Attachments() []sip.AttachmentState
+	// Register has one register again at once: sip.ErrUnknownAttachment, or
+	// sip.ErrNotRegistering for one that does not.
+	Register(attachment string) error
 	// MediaProfile says how to describe media to the peers of one attachment.
 	MediaProfile(attachment string) (sip.MediaProfile, bool)
 	// OnIncoming sets who takes calls that come in.
 	OnIncoming(func(sip.Incoming, sip.IncomingCall) func(sip.Event))
+	// OnRefused sets who hears of calls that came in and were refused before that.
+	OnRefused(func(in sip.Incoming, status int))
 	// OnRefer sets who decides on REFER, OnSubscribe on SUBSCRIBE.
 	OnRefer(func(sip.Refer, sip.Referral))
 	OnSubscribe(func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent))
@@ -48,6 +53,8 @@ type Store interface {
 	QueueAudit(AuditRecord)
 	// QueueSeq writes the sequence number that a later start begins after.
 	QueueSeq(conference string, seq uint64)
+	// QueueAlive notes that this process, with calls, lived at a time.
+	QueueAlive(at time.Time)
 	// Legs pages through a member's legs, newest first, with those still queued.
 	Legs(ctx context.Context, conference, member string, limit int, cursor string) (items []Leg, next string, err error)
 	// Healthy is nil while writes succeed.
@@ -64,6 +71,8 @@ type Saved struct {
 	Conferences []SavedConference
 	// Live are the legs that had not ended when the last process stopped writing.
 	Live []LegRecord
+	// Alive is when a process with calls was last known to live; zero: not known.
+	Alive time.Time
 }
 
 // SavedConference is one conference with its roster in order of joining it. State
@@ -83,6 +92,12 @@ type LegRecord struct {
 	AccessNetwork string
 	// Dialled is the Request-URI of a call that came in; not kept in history either.
 	Dialled string
+	// Calling is whom a call of ours was from; "": as configured. Not kept in history.
+	Calling string
+	// Superseded: the record is of an INVITE of the leg that another one followed.
+	Superseded bool
+	// Recovered: the process that had the leg ended without a goodbye.
+	Recovered bool
 }
 
 // AuditRecord says who did what. Target is an id; numbers are not in it.

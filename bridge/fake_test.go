@@ -335,6 +335,7 @@ type network struct {
 	mu    sync.Mutex
 	up    bool
 	other bool              // preconditions are off or active
+	spare bool              // there is a second attachment, "spare", at another address
 	fate  map[string]string // by number
 	calls []*call
 	live  map[string]*call // by number
@@ -343,6 +344,9 @@ type network struct {
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
 
+	registers int // how often it was asked to register
+
+	refused   func(sip.Incoming, int)
 	refer     func(sip.Refer, sip.Referral)
 	subscribe func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent)
 }
@@ -358,15 +362,38 @@ func (n *network) Attachments() []sip.AttachmentState {
 	if n.up {
 		state = "up"
 	}
-	return []sip.AttachmentState{{Name: "core", Mode: "trunk", State: state, Up: n.up, Identity: "sip:+8613800001234@ims.example", LocalAddr: "127.0.0.1:5060"}}
+	out := []sip.AttachmentState{{Name: "core", Mode: "trunk", State: state, Up: n.up, Identity: "sip:+8613800001234@ims.example", LocalAddr: "127.0.0.1:5060"}}
+	if n.spare {
+		out = append(out, sip.AttachmentState{Name: "spare", Mode: "trunk", State: "up", Up: true, Identity: "tel:+8613800001235", LocalAddr: "127.0.0.2:5060"})
+	}
+	return out
 }
 
-func (n *network) MediaProfile(string) (sip.MediaProfile, bool) {
+func (n *network) MediaProfile(name string) (sip.MediaProfile, bool) {
 	if n.faulty.Load() {
 		panic("test")
 	}
+	if name == "spare" {
+		return sip.MediaProfile{LocalIP: "127.0.0.2"}, true
+	}
 	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true, Passive: !n.other}, true
 }
+
+// Register implements bridge.Caller: "core" registers, "spare" does not.
+func (n *network) Register(name string) error {
+	switch name {
+	case "core":
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.registers++
+		return nil
+	case "spare":
+		return sip.ErrNotRegistering
+	}
+	return sip.ErrUnknownAttachment
+}
+
+func (n *network) OnRefused(f func(sip.Incoming, int)) { n.refused = f }
 
 func (n *network) setUp(up bool) {
 	n.mu.Lock()
@@ -395,7 +422,11 @@ func (n *network) Invite(i sip.Invite) (sip.Call, error) {
 	if n.fate[i.Number] == "faulty" {
 		panic("test")
 	}
-	c := &call{n: n, inv: i, fate: n.fate[i.Number], replies: map[uint64]reply{}}
+	fate, bySpare, both := strings.Cut(n.fate[i.Number], "|") // by "core", and by "spare"
+	if both && i.Attachment == "spare" {
+		fate = bySpare
+	}
+	c := &call{icid: fmt.Sprintf("icid-%d", len(n.calls)), n: n, inv: i, fate: fate, replies: map[uint64]reply{}}
 	n.calls = append(n.calls, c)
 	n.live[i.Number] = c
 	c.at(5*time.Millisecond, c.start)
@@ -419,6 +450,8 @@ type call struct {
 	ringing   bool
 	local     *sdp.Session
 	hangup    string
+	icid      string
+	left      bool // its INVITE
 	replies   map[uint64]reply
 	nextOffer uint64
 	reacts    string   // to our offers: see Offer
@@ -459,7 +492,8 @@ func (c *call) start() {
 		c.at(3*time.Second, func() { c.end(sip.Ended{By: sip.ByNetwork, Why: "no_line"}) })
 		return
 	}
-	c.tell(sip.Trying{At: time.Now(), CallID: "call-" + c.inv.Number[len(c.inv.Number)-2:], ICID: "icid"})
+	c.left = true
+	c.tell(sip.Trying{At: time.Now(), CallID: "call-" + c.inv.Number[len(c.inv.Number)-2:], ICID: c.icid, Identity: "sip:us@ims.example"})
 	c.tell(sip.Message{At: time.Now(), Sent: true, Summary: "INVITE"})
 	final := func(after time.Duration, status int, phrase string, q850 int) {
 		c.at(after, func() { c.end(sip.Ended{By: sip.ByRemote, Status: status, Phrase: phrase, Q850: q850}) })
@@ -509,6 +543,15 @@ func (c *call) start() {
 		c.at(200*time.Millisecond, func() {
 			c.end(sip.Ended{By: sip.ByRemote, Status: 503, Phrase: "Service Unavailable", RetryAfter: time.Duration(seconds) * time.Second})
 		})
+		return
+	case "mute", "setup", "progress": // rings nowhere: no final answer, or a late one
+		e := sip.Ended{By: sip.ByNetwork, Why: "no_response"}
+		if fate == "setup" {
+			e = sip.Ended{By: sip.ByTimeout, Status: 487, Why: "setup_timeout"}
+		} else if fate == "progress" { // somebody out there had it
+			e = sip.Ended{By: sip.ByRemote, Status: 503, Phrase: "Service Unavailable", Progressed: true}
+		}
+		c.at(6*time.Second, func() { c.end(e) })
 		return
 	case "busy":
 		final(500*time.Millisecond, 486, "Busy Here", 17)
@@ -670,6 +713,7 @@ type memory struct {
 	saved map[string]*bridge.SavedConference
 	legs  map[string]bridge.LegRecord
 	audit []bridge.AuditRecord
+	alive time.Time
 	err   error // of every acknowledged write
 }
 
@@ -680,7 +724,7 @@ func newMemory() *memory {
 func (s *memory) Load(context.Context) (bridge.Saved, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out bridge.Saved
+	out := bridge.Saved{Alive: s.alive}
 	for _, c := range s.saved {
 		k := *c
 		k.Members = slices.Clone(c.Members)
@@ -775,6 +819,12 @@ func (s *memory) QueueAudit(r bridge.AuditRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.audit = append(s.audit, r)
+}
+
+func (s *memory) QueueAlive(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.alive = at
 }
 
 func (s *memory) QueueSeq(id string, seq uint64) {

@@ -85,7 +85,7 @@ func (b *Bridge) onIncoming(in sip.Incoming, call sip.IncomingCall) func(sip.Eve
 			b.refuse(v, nil, 500)
 		}
 	}) {
-		call.Reject(503, "") // draining
+		b.refuse(v, nil, 503)
 	}
 	return v.onEvent
 }
@@ -372,20 +372,38 @@ func callerName(who sip.Identity) string {
 // what is charged and looked into later.
 func (b *Bridge) refuse(v *visitor, r *room, status int) {
 	v.call.Reject(status, "")
-	now := time.Now().UTC()
-	l := Leg{ID: newID("leg"), State: Ended, Since: now, Direction: "inbound", Attachment: v.in.Attachment, StartedAt: v.in.At.UTC(),
-		EndedAt: &now, SIP: &SIPResult{Status: status}, CallID: v.in.CallID, ICID: v.in.ICID,
-		Verstat: v.in.Caller.Verstat, DivertedFrom: v.in.Diverted}
-	if r != nil {
-		l.Conference = r.id
+	b.keepRefused(v.in, r, status, refusal(status))
+}
+
+// onRefused keeps the record of a call that was refused before it came here.
+func (b *Bridge) onRefused(in sip.Incoming, status int) {
+	v := refusal(status)
+	switch status {
+	case 404, 503:
+	case 481:
+		v.text = Text{Zh: "来电要接替的通话不存在", En: "The call that the caller wanted to take over does not exist."}
+	default:
+		v = verdict{outcome: NetworkError, text: Text{Zh: "来电的请求无法接受", En: "The caller's request could not be accepted."}}
 	}
-	verdict := refusal(status)
-	l.Outcome, l.Text, l.Retry = verdict.outcome, &verdict.text, verdict.hint()
+	b.keepRefused(in, nil, status, v)
+}
+
+func (b *Bridge) keepRefused(in sip.Incoming, r *room, status int, verdict verdict) {
+	now := time.Now().UTC()
+	l := Leg{ID: newID("leg"), State: Ended, Since: now, Direction: "inbound", Attachment: in.Attachment, StartedAt: in.At.UTC(),
+		EndedAt: &now, SIP: &SIPResult{Status: status}, CallID: in.CallID, ICID: in.ICID,
+		Verstat: in.Caller.Verstat, DivertedFrom: in.Diverted}
+	owner := ""
+	if r != nil {
+		l.Conference, owner = r.id, r.owner
+	}
+	b.traced.note(l.ID, owner, l.CallID)
+	l.Outcome, l.Text, l.Retry, l.Reason = verdict.outcome, &verdict.text, verdict.hint(), "refused"
 	b.counts.outcome(l.Outcome)
-	record := LegRecord{Leg: l, Number: v.number(), Dialled: v.in.Target}
+	record := LegRecord{Leg: l, Number: in.Caller.Number, Dialled: in.Target}
 	b.store.QueueLeg(record)
 	b.charge(record)
-	b.log.Info("call refused", "leg_id", l.ID, "conference_id", l.Conference, "status", status, "trusted", v.in.Caller.Trusted)
+	b.log.Info("call refused", "leg_id", l.ID, "conference_id", l.Conference, "status", status, "trusted", in.Caller.Trusted)
 }
 
 // refusal is what our own final answer to a call means.
@@ -424,7 +442,7 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 	p, _ := r.b.caller.MediaProfile(v.in.Attachment)
 	p = r.b.withLocalIP(v.in.Attachment, p)
 	l := &leg{number: v.number(), profile: p, wantsPic: r.conf.Type == VideoConference && !r.b.opt.NoVideo,
-		visitor: v, call: v.call, attempt: 1, door: d, Leg: Leg{
+		visitor: v, call: v.call, attempt: 1, door: d, began: v.in.At, Leg: Leg{
 			ID: newID("leg"), Member: member, Conference: r.id, Direction: "inbound", Attachment: v.in.Attachment,
 			StartedAt: v.in.At.UTC(), CallID: v.in.CallID, ICID: v.in.ICID, Verstat: v.in.Caller.Verstat, DivertedFrom: v.in.Diverted,
 		}}

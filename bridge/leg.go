@@ -1,9 +1,12 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +57,7 @@ type leg struct {
 	seenWhy   string
 	passive   bool      // preconditions as a phone's network likes them: it refused ours
 	otherForm bool      // of the number's URI: the network refused the one
+	tried     []string  // attachments that could not take the call, before this one
 	over      bool      // its call has ended
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
@@ -63,6 +67,10 @@ type leg struct {
 	errands   []*errand // who asked for this call and wants to know
 	takesOver *leg      // ends when this one is up; nil: none
 	door      *door     // connected, and not let in yet; nil: he is a member
+	calling   string    // whom the call is from
+	// When it began and was answered, with the reading of the clock that nobody can set: the
+	// times of Leg have none.
+	began, answeredAt time.Time
 }
 
 // verdict is how a leg ended.
@@ -70,6 +78,13 @@ type verdict struct {
 	outcome Outcome
 	text    Text
 	retry   ims.Retry // zero: what the outcome says
+	reason  string    // finer than the outcome; "": the reason that it was ended for
+}
+
+// ownEnd is the end of a leg that we have ended, and why, in the words of package ims.
+func ownEnd(connected bool, why string) verdict {
+	w := ims.Classify(ims.Final{Connected: connected, By: string(sip.ByLocal), Why: why})
+	return verdict{Outcome(w.Outcome), Text{Zh: w.TextZh, En: w.TextEn}, w.Retry, w.Detail}
 }
 
 // hint is the verdict's retry as others see it.
@@ -80,6 +95,9 @@ func (v verdict) hint() *Retry {
 	}
 	return &Retry{How: how, AfterS: int((v.retry.After + time.Second - 1) / time.Second)}
 }
+
+// seconds is a duration to the millisecond.
+func seconds(d time.Duration) float64 { return float64(max(d, 0).Milliseconds()) / 1000 }
 
 // maxTimeline bounds what a leg remembers; a phone that sends re-INVITEs for hours must
 // not fill the memory.
@@ -125,7 +143,7 @@ func (r *room) startLeg(now time.Time, m *member, how manner, at sip.AttachmentS
 	l := &leg{number: m.Number, profile: p, wantsPic: how.video, rings: how.rings, Leg: Leg{
 		ID: newID("leg"), Member: m.ID, Conference: r.id, Direction: "outbound",
 		Attachment: at.Name, StartedAt: now.UTC(),
-	}}
+	}, began: now}
 	if how.confirm {
 		l.door = &door{confirm: true}
 	}
@@ -200,6 +218,9 @@ func (r *room) invite(now time.Time, l *leg) {
 			},
 		})
 	}
+	if (errors.Is(err, sip.ErrAttachmentDown) || errors.Is(err, sip.ErrBusy)) && r.elsewhere(now, l, inviteVerdict(err), "is down") {
+		return
+	}
 	if err != nil {
 		r.log.Warn("a call could not be placed", "leg_id", l.ID, "err", err)
 		r.endLeg(now, l, inviteVerdict(err), nil)
@@ -217,7 +238,7 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	case sip.Queued:
 		r.onQueued(now, l, e)
 	case sip.Trying:
-		l.CallID, l.ICID, l.Queue = e.CallID, e.ICID, nil
+		l.CallID, l.ICID, l.Queue, l.calling = e.CallID, e.ICID, nil, e.Identity
 		r.b.traced.note(l.ID, r.owner, l.CallID)
 		r.dirty = true
 	case sip.Charging:
@@ -267,11 +288,11 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 	}
 }
 
-func (r *room) rang(at time.Time, l *leg) {
+func (r *room) rang(now time.Time, l *leg) {
 	if l.RingingAt == nil {
-		at = at.UTC()
+		at := now.UTC()
 		l.RingingAt = &at
-		r.b.counts.setup(at.Sub(l.StartedAt))
+		r.b.counts.setup(now.Sub(l.began))
 	}
 }
 
@@ -320,10 +341,10 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 		return // it is being ended; the UA says goodbye to a late 200
 	}
 	at := e.At.UTC()
-	l.ConnectedAt = &at
+	l.ConnectedAt, l.answeredAt = &at, e.At
 	l.CSAccess = l.brokenOut(e.Contact, e.Server)
 	if l.RingingAt == nil {
-		r.b.counts.setup(at.Sub(l.StartedAt))
+		r.b.counts.setup(e.At.Sub(l.began))
 	}
 	if w := l.Media.WhyNoVideo; w != nil && r.mayHaveVideo() == "" && *w != sdp.VideoNotOffered {
 		r.b.counts.fallback(*w)
@@ -346,7 +367,7 @@ func (r *room) onConnected(now time.Time, l *leg, e sip.Connected) {
 		r.knock(now, l)
 	}
 	r.tellMismatch(now, l)
-	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", at.Sub(l.StartedAt))
+	r.log.Info("leg answered", "leg_id", l.ID, "media", mediaWords(l.Media), "after", e.At.Sub(l.began))
 }
 
 // tellMismatch tells a phone that has opened its camera for what nobody here can read or send
@@ -373,10 +394,7 @@ func (r *room) holdState(now time.Time, l *leg) {
 // onEnded is the one place where a leg's outcome comes from, unless we had decided it.
 func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	v, retry := classify(e, l)
-	if e.Status != 0 || e.Q850 != 0 {
-		l.SIP = &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText,
-			RedirectedTo: e.Target}
-	}
+	l.SIP = resultOf(e)
 	if l.visitor != nil && l.ConnectedAt == nil {
 		v, retry = inboundVerdict(e), false
 	}
@@ -386,15 +404,17 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
-		r.inviteAgain(now, l, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		r.inviteAgain(now, l, v, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
 		return
 	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
 		l.passive = true
-		r.inviteAgain(now, l, "preconditions refused, trying without ours")
+		r.inviteAgain(now, l, v, "preconditions refused, trying without ours")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
-		r.inviteAgain(now, l, "its URI refused, trying the other form of the number")
+		r.inviteAgain(now, l, v, "its URI refused, trying the other form of the number")
+		return
+	case may && unreached(e) && r.elsewhere(now, l, v, cmp.Or(e.Why, strconv.Itoa(e.Status))):
 		return
 	}
 	if l.verdict != nil {
@@ -403,16 +423,84 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	r.endLeg(now, l, v, &e)
 }
 
+// unreached says that a call ended before anybody but the attachment's own peers saw it, so
+// that another attachment may do (IMS.md §6, "T"). Nobody is called twice: after any
+// provisional response above 100 it is too late.
+func unreached(e sip.Ended) bool {
+	switch {
+	case e.Connected || e.WasRinging || e.Progressed:
+		return false
+	case e.By == sip.ByRemote:
+		return slices.Contains([]int{408, 500, 502, 503, 504}, e.Status)
+	}
+	return (e.Status == 0 || e.Status == 487) &&
+		slices.Contains([]string{"no_response", "setup_timeout", "transport", "no_line", "overload", "attachment_down"}, e.Why)
+}
+
+// elsewhere places the call by the next attachment that is up, in the same leg; false: there
+// is none that has not been tried. v is how it ended here.
+func (r *room) elsewhere(now time.Time, l *leg, v verdict, why string) bool {
+	at, p, none := r.b.attachment(append(l.tried, l.Attachment)...)
+	if none != nil {
+		return false
+	}
+	r.supersede(now, l, v)
+	why = l.Attachment + ": " + why + ", trying " + at.Name
+	l.tried, l.Attachment = append(l.tried, l.Attachment), at.Name
+	l.passive, l.otherForm = false, false // what the one wanted the other need not
+	moves := p.LocalIP != l.profile.LocalIP
+	l.profile = p
+	r.anew(now, l, why)
+	if !moves {
+		r.invite(now, l)
+		return true
+	}
+	r.closeLeg(l, func(*mediapb.LegStats) {}) // its phones reach another address of ours
+	r.openLeg(l)
+	return true
+}
+
+// resultOf is what the network said of an end; nil if it said nothing.
+func resultOf(e sip.Ended) *SIPResult {
+	if e.Status == 0 && e.Q850 == 0 && e.SIPCause == 0 && e.ReleaseCause == 0 && e.Reason == "" {
+		return nil
+	}
+	return &SIPResult{Status: e.Status, Reason: e.Phrase, Q850: e.Q850, Warning: e.Warning, Text: e.ReasonText,
+		Header: e.Reason, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause, RedirectedTo: e.Target}
+}
+
+// supersede charges an INVITE that failed and that another one of the leg is to follow: to the
+// network they are two calls.
+func (r *room) supersede(now time.Time, l *leg, v verdict) {
+	record := l.record()
+	at := now.UTC()
+	record.Leg.State, record.Leg.Outcome, record.Leg.Reason, record.Leg.EndedAt, record.Leg.Attempts = Ended, v.outcome, v.reason, &at, l.attempt
+	record.Superseded = true
+	r.b.charge(record)
+}
+
+// record is the leg as it is kept.
+func (l *leg) record() LegRecord {
+	return LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled, Calling: l.calling}
+}
+
 // inviteAgain places the call once more, in the same leg.
-func (r *room) inviteAgain(now time.Time, l *leg, why string) {
+func (r *room) inviteAgain(now time.Time, l *leg, v verdict, why string) {
+	r.supersede(now, l, v)
+	r.anew(now, l, why)
+	r.invite(now, l)
+}
+
+// anew makes a leg one that has not been placed yet.
+func (r *room) anew(now time.Time, l *leg, why string) {
 	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
+	l.CallID, l.ICID, l.Charging, l.access, l.Queue = "", "", nil, "", nil
 	l.describeVideo()
 	if !l.wantsPic {
 		r.closeVideo(l)
 	}
 	l.note(now, "state", why)
 	r.setState(now, l, Dialing)
-	r.invite(now, l)
 }
 
 // hang ends a leg in the way its state needs; why is the first reason given. A verdict
@@ -435,14 +523,24 @@ func (r *room) hang(now time.Time, l *leg, why, reason string, v *verdict) {
 	r.endLeg(now, l, end, nil)
 }
 
-// hangup is hang for an organiser: a phone that rings stops, one that talks is put down.
-func (r *room) hangup(now time.Time, l *leg, text string) {
-	reason := `SIP;cause=200;text="` + text + `"`
+// hangups are what phones are told of our ends, in Reason.
+var hangups = map[string]string{
+	"hung_up":                "hung up by the organiser",
+	"removed":                "removed from the conference",
+	"removed_by_participant": "removed by a participant",
+	"room_closed":            "the conference has ended",
+	"shutdown":               "the server is shutting down",
+}
+
+// hangup is hang as somebody wanted it: a phone that rings stops, one that talks is put down.
+// why is one of hangups.
+func (r *room) hangup(now time.Time, l *leg, why string) {
 	if l.ConnectedAt != nil {
-		r.hang(now, l, "hung_up", reason, &verdict{outcome: HungUp, text: Text{Zh: "已由主持人挂断", En: "Hung up by the organiser."}})
+		v := ownEnd(true, why)
+		r.hang(now, l, why, `SIP;cause=200;text="`+hangups[why]+`"`, &v)
 		return
 	}
-	r.hang(now, l, "cancelled", `SIP;cause=487;text="`+text+`"`, nil)
+	r.hang(now, l, "cancelled", `SIP;cause=487;text="`+hangups[why]+`"`, nil)
 }
 
 // endLeg is the end of a leg, once.
@@ -461,13 +559,20 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	}
 	l.dead = true
 	at := now.UTC()
+	l.Reason, l.Attempts = cmp.Or(v.reason, l.why, string(v.outcome)), l.attempt
+	if l.visitor != nil {
+		l.Attempts = 0
+	}
+	if connected {
+		l.DurationS = seconds(now.Sub(l.answeredAt))
+	}
 	l.Outcome, l.EndedAt, l.Text, l.Retry, l.AwaitingConfirm = v.outcome, &at, &v.text, v.hint(), false
 	l.State, l.Since, l.Queue = Ended, at, nil
 	l.note(now, "state", "ended: "+string(v.outcome))
 	delete(r.legs, l.ID)
 	r.b.legRoom.Delete(l.ID)
 	r.b.counts.outcome(v.outcome)
-	record := LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled}
+	record := l.record()
 	record.Leg.Usage = l.usage
 	r.b.store.QueueLeg(record)
 	if l.opened {

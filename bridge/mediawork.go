@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ const mediaTimeout = 3 * time.Second
 // newer one replaces one that waits) and a close in it.
 type mediaWork struct {
 	api  media.API
+	log  *slog.Logger
 	ctx  context.Context // ends calls under way
 	wake chan struct{}   // cap 1
 	done chan struct{}
@@ -33,9 +35,9 @@ type mediaWork struct {
 // waitingConf is the newest wanted state of the conference in one queued SetConference.
 type waitingConf struct{ want *mediapb.Conference }
 
-func newMediaWork(ctx context.Context, api media.API) *mediaWork {
-	w := &mediaWork{api: api, ctx: ctx, wake: make(chan struct{}, 1), done: make(chan struct{}), sets: map[string]*mediapb.Leg{}}
-	go fault.Safely(nil, "media work", w.run)()
+func newMediaWork(ctx context.Context, api media.API, log *slog.Logger) *mediaWork {
+	w := &mediaWork{api: api, log: log, ctx: ctx, wake: make(chan struct{}, 1), done: make(chan struct{}), sets: map[string]*mediapb.Leg{}}
+	go fault.Safely(log, "media work", w.run)()
 	return w
 }
 
@@ -56,7 +58,7 @@ func (w *mediaWork) run() {
 		}
 		for _, job := range jobs {
 			ctx, cancel := context.WithTimeout(w.ctx, mediaTimeout)
-			fault.Run(nil, "media work", func() { job(ctx) })
+			fault.Run(w.log, "media work", func() { job(ctx) })
 			cancel()
 		}
 	}

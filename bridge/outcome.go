@@ -7,7 +7,7 @@ func OutcomeOf(l Leg) *LastOutcome {
 	if l.Outcome == "" || l.EndedAt == nil {
 		return nil
 	}
-	o := &LastOutcome{Outcome: l.Outcome, SIP: l.SIP, At: *l.EndedAt, Retry: l.Retry}
+	o := &LastOutcome{Outcome: l.Outcome, Reason: l.Reason, SIP: l.SIP, At: *l.EndedAt, Retry: l.Retry}
 	if l.Text != nil {
 		o.Text = *l.Text
 	}
@@ -28,15 +28,24 @@ func Charged(l *Leg, o Outcome, sip *SIPResult, answered, end time.Time) {
 	settle(l, end, Text{Zh: "服务器重启前通话已结束", En: "The call ended just before the server restarted."}, string(o))
 }
 
-// abandoned ends a leg that was live when the last process stopped without a goodbye.
-func abandoned(l *Leg, now time.Time) {
+// abandoned ends a leg that was live when the last process stopped without a goodbye: when that
+// was last known to live, for what came then nobody had.
+func abandoned(l *Leg, alive, now time.Time) {
+	end := alive
+	if end.Before(l.Since) {
+		end = l.Since
+	}
+	if end.After(now) {
+		end = now
+	}
+	l.Reason = "server_restart"
 	l.Outcome = NetworkError
 	text := Text{Zh: "服务器在呼叫过程中重启", En: "The server restarted while the call was being set up."}
 	if l.ConnectedAt != nil {
 		l.Outcome = Dropped
 		text = Text{Zh: "服务器重启，通话中断", En: "The server restarted; the call was lost."}
 	}
-	settle(l, now, text, "the server restarted")
+	settle(l, end, text, "the server restarted")
 }
 
 // settle ends a leg of history whose outcome is there already.

@@ -150,7 +150,7 @@ func (r *room) referBye(now time.Time, in sip.Refer, ref sip.Referral) {
 	for _, uri := range in.URIs {
 		if m := r.byEntity(uri); m != nil && m.leg != nil {
 			m.recall = ""
-			r.hangup(now, m.leg, "removed by a participant")
+			r.hangup(now, m.leg, "removed_by_participant")
 			n++
 		}
 	}

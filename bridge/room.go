@@ -111,7 +111,7 @@ const maxWaiting = 64
 func newRoom(b *Bridge, c Conference, seq uint64, members []Member) *room {
 	r := &room{
 		b: b, id: c.ID, owner: c.Owner, limit: strings.Fields(c.DialLimit), log: b.log.With("conference_id", c.ID),
-		work: newMediaWork(b.ctx, b.media), change: make(chan struct{}, 1),
+		work: newMediaWork(b.ctx, b.media, b.log), change: make(chan struct{}, 1),
 		drained: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1),
 		conf: c, legs: map[string]*leg{}, seq: seq, seqMark: seq + seqBlock,
 	}

@@ -228,7 +228,7 @@ func (b *Bridge) RemoveMember(ctx context.Context, a Actor, conference, id strin
 		m.recall = ""
 		if m.leg != nil {
 			r.endWhisperOf(now, m)
-			r.hangup(now, m.leg, "removed from the conference")
+			r.hangup(now, m.leg, "removed")
 		}
 		last := m.public()
 		m.leg = nil // it ends by itself, as nobody's
@@ -371,7 +371,7 @@ func (b *Bridge) HangupMember(_ context.Context, a Actor, conference, id string)
 		}
 		m.recall = ""
 		if m.leg != nil {
-			r.hangup(now, m.leg, "hung up by the organiser")
+			r.hangup(now, m.leg, "hung_up")
 		}
 	})
 	return cmp.Or(missing, err)
@@ -389,7 +389,7 @@ func (b *Bridge) HangupAll(_ context.Context, a Actor, conference string) (err e
 			m.recall = ""
 		}
 		for _, l := range sortedLegs(r.legs) {
-			r.hangup(now, l, "the conference has ended")
+			r.hangup(now, l, "room_closed")
 		}
 	})
 }

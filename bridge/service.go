@@ -298,7 +298,7 @@ func (b *Bridge) DeleteConference(ctx context.Context, a Actor, id string) (err 
 	b.mu.Unlock()
 	b.release(r.view.Load().Conference, Conference{})
 	err = r.do(func(now time.Time) {
-		r.shutdown(now, "the conference has ended")
+		r.shutdown(now, "room_closed")
 		r.emit(now, "conference.deleted", "", "", r.conf)
 		r.mute = true
 	})
@@ -440,6 +440,19 @@ func (b *Bridge) Attachments(context.Context) []sip.AttachmentState {
 		states[i].Identity = MaskNumbers(states[i].Identity)
 	}
 	return states
+}
+
+// RegisterAttachment has an attachment register again at once: an administrator has mended
+// what kept it from being registered. Errors: attachment_not_found, attachment_not_registering.
+func (b *Bridge) RegisterAttachment(_ context.Context, a Actor, name string) (err error) {
+	defer func() { b.audit(a, "attachment.register", name, err) }()
+	switch err := b.caller.Register(name); {
+	case errors.Is(err, sip.ErrUnknownAttachment):
+		return &Error{Kind: Missing, Code: "attachment_not_found", Detail: "there is no such attachment"}
+	case err != nil:
+		return &Error{Kind: Conflict, Code: "attachment_not_registering", Detail: "only an attachment of mode ue registers"}
+	}
+	return nil
 }
 
 // MaskNumbers hides the subscriber digits of the numbers in a text.

@@ -70,6 +70,11 @@ type SIPResult struct {
 	// Warning is the Warning header as it came, Text that of a Reason header: for admins.
 	Warning string `json:"warning,omitempty"`
 	Text    string `json:"text,omitempty"`
+	// Header is all of Reason as it came (RFC 3326); SIPCause and ReleaseCause are its causes of
+	// the protocols SIP and RELEASE_CAUSE.
+	Header       string `json:"reason_header,omitempty"`
+	SIPCause     int    `json:"sip_cause,omitempty"`
+	ReleaseCause int    `json:"release_cause,omitempty"`
 	// RedirectedTo is the URI of a 3xx that was not followed.
 	RedirectedTo string `json:"redirected_to,omitempty"`
 }
@@ -77,6 +82,7 @@ type SIPResult struct {
 // LastOutcome is the outcome of the newest ended leg.
 type LastOutcome struct {
 	Outcome Outcome    `json:"outcome"`
+	Reason  string     `json:"reason,omitempty"` // finer than the outcome: number_changed, ended_early, removed …
 	SIP     *SIPResult `json:"sip"`
 	Text    Text       `json:"text"`
 	At      time.Time  `json:"at"`
@@ -247,7 +253,10 @@ type Leg struct {
 	Since       time.Time  `json:"since"`
 	Direction   string     `json:"direction"` // outbound | inbound
 	Attachment  string     `json:"attachment"`
-	Outcome     Outcome    `json:"outcome"` // null while it lives
+	Outcome     Outcome    `json:"outcome"`              // null while it lives
+	Reason      string     `json:"reason,omitempty"`     // finer than the outcome
+	Attempts    int        `json:"attempts,omitempty"`   // INVITEs of ours
+	DurationS   float64    `json:"duration_s,omitempty"` // from answer to end, whatever the clock was set to meanwhile
 	SIP         *SIPResult `json:"sip"`
 	Text        *Text      `json:"text"`
 	Retry       *Retry     `json:"retry,omitempty"` // of an ended leg

@@ -20,8 +20,10 @@ type call struct {
 	id   string   // Call-ID
 	tag  string   // our tag: From of what we send, To of what comes
 	icid string
-	on   func(Event)
-	d    *dialog.Call // the goroutine's
+	// identity is whom a call of ours is from.
+	identity string
+	on       func(Event)
+	d        *dialog.Call // the goroutine's
 
 	options dialog.Options
 	asks    map[uint64]func(dialog.Asked) // who waits for it
@@ -34,7 +36,9 @@ type call struct {
 	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
 
-	unheard *unheard // of a ue's INVITE
+	unheard *unheard    // of a ue's INVITE
+	invited bool        // an INVITE left
+	turn    *time.Timer // of one that is repeated; nil: none waits
 
 	inv    Invite
 	left   bool    // its turn came
@@ -55,6 +59,9 @@ type kill struct{}
 
 // resend is a request whose connection broke before it was answered.
 type resend struct{ req *sipgo.Request }
+
+// repeat is an INVITE of the dialog after its first, whose turn has come.
+type repeat struct{ req *sipgo.Request }
 
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
@@ -84,6 +91,7 @@ func (c *call) leave(g grant) {
 		c.present()
 		return
 	}
+	c.identity, _ = c.a.identity()
 	o := c.a.dialogOptions(c.inv, c.icid)
 	o.Rand = rand.Float64
 	o.CallID, o.FromTag = c.id, c.tag
@@ -123,6 +131,9 @@ func (c *call) bury() {
 	}
 	c.hunt.stop()
 	c.unheard.stop()
+	if c.turn != nil {
+		c.turn.Stop()
+	}
 	c.settled()
 	close(c.done)
 }
@@ -247,6 +258,8 @@ func (c *call) drain() bool {
 			return true
 		case resend:
 			c.send(in.req, false)
+		case repeat:
+			c.onRepeat(in.req)
 		case grant:
 			c.leave(in)
 		case silence:
@@ -309,10 +322,12 @@ func (c *call) perform(act dialog.Action) {
 		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Req)})
 		if !c.tried {
 			c.tried = true
-			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid})
+			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid, Identity: c.identity})
 			c.chargedBy(act.Req, true)
 		}
-		c.send(act.Req, true)
+		if !c.mustWait(act.Req) {
+			c.send(act.Req, true)
+		}
 	case dialog.Ack:
 		c.tell(Message{At: time.Now(), Sent: true, Summary: "ACK"})
 		if err := c.a.write(act.Req, c.fallback()); err != nil {
@@ -337,6 +352,35 @@ func (c *call) perform(act dialog.Action) {
 			c.tell(event(act.Event))
 		}
 	}
+}
+
+// mustWait says that an INVITE which repeats the first, with credentials, or an extension
+// less, or for somebody else, waits until the limits allow it.
+func (c *call) mustWait(req *sipgo.Request) bool {
+	if c.in != nil || !req.IsInvite() || req.To().Params.Has("tag") {
+		return false
+	}
+	if !c.invited {
+		c.invited = true
+		return false
+	}
+	wait := c.a.repeatAfter(c.target)
+	if wait <= 0 {
+		return false
+	}
+	c.turn = time.AfterFunc(wait, c.a.safely(func() { c.post(repeat{req}) }))
+	return true
+}
+
+// onRepeat sends an INVITE that waited. A call that was given up meanwhile just ends: nothing
+// of it is under way.
+func (c *call) onRepeat(req *sipgo.Request) {
+	c.turn = nil
+	if c.d.GivenUp() {
+		c.step(dialog.Failed{Req: req})
+		return
+	}
+	c.send(req, true)
 }
 
 // onOther takes a request of another usage of the dialog (RFC 5057): REFER, SUBSCRIBE. It
@@ -477,9 +521,9 @@ func (c *call) tellEnded(e dialog.Ended) {
 	}
 	defer func() { c.told = true }()
 	c.a.callEnded(c)
-	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
+	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging, Progressed: e.Progressed,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
-		ReasonText: e.ReasonText, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
+		ReasonText: e.ReasonText, Reason: e.Reason, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }
 
 func event(e dialog.Event) Event {

@@ -99,17 +99,17 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	}
 	c := newIncomingCall(a, req, tx, take)
 	if status, h := dialog.Refusal(c.options, req); status != 0 {
-		a.answer(req, tx, verdict{status, h})
+		a.turnAway(req, tx, verdict{status, h}, c.in.info)
 		return
 	}
 	id, v := a.ua.replaced(req)
 	if v.status != 0 {
-		a.answer(req, tx, v)
+		a.turnAway(req, tx, v, c.in.info)
 		return
 	}
 	c.in.info.Replaces = id
 	if v := a.admit(c); v.status != 0 {
-		a.answer(req, tx, v)
+		a.turnAway(req, tx, v, c.in.info)
 		return
 	}
 	c.post(grant{}) // its turn is now
@@ -118,6 +118,20 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 		defer a.wg.Done()
 		c.run()
 	})()
+}
+
+// turnAway answers an INVITE that will be no call, and tells of it. A merged one (482) is the
+// attempt that another one is.
+func (a *attachment) turnAway(req *sipgo.Request, tx responder, v verdict, in Incoming) {
+	a.ua.traces.begin(in.CallID, time.Now())
+	a.answer(req, tx, v)
+	a.ua.traces.end(in.CallID, time.Now())
+	a.ua.mu.Lock()
+	tell := a.ua.refused
+	a.ua.mu.Unlock()
+	if tell != nil && v.status != 482 {
+		tell(in, v.status)
+	}
 }
 
 // overload sends a caller away for a short while, not all of them for the same one.

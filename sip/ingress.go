@@ -103,6 +103,10 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 		if c != nil {
 			c.box.skip(req)
 		}
+		if req.IsInvite() && !req.To().Params.Has("tag") && v.status != 400 {
+			a.turnAway(req, tx, v, a.incoming(req, dialog.SDP(req), icidOf(req)))
+			return
+		}
 		a.answer(req, tx, v)
 		return
 	}

@@ -23,7 +23,7 @@ func TestRefused(t *testing.T) {
 			`Reason: Q.850;cause=34;text="no circuit"`, `Warning: 399 core "full"`))
 		p.expect("ACK")
 		e := next[Ended](ev)
-		if e.By != ByRemote || e.Status != 503 || e.Q850 != 34 || e.ReasonText != "no circuit" ||
+		if e.By != ByRemote || e.Status != 503 || e.Q850 != 34 || e.ReasonText != "no circuit" || e.Reason != `Q.850;cause=34;text="no circuit"` ||
 			e.RetryAfter != 17*time.Second || e.Warning != `399 core "full"` || e.Connected || e.WasRinging {
 			t.Errorf("ended %+v", e)
 		}
@@ -227,6 +227,13 @@ func TestFrontHandler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	refused := make(chan string, 16)
+	ua.OnRefused(func(in Incoming, status int) {
+		refused <- fmt.Sprint(status)
+		if m, _ := ua.Trace(in.CallID); len(m) == 0 || in.ICID == "" || in.Caller.URI != "sip:a@b" {
+			t.Errorf("%d: %d messages, %+v", status, len(m), in)
+		}
+	})
 	n := 0
 	build := func(method, toTag string, extra ...string) string {
 		n++
@@ -266,6 +273,14 @@ func TestFrontHandler(t *testing.T) {
 				_, _ = p.udp.WriteTo([]byte(strings.Replace(ack, "<sip:x@y>", res.get("To"), 1)), to)
 			}
 		})
+	}
+	for _, want := range []string{"483", "420", "415"} { // calls that were none; what is malformed is counted only
+		if status := got(t, refused); status != want {
+			t.Errorf("%s refused, want %s", status, want)
+		}
+	}
+	if len(refused) != 0 {
+		t.Errorf("also refused: %s", <-refused)
 	}
 }
 

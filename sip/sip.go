@@ -16,6 +16,7 @@ import (
 var (
 	ErrAttachmentDown    = errors.New("sip: attachment is down")
 	ErrUnknownAttachment = errors.New("sip: no such attachment")
+	ErrNotRegistering    = errors.New("sip: this attachment does not register")
 	ErrBadNumber         = errors.New("sip: not a phone number")
 	ErrClosed            = errors.New("sip: closed")
 )
@@ -63,6 +64,9 @@ type (
 		At     time.Time
 		CallID string
 		ICID   string
+		// Identity is whom the call is from: what is asserted or preferred, also where the
+		// callee is not to see it.
+		Identity string
 	}
 	// Ringing is the first 180 of any fork.
 	Ringing struct{ At time.Time }
@@ -141,6 +145,7 @@ type (
 		By         By
 		Connected  bool // it had been answered
 		WasRinging bool
+		Progressed bool   // a provisional response above 100 came: another way could ring him twice
 		Status     int    // SIP status of the final answer, 0 if there was none
 		Phrase     string // its reason phrase
 		Q850       int    // of a Reason header, 0 if none
@@ -149,6 +154,7 @@ type (
 		// 1 the user ended the call, 2 RTP time-out, 3 bearer loss …; 0 if none.
 		ReleaseCause int
 		ReasonText   string
+		Reason       string // all values of Reason (RFC 3326) as they came, joined by ", "
 		Warning      string
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: the URI it points to

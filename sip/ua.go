@@ -38,6 +38,7 @@ type UA struct {
 	closed   bool
 	watchers []func(AttachmentState)
 	incoming func(Incoming, IncomingCall) func(Event)
+	refused  func(Incoming, int)
 	refer    func(Refer, Referral)
 	subs     func(Subscribe, Subscription) func(SubscriptionEvent)
 }
@@ -126,6 +127,22 @@ func (ua *UA) Attachments() []AttachmentState {
 	return states
 }
 
+// Register has a ue attachment register again at once, whatever it waits for: somebody has
+// mended something. Errors: ErrUnknownAttachment, ErrNotRegistering.
+func (ua *UA) Register(name string) error {
+	for _, a := range ua.atts {
+		if a.o.Name != name {
+			continue
+		}
+		if a.reg == nil {
+			return ErrNotRegistering
+		}
+		a.reg.Refresh()
+		return nil
+	}
+	return ErrUnknownAttachment
+}
+
 // AttachmentOptions returns an attachment's profile with its defaults filled in, and
 // the address it is bound to: media belongs on the same one. "" is the attachment an
 // Invite without a name would take now.
@@ -156,6 +173,15 @@ func (ua *UA) OnIncoming(f func(in Incoming, call IncomingCall) func(Event)) {
 	ua.mu.Lock()
 	defer ua.mu.Unlock()
 	ua.incoming = f
+}
+
+// OnRefused sets who hears of an INVITE that was answered with status before anybody could take
+// it: malformed, of a kind that we do not do, or naming a call to replace that there is not. f
+// must not block. What is turned away without a look, above a limit, is counted in Ingress.
+func (ua *UA) OnRefused(f func(in Incoming, status int)) {
+	ua.mu.Lock()
+	defer ua.mu.Unlock()
+	ua.refused = f
 }
 
 // OnRefer sets who decides on REFER; without one it is answered 603 within a call and 403

@@ -78,6 +78,9 @@ func TestRegisterAndCall(t *testing.T) {
 		if inv.start != "INVITE tel:+15550123 SIP/2.0" || inv.get("To") != "<tel:+15550123>" {
 			t.Errorf("%q To %q", inv.start, inv.get("To"))
 		}
+		if e := next[Trying](ev); e.Identity != "sip:+15550199@ims.example" { // not as configured: as the core gave it
+			t.Errorf("the call is from %s", e.Identity)
+		}
 		if r := inv.head["Route"]; len(r) != 2 || r[0] != "<sip:"+p.addr+";transport="+network+";lr>" || r[1] != "<sip:orig@scscf.example:6060;lr>" {
 			t.Errorf("Route %q", r)
 		}

@@ -329,6 +329,40 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+// The record of an INVITE that another followed is not the end of its leg.
+func TestSupersededIsNoEnd(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, Options{Dir: dir})
+	r := ended("leg_1")
+	r.Superseded, r.Calling, r.Leg.Attempts, r.Leg.Reason, r.Leg.DurationS = true, "sip:us@ims.example", 1, "media_incompatible", 7.5
+	w.Charge(r)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w = open(t, Options{Dir: dir})
+	live := ended("leg_1")
+	live.Leg.EndedAt = nil
+	if legs := w.Reconcile([]bridge.LegRecord{live}); len(legs) != 0 {
+		t.Errorf("ended: %+v", legs)
+	}
+	live = ended("leg_1") // it ended, and the record of that is missing
+	later := w.Horizon().Add(time.Minute)
+	live.Leg.EndedAt = &later
+	w = open(t, Options{Dir: dir})
+	w.Reconcile([]bridge.LegRecord{live})
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := all(t, dir)
+	inOrder(t, got, 2)
+	if c := got[0]; !c.Superseded || c.Calling != "sip:us@ims.example" || c.Attempts != 1 || c.Reason != "media_incompatible" || c.Duration != 7.5 || c.Recovered {
+		t.Errorf("superseded %+v", c)
+	}
+	if c := got[1]; c.Superseded || !c.Recovered {
+		t.Errorf("its end %+v", c)
+	}
+}
+
 const killed = "SPARKLE_CDR_TEST_DIR"
 
 // TestMain is also the process that TestKill kills: it writes and says what is safe.

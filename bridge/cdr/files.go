@@ -112,7 +112,9 @@ func (w *Writer) recover() error {
 				w.after = r.End.Add(10 * time.Second)
 			}
 			first = false
-			w.known[r.Leg] = r
+			if !r.Superseded { // the leg went on
+				w.known[r.Leg] = r
+			}
 			w.seq = max(w.seq, r.Seq)
 		}
 	}

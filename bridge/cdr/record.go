@@ -42,10 +42,18 @@ type Record struct {
 	End           Time   `json:"end"`
 	// Duration is from answer to end, seconds to the millisecond; 0 if it never connected.
 	Duration  float64 `json:"duration_s"`
-	Outcome   string  `json:"outcome"` // busy, no_answer … left, hung_up, dropped
+	Outcome   string  `json:"outcome"`          // busy, no_answer … left, hung_up, dropped
+	Reason    string  `json:"reason,omitempty"` // finer than the outcome: number_changed, ended_early, removed …
 	SIPStatus int     `json:"sip_status,omitempty"`
 	SIPReason string  `json:"sip_reason,omitempty"`
 	Q850      int     `json:"q850,omitempty"`
+	// ReasonHeader is Reason as it came (RFC 3326).
+	ReasonHeader string `json:"reason_header,omitempty"`
+	// Attempts are the leg's INVITEs of ours up to this record. Each has an icid of its own and a
+	// record: Superseded is that of one which another followed, by voice only or with the number
+	// in another form.
+	Attempts   int  `json:"attempts,omitempty"`
+	Superseded bool `json:"superseded,omitempty"`
 
 	Audio          string `json:"audio,omitempty"` // codec
 	AudioMode      string `json:"audio_mode,omitempty"`
@@ -60,7 +68,8 @@ type Record struct {
 	VideoTxPackets uint64 `json:"video_tx_packets"`
 	VideoTxBytes   uint64 `json:"video_tx_bytes"`
 	// Recovered: written after a restart from the database, so that packets and the
-	// access network may be missing.
+	// access network may be missing. Of a call that a crash took End is when the server was last
+	// known to live, at most 3 s before it died.
 	Recovered bool `json:"recovered,omitempty"`
 }
 
@@ -93,10 +102,10 @@ func (o Options) recordOf(r bridge.LegRecord) Record {
 	l := r.Leg
 	c := Record{
 		Version: version, Leg: l.ID, Conference: l.Conference, Member: l.Member, Attachment: l.Attachment, Direction: l.Direction,
-		Calling: o.Identities[l.Attachment], Called: r.Number,
+		Calling: cmp.Or(r.Calling, o.Identities[l.Attachment]), Called: r.Number,
 		CallID: l.CallID, ICID: l.ICID, AccessNetwork: r.AccessNetwork,
 		Start: Time{l.StartedAt}, Ring: timeOf(l.RingingAt), Answer: timeOf(l.ConnectedAt), End: timeOf(l.EndedAt),
-		Outcome: string(l.Outcome),
+		Outcome: string(l.Outcome), Reason: l.Reason, Attempts: l.Attempts, Superseded: r.Superseded, Recovered: r.Recovered,
 	}
 	if l.Direction == "inbound" {
 		c.Calling, c.Called = c.Called, cmp.Or(r.Dialled, c.Calling)
@@ -107,11 +116,11 @@ func (o Options) recordOf(r bridge.LegRecord) Record {
 	if l.Charging != nil {
 		c.OrigIOI, c.TermIOI = l.Charging.OrigIOI, l.Charging.TermIOI
 	}
-	if l.ConnectedAt != nil && l.EndedAt != nil {
+	if c.Duration = l.DurationS; c.Duration == 0 && l.ConnectedAt != nil && l.EndedAt != nil {
 		c.Duration = float64(max(l.EndedAt.Sub(*l.ConnectedAt), 0).Milliseconds()) / 1000
 	}
 	if l.SIP != nil {
-		c.SIPStatus, c.SIPReason, c.Q850 = l.SIP.Status, l.SIP.Reason, l.SIP.Q850
+		c.SIPStatus, c.SIPReason, c.Q850, c.ReasonHeader = l.SIP.Status, l.SIP.Reason, l.SIP.Q850, l.SIP.Header
 	}
 	if a := l.Media.Audio; a != nil {
 		c.Audio, c.AudioMode = a.Codec, a.Mode
@@ -131,10 +140,10 @@ func (o Options) recordOf(r bridge.LegRecord) Record {
 
 // sip is how the network ended it, nil if it said nothing.
 func (c Record) sip() *bridge.SIPResult {
-	if c.SIPStatus == 0 && c.Q850 == 0 {
+	if c.SIPStatus == 0 && c.Q850 == 0 && c.ReasonHeader == "" {
 		return nil
 	}
-	return &bridge.SIPResult{Status: c.SIPStatus, Reason: c.SIPReason, Q850: c.Q850}
+	return &bridge.SIPResult{Status: c.SIPStatus, Reason: c.SIPReason, Q850: c.Q850, Header: c.ReasonHeader}
 }
 
 // Columns are the keys of a record in their order: the header of the CSV.

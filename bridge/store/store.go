@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -66,8 +67,9 @@ type Store struct {
 	writing map[string]bridge.LegRecord // taken from legs, not yet committed
 	audit   []bridge.AuditRecord        // queued; at most maxQueued
 	seqs    map[string]uint64
-	lost    uint64 // queued records thrown away because a queue was full
-	failed  error  // of the last commit
+	alive   time.Time // zero: nothing to write
+	lost    uint64    // queued records thrown away because a queue was full
+	failed  error     // of the last commit
 }
 
 // maxBatch writes share a commit. maxQueued legs (and as many audit rows) wait for a

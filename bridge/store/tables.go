@@ -131,6 +131,15 @@ func (s *Store) Load(ctx context.Context) (bridge.Saved, error) {
 	if err != nil {
 		return out, fmt.Errorf("load legs: %w", err)
 	}
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var alive int64
+		err := rows.Scan(&alive)
+		out.Alive = at(alive)
+		return err
+	}, `SELECT at FROM alive`)
+	if err != nil {
+		return out, fmt.Errorf("load alive: %w", err)
+	}
 	return out, nil
 }
 

@@ -211,16 +211,17 @@ type queued struct {
 	legs  map[string]bridge.LegRecord
 	audit []bridge.AuditRecord
 	seqs  map[string]uint64
+	alive time.Time
 }
 
-func (q queued) empty() bool { return len(q.legs)+len(q.audit)+len(q.seqs) == 0 }
+func (q queued) empty() bool { return len(q.legs)+len(q.audit)+len(q.seqs) == 0 && q.alive.IsZero() }
 
 func (s *Store) take() queued {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := queued{legs: s.legs, audit: s.audit, seqs: s.seqs}
+	q := queued{legs: s.legs, audit: s.audit, seqs: s.seqs, alive: s.alive}
 	s.writing = s.legs
-	s.legs, s.audit, s.seqs = map[string]bridge.LegRecord{}, nil, map[string]uint64{}
+	s.legs, s.audit, s.seqs, s.alive = map[string]bridge.LegRecord{}, nil, map[string]uint64{}, time.Time{}
 	return q
 }
 
@@ -284,7 +285,20 @@ func (s *Store) QueueSeq(conference string, seq uint64) {
 	s.kick()
 }
 
+// QueueAlive notes soon that the process lived then.
+func (s *Store) QueueAlive(at time.Time) {
+	s.mu.Lock()
+	s.alive = at
+	s.mu.Unlock()
+	s.kick()
+}
+
 func (q queued) write(tx *sql.Tx) error {
+	if !q.alive.IsZero() {
+		if _, err := tx.Exec(`INSERT INTO alive (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at=excluded.at`, q.alive.UnixNano()); err != nil {
+			return fmt.Errorf("alive: %w", err)
+		}
+	}
 	for _, r := range q.legs {
 		doc, err := json.Marshal(r.Leg)
 		if err != nil {

@@ -110,7 +110,11 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	if o.Mode == sip.ModeUE {
 		p.row("Registration", "digest %s; expires %v asked for, what is granted counts; reg event (RFC 3680) subscribed", strings.Join(o.Auth.Algorithms, ", "), o.Expires)
 	} else {
-		p.row("Registration", "none; OPTIONS every %v, answered too", o.OptionsInterval)
+		asks := "none; yours are answered"
+		if o.OptionsInterval > 0 {
+			asks = fmt.Sprintf("every %v, answered too", o.OptionsInterval)
+		}
+		p.row("Registration", "none; OPTIONS %s", asks)
 	}
 	p.row("Emergency numbers", "never called%s", country(cfg.Calls.Country))
 

@@ -179,7 +179,9 @@ func seconds(v string) (time.Duration, bool) {
 
 // readReasons fills in what Reason, Warning and Retry-After tell (RFC 3326).
 func (e *Ended) readReasons(m sip.Message) {
-	for _, v := range Values(m, "Reason") {
+	reasons := Values(m, "Reason")
+	e.Reason = strings.Join(reasons, ", ")
+	for _, v := range reasons {
 		ps := Params(v)
 		cause, _ := strconv.Atoi(ps["cause"])
 		switch strings.ToUpper(ps[""]) {

@@ -181,12 +181,14 @@ type (
 		By           string // remote | local | timeout | network
 		Connected    bool
 		WasRinging   bool
+		Progressed   bool // a provisional response above 100 came: somebody beyond the next hop took it
 		Status       int
 		Phrase       string
 		Q850         int
 		SIPCause     int
 		ReleaseCause int
 		ReasonText   string
+		Reason       string // all Reason values as they came
 		Warning      string
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: where it points to

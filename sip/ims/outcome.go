@@ -102,12 +102,10 @@ func Classify(f Final) Verdict {
 // connectedDetail: who ended a call that had been answered, and was it wanted.
 func connectedDetail(f Final) string {
 	switch f.Why {
-	case "removed", "room_closed", "session_expired", "max_duration", "media_timeout", "media_incompatible_midcall":
+	case "removed", "removed_by_participant", "room_closed", "shutdown", "session_expired", "max_duration", "media_timeout":
 		return f.Why
 	case "no_sdp", "bad_sdp", "no_common_codec", "media_incompatible":
 		return "media_incompatible"
-	case "leg_dead":
-		return "media_timeout"
 	case "dialog_lost", "transport", "connection_lost", "media_down", "media_lost", "attachment_down", "internal":
 		return "connection_lost"
 	}
@@ -155,6 +153,9 @@ func failedDetail(f Final) string {
 		return "qos_failed"
 	}
 	if d := q850Detail(f); d != "" {
+		return d
+	}
+	if d := reasonDetail(f, text); d != "" {
 		return d
 	}
 	if d := statusDetail(f, text); d != "" {
@@ -240,6 +241,21 @@ func q850Detail(f Final) string {
 		return "network_overload"
 	case 88:
 		return "media_incompatible"
+	}
+	return ""
+}
+
+// reasonDetail is Reason: SIP, the answer behind the one that came (a proxy's own 480 or 500,
+// say), and RELEASE_CAUSE, as far as they say why a call was not set up.
+func reasonDetail(f Final, text string) string {
+	if f.SIPCause >= 300 && f.SIPCause < 700 && f.SIPCause != f.Status {
+		behind := f
+		behind.Status = f.SIPCause
+		return statusDetail(behind, text)
+	}
+	switch f.ReleaseCause {
+	case 2, 3, 4, 5, 6: // media, bearer or signalling timed out on the phone
+		return "network_failure"
 	}
 	return ""
 }

@@ -64,11 +64,14 @@ func Run(t *testing.T, open func(*testing.T) (s bridge.Store, reopen func() brid
 		live.Outcome, live.EndedAt, live.State = "", nil, bridge.Connected
 		s.QueueLeg(bridge.LegRecord{Leg: live, Number: m2.Number})
 		s.QueueSeq(c.ID, 99)
+		s.QueueAlive(t0)
+		s.QueueAlive(t0.Add(time.Second))
 		s.QueueAudit(bridge.AuditRecord{At: t0, Actor: "acc_1", Action: "member.call", Target: m1.ID, Result: "ok"})
 		m1.LastOutcome = bridge.OutcomeOf(EndedLeg(m1, 1))
 		want := bridge.Saved{
 			Conferences: []bridge.SavedConference{{Conference: c, Seq: 99, Members: []bridge.Member{m1, m2}}},
 			Live:        []bridge.LegRecord{{Leg: live, Number: m2.Number}},
+			Alive:       t0.Add(time.Second),
 		}
 		if got := load(t, reopen()); !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
