@@ -43,6 +43,7 @@ type Bridge struct {
 	draining  atomic.Bool // no call begins any more
 	stats     atomic.Pointer[mediapb.SnapshotReply]
 	legRoom   sync.Map // live leg id -> *room
+	ports     sync.Map // netip.AddrPort of each RTP and RTCP port of a leg
 	mediaUp   chan struct{}
 
 	mu      sync.Mutex
@@ -365,8 +366,9 @@ func (b *Bridge) all() []*room {
 	return out
 }
 
-// attachment picks the first that is up and says how to describe media to it.
-func (b *Bridge) attachment() (sip.AttachmentState, sip.MediaProfile, *Error) {
+// attachment picks the first that is up, and not among those tried, and says how to describe
+// media to it.
+func (b *Bridge) attachment(tried ...string) (sip.AttachmentState, sip.MediaProfile, *Error) {
 	if b.draining.Load() {
 		return sip.AttachmentState{}, sip.MediaProfile{}, errDraining()
 	}
@@ -374,7 +376,7 @@ func (b *Bridge) attachment() (sip.AttachmentState, sip.MediaProfile, *Error) {
 		return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "media_down", Detail: "the media service is restarting"}
 	}
 	for _, a := range b.caller.Attachments() {
-		if !a.Up {
+		if !a.Up || slices.Contains(tried, a.Name) {
 			continue
 		}
 		p, ok := b.caller.MediaProfile(a.Name)

@@ -33,7 +33,7 @@ const (
 
 // Error is an error for the caller of a command. Code is stable and in the public
 // catalogue: conference_not_found, member_not_found, leg_not_found, number_invalid,
-// member_exists, attachment_down, member_in_call, name_required, type_invalid,
+// member_exists, attachment_down, member_in_call, name_required, type_invalid, attachment_not_found, attachment_not_registering,
 // not_conference_owner, dial_not_allowed, blocked_by_policy, conference_busy, storage_full, media_down …
 type Error struct {
 	Kind   Kind

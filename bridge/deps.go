@@ -18,6 +18,9 @@ type Caller interface {
 	Invite(sip.Invite) (sip.Call, error)
 	// Attachments are all configured attachments, in their order of preference.
 	Attachments() []sip.AttachmentState
+	// Register has one register again at once: sip.ErrUnknownAttachment, or
+	// sip.ErrNotRegistering for one that does not.
+	Register(attachment string) error
 	// MediaProfile says how to describe media to the peers of one attachment.
 	MediaProfile(attachment string) (sip.MediaProfile, bool)
 	// OnIncoming sets who takes calls that come in.

@@ -335,6 +335,7 @@ type network struct {
 	mu    sync.Mutex
 	up    bool
 	other bool              // preconditions are off or active
+	spare bool              // there is a second attachment, "spare", at another address
 	fate  map[string]string // by number
 	calls []*call
 	live  map[string]*call // by number
@@ -343,6 +344,8 @@ type network struct {
 	faulty  atomic.Bool // MediaProfile panics
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
+
+	registers int // how often it was asked to register
 
 	refused   func(sip.Incoming, int)
 	refer     func(sip.Refer, sip.Referral)
@@ -360,17 +363,38 @@ func (n *network) Attachments() []sip.AttachmentState {
 	if n.up {
 		state = "up"
 	}
-	return []sip.AttachmentState{{Name: "core", Mode: "trunk", State: state, Up: n.up, Identity: "sip:+8613800001234@ims.example", LocalAddr: "127.0.0.1:5060"}}
+	out := []sip.AttachmentState{{Name: "core", Mode: "trunk", State: state, Up: n.up, Identity: "sip:+8613800001234@ims.example", LocalAddr: "127.0.0.1:5060"}}
+	if n.spare {
+		out = append(out, sip.AttachmentState{Name: "spare", Mode: "trunk", State: "up", Up: true, Identity: "tel:+8613800001235", LocalAddr: "127.0.0.2:5060"})
+	}
+	return out
 }
 
-func (n *network) MediaProfile(string) (sip.MediaProfile, bool) {
+func (n *network) MediaProfile(name string) (sip.MediaProfile, bool) {
 	if n.faulty.Load() {
 		panic("test")
+	}
+	if name == "spare" {
+		return sip.MediaProfile{LocalIP: "127.0.0.2"}, true
 	}
 	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true, Passive: !n.other}, true
 }
 
 func (n *network) SetBusy(busy bool) { n.busy.Store(busy) }
+
+// Register implements bridge.Caller: "core" registers, "spare" does not.
+func (n *network) Register(name string) error {
+	switch name {
+	case "core":
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.registers++
+		return nil
+	case "spare":
+		return sip.ErrNotRegistering
+	}
+	return sip.ErrUnknownAttachment
+}
 
 func (n *network) OnRefused(f func(sip.Incoming, int)) { n.refused = f }
 
@@ -401,7 +425,11 @@ func (n *network) Invite(i sip.Invite) (sip.Call, error) {
 	if n.fate[i.Number] == "faulty" {
 		panic("test")
 	}
-	c := &call{icid: fmt.Sprintf("icid-%d", len(n.calls)), n: n, inv: i, fate: n.fate[i.Number], replies: map[uint64]reply{}}
+	fate, bySpare, both := strings.Cut(n.fate[i.Number], "|") // by "core", and by "spare"
+	if both && i.Attachment == "spare" {
+		fate = bySpare
+	}
+	c := &call{icid: fmt.Sprintf("icid-%d", len(n.calls)), n: n, inv: i, fate: fate, replies: map[uint64]reply{}}
 	n.calls = append(n.calls, c)
 	n.live[i.Number] = c
 	c.at(5*time.Millisecond, c.start)
@@ -519,6 +547,15 @@ func (c *call) start() {
 			c.end(sip.Ended{By: sip.ByRemote, Status: 503, Phrase: "Service Unavailable", RetryAfter: time.Duration(seconds) * time.Second})
 		})
 		return
+	case "mute", "setup", "progress": // rings nowhere: no final answer, or a late one
+		e := sip.Ended{By: sip.ByNetwork, Why: "no_response"}
+		if fate == "setup" {
+			e = sip.Ended{By: sip.ByTimeout, Status: 487, Why: "setup_timeout"}
+		} else if fate == "progress" { // somebody out there had it
+			e = sip.Ended{By: sip.ByRemote, Status: 503, Phrase: "Service Unavailable", Progressed: true}
+		}
+		c.at(6*time.Second, func() { c.end(e) })
+		return
 	case "busy":
 		final(500*time.Millisecond, 486, "Busy Here", 17)
 		return
@@ -540,11 +577,15 @@ func (c *call) start() {
 			c.end(sip.Ended{By: sip.ByRemote, Status: 380, Phrase: "Alternative Service", AltService: "emergency"})
 		})
 		return
-	case "hint403":
+	case "hint403", "body403", "488text":
 		if c.inv.Video {
-			c.at(200*time.Millisecond, func() {
-				c.end(sip.Ended{By: sip.ByRemote, Status: 403, Phrase: "Forbidden", Warning: `399 as.example "video service not subscribed"`})
-			})
+			e := map[string]sip.Ended{
+				"hint403": {Status: 403, Phrase: "Forbidden", Warning: `399 as.example "video service not subscribed"`},
+				"body403": {Status: 403, Phrase: "Forbidden", ReasonText: "Video not subscribed"},
+				"488text": {Status: 488, Phrase: "Not Acceptable Here", Warning: `399 sbc.example "H.264 off for +8613800138000"`},
+			}[fate]
+			e.By = sip.ByRemote
+			c.at(200*time.Millisecond, func() { c.end(e) })
 			return
 		}
 	case "early":

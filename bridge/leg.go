@@ -3,8 +3,10 @@ package bridge
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,6 +57,7 @@ type leg struct {
 	seenWhy   string
 	passive   bool      // preconditions as a phone's network likes them: it refused ours
 	otherForm bool      // of the number's URI: the network refused the one
+	tried     []string  // attachments that could not take the call, before this one
 	over      bool      // its call has ended
 	dead      bool      // has ended; late mail is ignored
 	visitor   *visitor  // the call came in; nil: we called
@@ -189,6 +192,7 @@ func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err
 		r.endLeg(now, l, v, nil)
 	default:
 		l.audio, l.video, l.sprop = int(reply.AudioPort), int(reply.VideoPort), reply.Sprop
+		r.b.holdPorts(l)
 		if l.visitor != nil {
 			r.answerCall(now, l)
 			return
@@ -214,6 +218,9 @@ func (r *room) invite(now time.Time, l *leg) {
 				r.post(func(now time.Time) { r.onSIP(now, l, attempt, e) })
 			},
 		})
+	}
+	if (errors.Is(err, sip.ErrAttachmentDown) || errors.Is(err, sip.ErrBusy)) && r.elsewhere(now, l, inviteVerdict(err), "is down") {
+		return
 	}
 	if err != nil {
 		r.log.Warn("a call could not be placed", "leg_id", l.ID, "err", err)
@@ -300,7 +307,7 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 		}
 		return
 	}
-	own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
+	own, res, err := r.b.settled(l.local, e.SDP, e.Local, e.Offered)
 	l.local, l.bound = own, true
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
@@ -398,21 +405,60 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
-		r.inviteAgain(now, l, v, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		r.inviteAgain(now, l, v, e, "video refused, trying voice only")
 		return
 	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
 		l.passive = true
-		r.inviteAgain(now, l, v, "preconditions refused, trying without ours")
+		r.inviteAgain(now, l, v, e, "preconditions refused, trying without ours")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
-		r.inviteAgain(now, l, v, "its URI refused, trying the other form of the number")
+		r.inviteAgain(now, l, v, e, "its URI refused, trying the other form of the number")
+		return
+	case may && unreached(e) && r.elsewhere(now, l, v, cmp.Or(e.Why, strconv.Itoa(e.Status))):
 		return
 	}
 	if l.verdict != nil {
 		v = *l.verdict
 	}
 	r.endLeg(now, l, v, &e)
+}
+
+// unreached says that a call ended before anybody but the attachment's own peers saw it, so
+// that another attachment may do (IMS.md §6, "T"). Nobody is called twice: after any
+// provisional response above 100 it is too late.
+func unreached(e sip.Ended) bool {
+	switch {
+	case e.Connected || e.WasRinging || e.Progressed:
+		return false
+	case e.By == sip.ByRemote:
+		return slices.Contains([]int{408, 500, 502, 503, 504}, e.Status)
+	}
+	return (e.Status == 0 || e.Status == 487) &&
+		slices.Contains([]string{"no_response", "setup_timeout", "transport", "no_line", "overload", "attachment_down"}, e.Why)
+}
+
+// elsewhere places the call by the next attachment that is up, in the same leg; false: there
+// is none that has not been tried. v is how it ended here.
+func (r *room) elsewhere(now time.Time, l *leg, v verdict, why string) bool {
+	at, p, none := r.b.attachment(append(l.tried, l.Attachment)...)
+	if none != nil {
+		return false
+	}
+	r.supersede(now, l, v)
+	why = l.Attachment + ": " + why + ", trying " + at.Name
+	l.tried, l.Attachment = append(l.tried, l.Attachment), at.Name
+	l.passive, l.otherForm = false, false // what the one wanted the other need not
+	moves := p.LocalIP != l.profile.LocalIP
+	l.profile = p
+	r.anew(now, l, why)
+	if !moves {
+		r.invite(now, l)
+		return true
+	}
+	r.closeLeg(l, func(*mediapb.LegStats) {}) // its phones reach another address of ours
+	r.openLeg(l)
+	return true
 }
 
 // resultOf is what the network said of an end; nil if it said nothing.
@@ -439,18 +485,25 @@ func (l *leg) record() LegRecord {
 	return LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled, Calling: l.calling}
 }
 
-// inviteAgain places the call once more, in the same leg.
-func (r *room) inviteAgain(now time.Time, l *leg, v verdict, why string) {
+// inviteAgain places the call once more, in the same leg. What the network said of it
+// this time stays in the timeline.
+func (r *room) inviteAgain(now time.Time, l *leg, v verdict, e sip.Ended, why string) {
 	r.supersede(now, l, v)
+	said := slices.DeleteFunc([]string{e.Phrase, e.ReasonText, e.Warning}, func(s string) bool { return s == "" })
+	r.anew(now, l, fmt.Sprintf("%s: %d %s", why, e.Status, MaskNumbers(strings.Join(said, "; "))))
+	r.invite(now, l)
+}
+
+// anew makes a leg one that has not been placed yet.
+func (r *room) anew(now time.Time, l *leg, why string) {
 	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
-	l.CallID, l.ICID, l.Charging, l.access = "", "", nil, ""
+	l.CallID, l.ICID, l.Charging, l.access, l.Queue = "", "", nil, "", nil
 	l.describeVideo()
 	if !l.wantsPic {
 		r.closeVideo(l)
 	}
 	l.note(now, "state", why)
 	r.setState(now, l, Dialing)
-	r.invite(now, l)
 }
 
 // hang ends a leg in the way its state needs; why is the first reason given. A verdict
@@ -570,6 +623,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 // closeLeg gives the ports back. done gets the last figures, nil if there are none.
 func (r *room) closeLeg(l *leg, done func(*mediapb.LegStats)) {
 	l.opened = false
+	r.b.freePorts(l)
 	r.work.do(func(ctx context.Context) {
 		var stats *mediapb.LegStats
 		defer func() { done(stats) }() // after a fault too: it is charged
@@ -631,7 +685,9 @@ func (r *room) pushLeg(l *leg) {
 	}
 	want := mediaLeg(l)
 	if m := r.member(l.Member); m != nil {
-		want.Name = m.Name
+		if want.Name = m.Name; m.private() {
+			want.Name = withheld
+		}
 		want.Muted = m.muted || m.Role == roleListener
 		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
 		want.Held = m.Held || l.held
@@ -693,6 +749,7 @@ func (r *room) mediaLost(now time.Time) {
 			}
 		}
 		l.opened = false // nothing to close
+		r.b.freePorts(l)
 		r.b.totals.close(l.ID, nil)
 		r.drop(now, l, "media_lost")
 	}

@@ -179,6 +179,9 @@ func (h *house) words(e bridge.Event) string {
 		var l bridge.Leg
 		json.Unmarshal(e.Data, &l)
 		s := fmt.Sprintf("%s: %s", name, l.State)
+		if l.Attachment == "spare" {
+			s += " by spare"
+		}
 		if l.Outcome != "" {
 			s += " " + string(l.Outcome)
 		}
@@ -427,6 +430,12 @@ func (h *house) run(line string) error {
 	case "engine":
 		return h.engine(arg(1), arg(2))
 	case "attachment":
+		if arg(1) == "spare" {
+			h.net.mu.Lock()
+			defer h.net.mu.Unlock()
+			h.net.spare = true
+			return nil
+		}
 		h.net.setUp(arg(1) == "up")
 		return nil
 	case "media":

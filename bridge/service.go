@@ -442,6 +442,19 @@ func (b *Bridge) Attachments(context.Context) []sip.AttachmentState {
 	return states
 }
 
+// RegisterAttachment has an attachment register again at once: an administrator has mended
+// what kept it from being registered. Errors: attachment_not_found, attachment_not_registering.
+func (b *Bridge) RegisterAttachment(_ context.Context, a Actor, name string) (err error) {
+	defer func() { b.audit(a, "attachment.register", name, err) }()
+	switch err := b.caller.Register(name); {
+	case errors.Is(err, sip.ErrUnknownAttachment):
+		return &Error{Kind: Missing, Code: "attachment_not_found", Detail: "there is no such attachment"}
+	case err != nil:
+		return &Error{Kind: Conflict, Code: "attachment_not_registering", Detail: "only an attachment of mode ue registers"}
+	}
+	return nil
+}
+
 // MaskNumbers hides the subscriber digits of the numbers in a text.
 func MaskNumbers(s string) string {
 	var out strings.Builder

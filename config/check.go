@@ -197,7 +197,7 @@ func (l *loader) attachment(a *Attachment, key string) {
 		}
 		l.between(key+".expires", a.Expires, 30*time.Second, 1000000*time.Second)
 		l.auth(&a.Auth, key+".auth")
-	} else {
+	} else if a.OptionsEvery != 0 {
 		l.between(key+".options_interval", a.OptionsEvery, time.Second, time.Hour)
 	}
 }

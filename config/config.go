@@ -100,10 +100,10 @@ type Attachment struct {
 	OrigRoute     string        `yaml:"orig_route"` // as: param | user
 	Trusted       bool          `yaml:"trusted"`    // RFC 3325
 	HideCaller    bool          `yaml:"hide_caller"`
-	RegEvent      string        `yaml:"reg_event"` // required | try | off
-	OptionsEvery  time.Duration `yaml:"options_interval"`
-	KeepAlive     time.Duration `yaml:"keep_alive"`     // CRLF on streams; 0: none
-	Failover      time.Duration `yaml:"failover_timer"` // 0: 4 s on UDP, 6 s on streams
+	RegEvent      string        `yaml:"reg_event"`        // required | try | off
+	OptionsEvery  time.Duration `yaml:"options_interval"` // trunk, as; 0: nobody is asked, all are up
+	KeepAlive     time.Duration `yaml:"keep_alive"`       // CRLF on streams; 0: none
+	Failover      time.Duration `yaml:"failover_timer"`   // 0: 4 s on UDP, 6 s on streams
 	FailoverOn    []int         `yaml:"failover_on"`
 	Redirect      bool          `yaml:"follow_redirect"` // 300, 301, 302 within the same network
 	DSCP          int           `yaml:"dscp"`            // of SIP; 0: the system's

@@ -50,6 +50,9 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	if o.KeepAlive == 0 {
 		o.KeepAlive = -1
 	}
+	if o.OptionsInterval == 0 {
+		o.OptionsInterval = -1
+	}
 	for _, t := range a.Targets {
 		o.Peers = append(o.Peers, sip.Target{Host: t.Host, Transport: t.Transport, Priority: t.Priority, Weight: t.Weight,
 			CPS: t.CPS, MaxCalls: t.MaxCalls})

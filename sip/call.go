@@ -31,12 +31,16 @@ type call struct {
 	usages  int     // of the dialog besides the call (RFC 5057)
 	other   *usages // what they are; nil as long as there was none
 
+	open map[string]bool // our transactions (txKey) without a final answer so far; the goroutine's
+
 	tried bool   // Trying was told
 	told  bool   // Ended was told
 	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
 	hunt  *hunt  // of a trunk's INVITE for a peer
 
-	unheard *unheard // of a ue's INVITE
+	unheard *unheard    // of a ue's INVITE
+	invited bool        // an INVITE left
+	turn    *time.Timer // of one that is repeated; nil: none waits
 
 	inv    Invite
 	left   bool    // its turn came
@@ -55,12 +59,19 @@ type call struct {
 // kill ends a call's goroutine whatever its state: the UA is closing.
 type kill struct{}
 
-// resend is a request whose connection broke before it was answered.
-type resend struct{ req *sipgo.Request }
+// resend is a request whose connection broke, as it was written or while it waited for its
+// answer. That may have come just before.
+type resend struct {
+	req     *sipgo.Request
+	written bool
+}
+
+// repeat is an INVITE of the dialog after its first, whose turn has come.
+type repeat struct{ req *sipgo.Request }
 
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
-		box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
+		open: map[string]bool{}, box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.inv = inv
 	c.options = a.dialogOptions(inv, c.icid)
 	c.options.Rand = rand.Float64
@@ -126,6 +137,9 @@ func (c *call) bury() {
 	}
 	c.hunt.stop()
 	c.unheard.stop()
+	if c.turn != nil {
+		c.turn.Stop()
+	}
 	c.settled()
 	close(c.done)
 }
@@ -249,7 +263,11 @@ func (c *call) drain() bool {
 			}
 			return true
 		case resend:
-			c.send(in.req, false)
+			if !in.written || c.open[txKey(in.req)] {
+				c.send(in.req, false)
+			}
+		case repeat:
+			c.onRepeat(in.req)
 		case grant:
 			c.leave(in)
 		case silence:
@@ -283,10 +301,14 @@ func (c *call) drain() bool {
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
 			c.chargedBy(in.Res, false)
 			c.heardOf(in.Res)
+			if in.Res.StatusCode >= 200 {
+				delete(c.open, txKey(in.Res))
+			}
 			if !c.onTryResponse(in.Res) {
 				c.step(in)
 			}
 		case dialog.Failed:
+			delete(c.open, txKey(in.Req))
 			if !c.onTryFailed(in) {
 				c.step(in)
 			}
@@ -315,7 +337,9 @@ func (c *call) perform(act dialog.Action) {
 			c.tell(Trying{At: time.Now(), CallID: c.id, ICID: c.icid, Identity: c.identity})
 			c.chargedBy(act.Req, true)
 		}
-		c.send(act.Req, true)
+		if !c.mustWait(act.Req) {
+			c.send(act.Req, true)
+		}
 	case dialog.Ack:
 		c.tell(Message{At: time.Now(), Sent: true, Summary: "ACK"})
 		if err := c.a.write(act.Req, c.fallback()); err != nil {
@@ -340,6 +364,35 @@ func (c *call) perform(act dialog.Action) {
 			c.tell(event(act.Event))
 		}
 	}
+}
+
+// mustWait says that an INVITE which repeats the first, with credentials, or an extension
+// less, or for somebody else, waits until the limits allow it.
+func (c *call) mustWait(req *sipgo.Request) bool {
+	if c.in != nil || !req.IsInvite() || req.To().Params.Has("tag") {
+		return false
+	}
+	if !c.invited {
+		c.invited = true
+		return false
+	}
+	wait := c.a.repeatAfter(c.target)
+	if wait <= 0 {
+		return false
+	}
+	c.turn = time.AfterFunc(wait, c.a.safely(func() { c.post(repeat{req}) }))
+	return true
+}
+
+// onRepeat sends an INVITE that waited. A call that was given up meanwhile just ends: nothing
+// of it is under way.
+func (c *call) onRepeat(req *sipgo.Request) {
+	c.turn = nil
+	if c.d.GivenUp() {
+		c.step(dialog.Failed{Req: req})
+		return
+	}
+	c.send(req, true)
 }
 
 // onOther takes a request of another usage of the dialog (RFC 5057): REFER, SUBSCRIBE. It
@@ -387,6 +440,17 @@ func (c *call) fallback() string {
 	return c.a.target()
 }
 
+// txKey names a client transaction of ours by what its request and its responses have: the
+// branch, and the method, since a CANCEL has that of its INVITE (RFC 3261 17.1.3).
+func txKey(m sipgo.Message) string {
+	via, seq := m.(interface{ Via() *sipgo.ViaHeader }).Via(), m.(interface{ CSeq() *sipgo.CSeqHeader }).CSeq()
+	if via == nil || seq == nil {
+		return ""
+	}
+	branch, _ := via.Params.Get("branch")
+	return branch + " " + string(seq.MethodName)
+}
+
 // send starts a client transaction.
 func (c *call) send(req *sipgo.Request, again bool) {
 	if c.hunts(req) {
@@ -411,7 +475,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.a.flowLost(dest, "not to be connected", false)
 		if again && c.a.ctx.Err() == nil {
 			// The connection had just died: nobody has seen the request, a new one may do.
-			c.post(resend{req})
+			c.post(resend{req: req})
 			return
 		}
 		c.a.log.Warn("request not sent", "method", req.Method, "err", err)
@@ -426,6 +490,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 // other forks too (RFC 6026), have come by way of the screen, all but the one that sipgo has
 // acknowledged; what comes when the call has been forgotten is a stray.
 func (c *call) listen(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
+	c.open[txKey(req)] = true
 	tx.OnRetransmission(c.a.onStray)
 	c.a.wg.Go(c.a.safely(func() { c.follow(req, tx, again) }))
 }
@@ -458,7 +523,7 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 			// a phone stays connected. An INVITE that was heard of is not repeated: its
 			// answer finds us.
 			if again && (!req.IsInvite() || !heard && !timeout) && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
-				c.post(resend{req})
+				c.post(resend{req, true})
 				return
 			}
 			c.post(dialog.Failed{Req: req, Timeout: timeout})
@@ -480,7 +545,7 @@ func (c *call) tellEnded(e dialog.Ended) {
 	}
 	defer func() { c.told = true }()
 	c.a.callEnded(c)
-	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging,
+	c.tell(Ended{At: time.Now(), By: By(e.By), Connected: e.Connected, WasRinging: e.WasRinging, Progressed: e.Progressed,
 		Status: e.Status, Phrase: e.Phrase, Q850: e.Q850, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause,
 		ReasonText: e.ReasonText, Reason: e.Reason, Warning: e.Warning, RetryAfter: e.RetryAfter, Target: e.Target, AltService: e.AltService, Why: e.Why})
 }

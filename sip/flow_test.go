@@ -1,8 +1,10 @@
 package sip
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -170,4 +172,39 @@ func TestPCSCFIsOverloaded(t *testing.T) {
 	if e := next[Ended](ev); e.Why != "overload" {
 		t.Errorf("ended %+v", e)
 	}
+}
+
+// Who has mended something does not wait until we try again by ourselves.
+func TestRegisterAgain(t *testing.T) {
+	p := newPeer(t, "tcp")
+	var n atomic.Int32
+	p.registers(func(reg message) {
+		if n.Add(1) == 1 {
+			reg.write(answer(reg, 403, "Forbidden", "r"))
+			return
+		}
+		reg.write(answer(reg, 200, "OK", "r", "Contact: "+reg.get("Contact")+";expires=600"))
+	})
+	ua, err := New(Options{Attachments: []AttachmentOptions{{Name: "ue", Mode: ModeUE, LocalAddr: "127.0.0.1", Domain: realm,
+		IMPI: impi, IMPU: "sip:+15550100@ims.example", Auth: Auth{Password: secret}, Targets: []string{p.addr}},
+		{Name: "t", Mode: ModeTrunk, LocalAddr: "127.0.0.1", Domain: realm, Targets: []string{p.addr}}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ua.Close(context.Background())
+	reach := func(state string) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); ua.Attachments()[0].State != state; <-time.After(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("attachment %+v, want %s", ua.Attachments()[0], state)
+			}
+		}
+	}
+	reach("rejected")
+	for name, want := range map[string]error{"t": ErrNotRegistering, "nobody": ErrUnknownAttachment, "ue": nil} {
+		if err := ua.Register(name); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	reach("registered")
 }

@@ -174,6 +174,14 @@ func (a *attachment) reroute(c *call) (*target, time.Duration) {
 	return t, at.Sub(now)
 }
 
+// repeatAfter is how long a call waits to repeat its INVITE.
+func (a *attachment) repeatAfter(t *target) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	return a.pace.again(now, t).Sub(now)
+}
+
 // moveTo counts a call at another peer than the one it was counted at.
 func (a *attachment) moveTo(c *call, t *target) {
 	a.mu.Lock()

@@ -167,7 +167,7 @@ func TestNoFailover(t *testing.T) {
 			}
 			inv.write(answer(inv, tt.status, "No", "x"))
 			a.expect("ACK")
-			if e := next[Ended](ev); e.Status != tt.status {
+			if e := next[Ended](ev); e.Status != tt.status || e.Progressed != tt.ring {
 				t.Errorf("ended %+v", e)
 			}
 			select {
@@ -287,4 +287,22 @@ func TestConnectionDiesUnderInvite(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Peers that say nothing do not keep those from being found who are there.
+func TestMutePeersDoNotHoldUpProbes(t *testing.T) {
+	good := newPeer(t, "udp")
+	newTrunk(t, good, func(o *AttachmentOptions) { // it waits until that is up
+		o.OptionsInterval = time.Hour // and for an answer for 20 minutes
+		o.Targets = nil
+		for range 3 {
+			mute, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { mute.Close() })
+			o.Targets = append(o.Targets, mute.LocalAddr().String())
+		}
+		o.Targets = append(o.Targets, good.addr)
+	})
 }

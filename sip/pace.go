@@ -165,23 +165,48 @@ func (p *pacer) choose(now time.Time, w *waiter) (t *target, at time.Time, no st
 }
 
 // next is where a call goes that its target does not take: not where it has been, and
-// not where it would wait longer than patience. Its share of that target's rate is taken
-// for the time at. nil: nowhere.
+// not where it would wait longer than patience. Its share of the rates is taken for the time
+// at. nil: nowhere.
 func (p *pacer) next(now time.Time, from *target, tried []*target, patience time.Duration) (t *target, at time.Time) {
 	for _, c := range inOrder(p.targets, p.chance) {
 		if slices.Contains(tried, c) || !c.health.up() || c.full() || c.oc.sheds(now, p.chance) {
 			continue
 		}
-		if due := later(c.meter.due(), now); due.Sub(now) <= patience && (t == nil || due.Before(at)) {
+		if due := p.due(now, c); due.Sub(now) <= patience && (t == nil || due.Before(at)) {
 			t, at = c, due
 		}
 	}
 	if t == nil {
 		return nil, at
 	}
-	t.meter.take(at, at)
+	p.reserve(at, t)
 	p.move(from, t)
 	return t, at
+}
+
+// again is when the INVITE of a call may be repeated at its target: with credentials, another
+// extension or another Request-URI it is one more for whoever counts them.
+func (p *pacer) again(now time.Time, t *target) time.Time {
+	at := p.due(now, t)
+	p.reserve(at, t)
+	return at
+}
+
+// due is when the rates of the attachment and of a target allow one more.
+func (p *pacer) due(now time.Time, t *target) time.Time {
+	at := later(p.total.due(), now)
+	if t != nil {
+		at = later(t.meter.due(), at)
+	}
+	return at
+}
+
+// reserve takes the shares of both rates for the time at.
+func (p *pacer) reserve(at time.Time, t *target) {
+	p.total.take(at, at)
+	if t != nil {
+		t.meter.take(at, at)
+	}
 }
 
 // move counts a call at another target.

@@ -107,6 +107,52 @@ func TestPacerAfterAStall(t *testing.T) {
 	}
 }
 
+// The attachment's limit is one of INVITEs, not of calls: one that a peer turned away takes
+// another share of it at the next, and so does one that is repeated with credentials.
+func TestPacerCountsEveryINVITE(t *testing.T) {
+	const cps = 20
+	f := newFields(t, cps, 0, &target{}, &target{})
+	f.add(200)
+	type refusal struct {
+		at time.Time
+		by *target
+	}
+	var refusals []refusal
+	var sent []time.Time
+	for len(sent) < 400 {
+		if len(refusals) > 0 && !refusals[0].at.After(f.now) {
+			r := refusals[0]
+			refusals = refusals[1:]
+			var at time.Time
+			if len(sent)%2 == 0 {
+				var next *target
+				if next, at = f.p.next(r.at, r.by, []*target{r.by}, failoverPatience); next == nil {
+					t.Fatal("nowhere to go")
+				}
+			} else {
+				at = f.p.again(r.at, r.by)
+			}
+			sent = append(sent, at)
+			continue
+		}
+		gs, wake := f.p.step(f.now)
+		for _, g := range gs {
+			sent = append(sent, f.now)
+			refusals = append(refusals, refusal{f.now.Add(30 * time.Millisecond), g.target})
+		}
+		if len(refusals) > 0 && (wake.IsZero() || refusals[0].at.Before(wake)) {
+			wake = refusals[0].at
+		}
+		f.now = wake
+	}
+	slices.SortFunc(sent, time.Time.Compare)
+	for i := cps; i < len(sent); i++ {
+		if window := sent[i].Sub(sent[i-cps]); window < time.Second {
+			t.Fatalf("INVITEs %d to %d within %v", i-cps, i, window)
+		}
+	}
+}
+
 // Lines: as many at once as there may be; one more when one ends. Without a line the
 // wait ends with the call's patience.
 func TestPacerLines(t *testing.T) {

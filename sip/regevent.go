@@ -284,7 +284,9 @@ func (r *regEvent) read(ctx context.Context, body []byte) {
 		r.on(ctx, register.Subscription.Refresh)
 	}
 	known := append(r.a.reg.State().AssociatedURIs, r.a.o.IMPU)
-	c, ok := doc.Find(r.a.reg.Same, func(aor string) bool { return slices.Contains(known, aor) })
+	c, ok := doc.Find(r.a.reg.Same, func(aor string) bool {
+		return slices.ContainsFunc(known, func(k string) bool { return sameAOR(k, aor) })
+	})
 	if !ok {
 		return
 	}
@@ -294,6 +296,15 @@ func (r *regEvent) read(ctx context.Context, body []byte) {
 		r.a.hangUpAll(`SIP;cause=480;text="registration ended by the network"`)
 	}
 	r.a.reg.Notice(c)
+}
+
+// sameAOR compares public identities: without parameters, and the host in any case.
+func sameAOR(a, b string) bool {
+	a, _, _ = strings.Cut(a, ";")
+	b, _, _ = strings.Cut(b, ";")
+	userA, hostA, _ := strings.Cut(a, "@")
+	userB, hostB, _ := strings.Cut(b, "@")
+	return userA == userB && strings.EqualFold(hostA, hostB)
 }
 
 // hangUpAll ends every call because the network does not want us any more.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
@@ -69,7 +70,7 @@ func (h health) up() bool { return h.state == "up" }
 // must not take a trunk away for a year.
 const longestSuspension = time.Hour
 
-// watchPeers asks every peer in turn until ctx ends, and lets the suspended ones back in
+// watchPeers asks all peers again and again until ctx ends, and lets the suspended ones back in
 // when their time is over. With a negative interval nobody is asked: then a peer is up
 // unless it is suspended.
 func (a *attachment) watchPeers(ctx context.Context) {
@@ -78,17 +79,8 @@ func (a *attachment) watchPeers(ctx context.Context) {
 	for {
 		until, back := a.readmit(time.Now(), asks)
 		if asks && (back || !time.Now().Before(due)) {
-			for _, t := range a.all() {
-				if a.healthOf(t).state == "suspended" {
-					continue // it asked to be left alone
-				}
-				start := time.Now()
-				p, err := a.probe(ctx, t)
-				if ctx.Err() != nil {
-					return
-				}
-				p.rtt = time.Since(start)
-				a.observe(t, p, err)
+			if a.probeAll(ctx); ctx.Err() != nil {
+				return
 			}
 			due = time.Now().Add(time.Duration(float64(a.interval()) * (0.9 + 0.2*rand.Float64())))
 			continue // a probe may have suspended somebody
@@ -110,6 +102,25 @@ func (a *attachment) watchPeers(ctx context.Context) {
 		}
 		clock.Stop()
 	}
+}
+
+// probeAll asks all peers at once: who says nothing must not keep us from those who do.
+func (a *attachment) probeAll(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, t := range a.all() {
+		if a.healthOf(t).state == "suspended" {
+			continue // it asked to be left alone
+		}
+		all.Go(a.safely(func() {
+			start := time.Now()
+			p, err := a.probe(ctx, t)
+			if ctx.Err() == nil {
+				p.rtt = time.Since(start)
+				a.observe(t, p, err)
+			}
+		}))
+	}
+	all.Wait()
 }
 
 // interval is how long to wait until all are asked again. What is not settled yet is

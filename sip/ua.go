@@ -130,6 +130,22 @@ func (ua *UA) Attachments() []AttachmentState {
 	return states
 }
 
+// Register has a ue attachment register again at once, whatever it waits for: somebody has
+// mended something. Errors: ErrUnknownAttachment, ErrNotRegistering.
+func (ua *UA) Register(name string) error {
+	for _, a := range ua.atts {
+		if a.o.Name != name {
+			continue
+		}
+		if a.reg == nil {
+			return ErrNotRegistering
+		}
+		a.reg.Refresh()
+		return nil
+	}
+	return ErrUnknownAttachment
+}
+
 // AttachmentOptions returns an attachment's profile with its defaults filled in, and
 // the address it is bound to: media belongs on the same one. "" is the attachment an
 // Invite without a name would take now.

@@ -78,6 +78,7 @@ func TestMainJob(t *testing.T) {
 	if a := do("GET", "/v1/attachments", "", 200); strings.Contains(string(a.body), "13800138000") || !strings.Contains(string(a.body), `"name":"ims"`) {
 		t.Errorf("attachments: %s", a.body)
 	}
+	do("POST", "/v1/attachments/ims/register", "", 403) // an administrator's
 	do("GET", "/v1/sessions", "", 200)
 	do("DELETE", "/v1/conferences/conf_001", "", 204)
 	do("GET", "/v1/conferences/conf_001", "", 404)

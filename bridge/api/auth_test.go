@@ -38,6 +38,7 @@ var matrix = map[string]struct {
 	"GET /v1/legs/{leg}/pcap":                    {"", 401, 200, 404, 200},
 	"GET /v1/cdrs":                               {"", 401, 403, 403, 200},
 	"GET /v1/attachments":                        {"", 401, 200, 200, 200},
+	"POST /v1/attachments/{name}/register":       {"", 401, 403, 403, 202},
 	"GET /livez":                                 {"", 200, 200, 200, 200},
 	"GET /readyz":                                {"", 200, 200, 200, 200},
 	"GET /metrics":                               {"", 401, 200, 200, 200},
@@ -62,7 +63,7 @@ func TestRouteRoleMatrix(t *testing.T) {
 		}
 		t.Run(route, func(t *testing.T) {
 			method, path, _ := strings.Cut(route, " ")
-			path = strings.NewReplacer("{c}", "conf_001", "{m}", "mbr_001", "{leg}", "leg_1").Replace(path)
+			path = strings.NewReplacer("{c}", "conf_001", "{m}", "mbr_001", "{leg}", "leg_1", "{name}", "ims").Replace(path)
 			for role, want := range map[string]int{"": row.nobody, "viewer": row.viewer, "organiser": row.organiser, "admin": row.admin} {
 				h := newHouse(t) // a fresh one: half of the routes change something
 				h.seed(t, "admin")

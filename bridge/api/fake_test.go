@@ -372,6 +372,8 @@ func (f *fake) Attachments(context.Context) []sip.AttachmentState {
 			Identities: []string{"sip:+8613800138000@ims.example", "tel:+8613800138000"}, RegEvent: "active", RegEventExpires: at.Add(time.Hour)}}}
 }
 
+func (f *fake) RegisterAttachment(context.Context, bridge.Actor, string) error { return nil }
+
 // Subscribe hands out f.events to everybody, after a snapshot or the resumed id.
 func (f *fake) Subscribe(ctx context.Context, a bridge.Actor, conference, after string) (*bridge.Subscription, error) {
 	f.mu.Lock()

@@ -437,6 +437,12 @@ type Limit = int
 // MemberID defines model for MemberID.
 type MemberID = string
 
+// RegisterAttachmentParams defines parameters for RegisterAttachment.
+type RegisterAttachmentParams struct {
+	// IdempotencyKey 1 to 255 visible ASCII characters
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListCDRsParams defines parameters for ListCDRs.
 type ListCDRsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
@@ -553,6 +559,9 @@ type ServerInterface interface {
 	// ListAttachments The connections to carriers
 	// (GET /v1/attachments)
 	ListAttachments(w http.ResponseWriter, r *http.Request)
+	// RegisterAttachment Register an attachment again, at once
+	// (POST /v1/attachments/{name}/register)
+	RegisterAttachment(w http.ResponseWriter, r *http.Request, name string, params RegisterAttachmentParams)
 	// ListCDRs Charging records, in order of their numbers
 	// (GET /v1/cdrs)
 	ListCDRs(w http.ResponseWriter, r *http.Request, params ListCDRsParams)
@@ -641,6 +650,56 @@ func (siw *ServerInterfaceWrapper) ListAttachments(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListAttachments(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RegisterAttachment operation middleware
+func (siw *ServerInterfaceWrapper) RegisterAttachment(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RegisterAttachmentParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RegisterAttachment(w, r, name, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1787,6 +1846,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/v1/conferences/{c}/whisper", wrapper.SetWhisper)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/conferences/{c}/preview.jpg", wrapper.GetPreview)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/attachments", wrapper.ListAttachments)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/attachments/{name}/register", wrapper.RegisterAttachment)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/legs/{leg}/trace", wrapper.GetLegTrace)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/legs/{leg}/pcap", wrapper.CaptureLeg)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/cdrs", wrapper.ListCDRs)
@@ -1833,6 +1893,44 @@ type ListAttachmentsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListAttachmentsdefaultApplicationProblemPlusJSONResponse) VisitListAttachmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RegisterAttachmentRequestObject struct {
+	Name   string `json:"name"`
+	Params RegisterAttachmentParams
+}
+
+type RegisterAttachmentResponseObject interface {
+	VisitRegisterAttachmentResponse(w http.ResponseWriter) error
+}
+
+type RegisterAttachment202Response struct {
+}
+
+func (response RegisterAttachment202Response) VisitRegisterAttachmentResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type RegisterAttachmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    ProblemResponseHeaders
+	StatusCode int
+}
+
+func (response RegisterAttachmentdefaultApplicationProblemPlusJSONResponse) VisitRegisterAttachmentResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3025,6 +3123,9 @@ type StrictServerInterface interface {
 	// ListAttachments The connections to carriers
 	// (GET /v1/attachments)
 	ListAttachments(ctx context.Context, request ListAttachmentsRequestObject) (ListAttachmentsResponseObject, error)
+	// RegisterAttachment Register an attachment again, at once
+	// (POST /v1/attachments/{name}/register)
+	RegisterAttachment(ctx context.Context, request RegisterAttachmentRequestObject) (RegisterAttachmentResponseObject, error)
 	// ListCDRs Charging records, in order of their numbers
 	// (GET /v1/cdrs)
 	ListCDRs(ctx context.Context, request ListCDRsRequestObject) (ListCDRsResponseObject, error)
@@ -3155,6 +3256,33 @@ func (sh *strictHandler) ListAttachments(w http.ResponseWriter, r *http.Request)
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListAttachmentsResponseObject); ok {
 		if err := validResponse.VisitListAttachmentsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RegisterAttachment operation middleware
+func (sh *strictHandler) RegisterAttachment(w http.ResponseWriter, r *http.Request, name string, params RegisterAttachmentParams) {
+	var request RegisterAttachmentRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RegisterAttachment(ctx, request.(RegisterAttachmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RegisterAttachment")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RegisterAttachmentResponseObject); ok {
+		if err := validResponse.VisitRegisterAttachmentResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

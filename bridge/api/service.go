@@ -38,6 +38,7 @@ type Service interface {
 	LegTrace(ctx context.Context, a bridge.Actor, leg string, full bool) (bridge.LegTrace, error)
 
 	Attachments(context.Context) []sip.AttachmentState
+	RegisterAttachment(ctx context.Context, a bridge.Actor, name string) error
 	// Subscribe: conference "" is all that the actor may see; after "" starts with a snapshot.
 	Subscribe(ctx context.Context, a bridge.Actor, conference, after string) (*bridge.Subscription, error)
 	// Ready says what keeps the server from placing calls; empty when nothing does.

@@ -306,6 +306,13 @@ func (s strictServer) ListAttachments(ctx context.Context, _ ListAttachmentsRequ
 	return out, nil
 }
 
+func (s strictServer) RegisterAttachment(ctx context.Context, q RegisterAttachmentRequestObject) (RegisterAttachmentResponseObject, error) {
+	if err := s.Service.RegisterAttachment(ctx, actor(ctx), q.Name); err != nil {
+		return nil, err
+	}
+	return RegisterAttachment202Response{}, nil
+}
+
 // notModified is 304 with its tag.
 type notModified struct{ tag string }
 

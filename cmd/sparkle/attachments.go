@@ -64,6 +64,26 @@ func attachmentsCommand() *cobra.Command {
 	}
 	s.flags(cmd)
 	formatFlag(cmd, &output, "table", "json")
+	cmd.AddCommand(registerCommand())
+	return cmd
+}
+
+// registerCommand is for who has mended what kept an attachment from being registered.
+func registerCommand() *cobra.Command {
+	var s server
+	cmd := &cobra.Command{
+		Use:   "register NAME",
+		Short: "Have an attachment register again at once",
+		Long: "Have an attachment of mode ue register again at once, also where it gave up (auth_failed, rejected).\n" +
+			"How that went is shown by `sparkle attachments NAME`. Exit code 0: a REGISTER is on its way. 1: it does not register. 3: no such attachment.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return s.ask(cmd, accounts.AdminScope, func(ctx context.Context, c *client.Client) error {
+				return c.Register(ctx, args[0])
+			})
+		},
+	}
+	s.flags(cmd)
 	return cmd
 }
 

@@ -86,6 +86,8 @@ func TestToolsOfAnIntegrator(t *testing.T) {
 		t.Errorf("attachments as JSON: %+v, %v", states, err)
 	}
 	ask(3, "attachments", "nowhere")
+	ask(0, "attachments", "register", "lab")
+	ask(3, "attachments", "register", "nowhere")
 	ask(2, "attachments", "-o", "xml")
 	ask(2, "trace", "--no-such-flag")
 	ask(3, "trace", "leg_none")

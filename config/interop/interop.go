@@ -115,7 +115,11 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 		p.row("Registration", "digest %s; expires %v asked for, what is granted counts; reg event (RFC 3680) %s", strings.Join(o.Auth.Algorithms, ", "), o.Expires,
 			map[string]string{sip.RegEventOff: "not subscribed", sip.RegEventTry: "subscribed, not needed", sip.RegEventRequired: "subscribed and needed"}[o.RegEvent])
 	} else {
-		p.row("Registration", "none; OPTIONS every %v, answered too", o.OptionsInterval)
+		asks := "none; yours are answered"
+		if o.OptionsInterval > 0 {
+			asks = fmt.Sprintf("every %v, answered too", o.OptionsInterval)
+		}
+		p.row("Registration", "none; OPTIONS %s", asks)
 	}
 	p.row("Emergency numbers", "never called%s", country(cfg.Calls.Country))
 

@@ -113,6 +113,7 @@ type Call struct {
 	seq        uint32       // CSeq of the INVITE
 	proceeding bool         // a provisional response came: CANCEL is allowed
 	rang       bool
+	progressed bool             // a provisional response above 100 came
 	connected  bool             // Connected was told
 	forks      map[string]*fork // early and confirmed dialogs by remote tag
 	winner     *fork
@@ -258,7 +259,7 @@ func (c *Call) end(e Ended) {
 	}
 	c.ended = true
 	e.Connected = c.connected
-	e.WasRinging = c.rang
+	e.WasRinging, e.Progressed = c.rang, c.progressed
 	old := c.at
 	c.dropPeerOffer()
 	c.at = [timerCount]time.Time{timerLinger: old[timerLinger], timerOther: old[timerOther]}
@@ -316,7 +317,7 @@ func (c *Call) fire(t timer) {
 	case timerRefresh:
 		c.refreshSession()
 	case timerExpire:
-		c.byeAndEnd(c.winner, hang{"timeout", "session_expired", `SIP;cause=408;text="session timer"`})
+		c.expired()
 	case timerPrack:
 		c.resend1xx()
 	case timerNoPrack:

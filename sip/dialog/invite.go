@@ -159,6 +159,7 @@ func (c *Call) onInviteResponse(res *sip.Response) {
 }
 
 func (c *Call) onProvisional(res *sip.Response) {
+	c.progressed = c.progressed || res.StatusCode > 100
 	if c.winner != nil || c.cancelSent {
 		return // late; the 2xx or the CANCEL has settled it
 	}

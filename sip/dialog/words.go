@@ -79,6 +79,7 @@ type (
 	// Reject says a final response of 300 to 699 to an incoming INVITE.
 	Reject struct {
 		Status  int
+		Warning int // its code (RFC 3261 20.43); 0: none
 		Headers []Header
 	}
 	// Tick says that the time of Next has come.
@@ -181,6 +182,7 @@ type (
 		By           string // remote | local | timeout | network
 		Connected    bool
 		WasRinging   bool
+		Progressed   bool // a provisional response above 100 came: somebody beyond the next hop took it
 		Status       int
 		Phrase       string
 		Q850         int

@@ -153,21 +153,34 @@ func (o *Order) Take(d Document) Verdict {
 	return Use
 }
 
-// Find is our contact in a document: same decides whose a URI is. A registration that is
-// terminated as a whole and lists no contact speaks for ours too, if ours says so of its
-// address of record.
-func (d Document) Find(same func(contactURI string) bool, ours func(aor string) bool) (Contact, bool) {
+// Find is what a document says of our contact, under addresses of record of ours: same
+// decides whose a contact's URI is, ours whose an address of record. Of several, which are one
+// registration (an implicit set, TS 24.229 §5.1.1.7), one that is active says that ours is, the
+// shortest of them for how long. One that is terminated as a whole and lists no contact speaks for
+// ours too.
+func (d Document) Find(same func(contactURI string) bool, ours func(aor string) bool) (found Contact, ok bool) {
+	take := func(c Contact) {
+		switch {
+		case !ok, found.State == "terminated" && c.State != "terminated":
+		case c.State == "terminated", found.Expires > 0 && (c.Expires == 0 || c.Expires >= found.Expires):
+			return
+		}
+		found, ok = c, true
+	}
 	for _, r := range d.Registrations {
+		if !ours(r.AOR) {
+			continue
+		}
 		for _, c := range r.Contacts {
 			if same(c.URI) {
-				return c, true
+				take(c)
 			}
 		}
 	}
 	for _, r := range d.Registrations {
-		if r.State == "terminated" && len(r.Contacts) == 0 && ours(r.AOR) {
-			return Contact{State: "terminated", Event: "unregistered"}, true
+		if !ok && r.State == "terminated" && len(r.Contacts) == 0 && ours(r.AOR) {
+			take(Contact{State: "terminated", Event: "unregistered"})
 		}
 	}
-	return Contact{}, false
+	return found, ok
 }

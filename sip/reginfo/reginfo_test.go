@@ -2,6 +2,7 @@ package reginfo
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,11 +24,12 @@ func TestParse(t *testing.T) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	is := func(s string) func(string) bool { return func(u string) bool { return u == s } }
-	c, ok := d.Find(is("sip:u@192.0.2.1:5060;transport=tcp"), is(""))
+	const aor = "sip:+15550100@ims.example"
+	c, ok := d.Find(is("sip:u@192.0.2.1:5060;transport=tcp"), is(aor))
 	if !ok || c.Event != "shortened" || c.Expires != 10*time.Minute {
 		t.Errorf("ours: %+v, %v", c, ok)
 	}
-	if c, ok = d.Find(is("sip:other@192.0.2.9"), is("")); !ok || c.RetryAfter != 30*time.Second {
+	if c, ok = d.Find(is("sip:other@192.0.2.9"), is(aor)); !ok || c.RetryAfter != 30*time.Second {
 		t.Errorf("other: %+v, %v", c, ok)
 	}
 	if c, ok = d.Find(is("nobody"), is("tel:+15550100")); !ok || c.State != "terminated" {
@@ -35,6 +37,39 @@ func TestParse(t *testing.T) {
 	}
 	if _, ok = d.Find(is("nobody"), is("sip:+15550100@ims.example")); ok {
 		t.Error("a registration with contacts does not speak for one that it does not list")
+	}
+}
+
+// Of several addresses of record only ours count, and one that is active outweighs one that is
+// not, in whatever order they stand.
+func TestFind(t *testing.T) {
+	entry := func(aor, state, event string, expires time.Duration) Registration {
+		return Registration{AOR: aor, State: state, Contacts: []Contact{{URI: "us", State: state, Event: event, Expires: expires}}}
+	}
+	gone, active := entry("sip:us", "terminated", "rejected", 0), entry("tel:us", "active", "registered", time.Hour)
+	short, foreign := entry("sip:us", "active", "shortened", time.Minute), entry("sip:them", "terminated", "deactivated", 0)
+	ours := func(aor string) bool { return strings.HasSuffix(aor, ":us") }
+	for _, tt := range []struct {
+		name string
+		in   []Registration
+		want string // event; "" nothing
+	}{
+		{"one that lives", []Registration{gone, active}, "registered"},
+		{"all gone", []Registration{gone, entry("tel:us", "terminated", "rejected", 0)}, "rejected"},
+		{"the shortest", []Registration{active, short}, "shortened"},
+		{"the shortest, whatever the others do not say", []Registration{entry("tel:us", "active", "registered", 0), short}, "shortened"},
+		{"nothing of ours", []Registration{foreign}, ""},
+		{"ours beside another's", []Registration{foreign, active}, "registered"},
+		{"as a whole", []Registration{{AOR: "sip:us", State: "terminated"}, foreign}, "unregistered"},
+		{"one as a whole", []Registration{{AOR: "sip:us", State: "terminated"}, active}, "registered"},
+	} {
+		for range 2 {
+			c, ok := Document{Registrations: tt.in}.Find(func(uri string) bool { return uri == "us" }, ours)
+			if c.Event != tt.want || ok != (tt.want != "") {
+				t.Errorf("%s: %+v, %v", tt.name, c, ok)
+			}
+			slices.Reverse(tt.in)
+		}
 	}
 }
 

@@ -240,6 +240,11 @@ func (c *Client) Attachments(ctx context.Context) ([]api.Attachment, error) {
 	return out.Items, err
 }
 
+// Register has an attachment register again at once; the scope admin is needed.
+func (c *Client) Register(ctx context.Context, attachment string) error {
+	return c.call(ctx, "POST", "/v1/attachments/"+url.PathEscape(attachment)+"/register", nil, nil)
+}
+
 // Trace are the SIP messages of a leg; full has them whole, with numbers.
 func (c *Client) Trace(ctx context.Context, leg string, full bool) (x ladder.Ladder, err error) {
 	return x, c.call(ctx, "GET", fmt.Sprintf("/v1/legs/%s/trace?full=%v", url.PathEscape(leg), full), nil, &x)

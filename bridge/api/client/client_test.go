@@ -90,6 +90,7 @@ func TestRequests(t *testing.T) {
 		{func() error { _, err := c.Legs(ctx, "c", "m"); return err }, "GET /v1/conferences/c/members/m/legs?limit=200", ""},
 		{func() error { _, err := c.Preview(ctx, "c"); return err }, "GET /v1/conferences/c/preview.jpg", ""},
 		{func() error { _, err := c.Attachments(ctx); return err }, "GET /v1/attachments", ""},
+		{func() error { return c.Register(ctx, "a b") }, "POST /v1/attachments/a%20b/register", ""},
 		{func() error { _, err := c.WhoAmI(ctx); return err }, "GET /v1/sessions", ""},
 		{func() error { return c.Logout(ctx) }, "DELETE /v1/sessions", ""},
 		{func() error { return c.Ready(ctx) }, "GET /readyz", ""},
