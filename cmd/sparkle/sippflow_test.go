@@ -341,7 +341,7 @@ func (x *dialled) charged(f flow, o bridge.LastOutcome) {
 		t.Fatalf("legs %v, %v", legs, err)
 	}
 	l := legs[0]
-	r := x.record(func(r cdr.Record) bool { return r.Leg == l.ID })
+	r := x.record(func(r cdr.Record) bool { return r.Leg == l.ID && !r.Superseded })
 	want := cdr.Record{Outcome: string(f.outcome), SIPStatus: f.status, Q850: f.q850, Conference: x.conference, Member: x.member,
 		Attachment: "sipp", Direction: l.Direction, CallID: l.CallID, ICID: l.ICID}
 	for _, w := range f.legs {
