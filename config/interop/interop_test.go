@@ -37,8 +37,8 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 		has, not   []string
 	}{
 		{"trunk", fmt.Sprintf(trunk, ""), []string{"SIP transport | TCP, IPv4", "192.0.2.10, port 5070", "| P-Asserted-Identity |", "OPTIONS every 30s", "H264/90000", "UDP 40000 to 49999",
-			"replaces, precondition |", "Session-Expires 1800 s"}, []string{"P-Preferred-Identity", "PCMA", "mutual"}},
-		{"ue", fmt.Sprintf(ue, ""), []string{"TCP, IPv6", "| P-Preferred-Identity |", "digest SHA-512-256, SHA-256, MD5"}, []string{"P-Asserted-Identity", "Failover of an INVITE"}},
+			"replaces, precondition |", "Session-Expires 1800 s"}, []string{"P-Preferred-Identity", "mutual"}},
+		{"ue", fmt.Sprintf(ue, ""), []string{"TCP, IPv6", "| P-Preferred-Identity |", "digest SHA-512-256, SHA-256, MD5"}, []string{"PCMA", "P-Access-Network-Info", "P-Asserted-Identity", "Failover of an INVITE"}},
 		{"udp", fmt.Sprintf(trunk, ", transport: udp, offer_g711: true, offer_opus: true"), []string{"SIP transport | UDP", "PCMA/8000", "PCMU/8000", "G722/8000", "opus/48000/2", "CN/8000"}, []string{"CRLF"}},
 		{"limits", fmt.Sprintf(trunk, ", cps: 5, max_calls: 30, dscp: 24, failover_timer: 2s, failover_on: [500, 503], trust_peers: [203.0.113.0/29]"),
 			[]string{"5 at most, paced", "| 30 at most", "SIP 24,", "no answer in 2s", "500, 503; never", "these and 203.0.113.0/29"}, nil},
@@ -58,7 +58,9 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 		{"reg event", fmt.Sprintf(ue, ", reg_event: required"), []string{"(RFC 3680) subscribed and needed"}, nil},
 		{"as", strings.Replace(fmt.Sprintf(trunk, ", failover_timer: 3s"), "mode: trunk", "mode: as", 1), []string{"| Failover of an INVITE | no answer in 3s"}, nil},
 		{"no records", "cdr: {enabled: false}\n" + fmt.Sprintf(trunk, ""), []string{"| none kept"}, nil},
-		{"sip numbers", fmt.Sprintf(trunk, ", number_form: sip"), []string{"`sip:+15550123@example.net;user=phone`"}, nil},
+		{"numbers", fmt.Sprintf(trunk, ", peer_domain: their.example"), []string{"`sip:+15550123@their.example;user=phone`", "orig-ioi=example.net", "PCMA/8000"}, nil},
+		{"tel numbers, and peers that are not asked", fmt.Sprintf(trunk, ", number_form: tel, offer_g711: false, options_interval: 0s, failover_on: []"),
+			[]string{"`tel:+15550123`", "none; yours are answered", "connection error; never"}, []string{"PCMA"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			page := write(t, tt.text)
