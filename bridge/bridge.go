@@ -42,6 +42,7 @@ type Bridge struct {
 	mediaDown atomic.Bool
 	stats     atomic.Pointer[mediapb.SnapshotReply]
 	legRoom   sync.Map // live leg id -> *room
+	ports     sync.Map // netip.AddrPort of each RTP and RTCP port of a leg
 	mediaUp   chan struct{}
 
 	mu      sync.Mutex

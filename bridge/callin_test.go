@@ -113,14 +113,18 @@ func lines(b []byte) string {
 	return out
 }
 
-func (c *caller) Reject(status int, _ string) {
+func (c *caller) Reject(status, warning int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.final != 0 {
 		return
 	}
 	c.final = status
-	c.say("<- %d", status)
+	words := ""
+	if warning != 0 {
+		words = fmt.Sprintf(" warning %d", warning)
+	}
+	c.say("<- %d%s", status, words)
 	if c.tell != nil {
 		c.later(5*time.Millisecond, func() { c.end(sip.Ended{By: sip.ByLocal, Status: status, Why: "rejected"}) })
 	}
@@ -160,7 +164,7 @@ func (c *caller) Offer(b []byte, focus string) {
 }
 
 // dial makes a call to the house. where: conf, dialin, factory, or a URI. Words: voice,
-// pcma, contact=URI, offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI…,
+// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI…,
 // like=NAME (the number of that member).
 func (h *house) dial(name, where string, words []string) error {
 	h.mu.Lock()
@@ -196,6 +200,12 @@ func (h *house) dial(name, where string, words []string) error {
 			offer.Video = false
 		case "pcma":
 			offer.AudioPort = 8
+		case "audio":
+			fmt.Sscan(value, &offer.AudioPort)
+		case "video":
+			fmt.Sscan(value, &offer.VideoPort)
+		case "ipv6":
+			offer.Addr = netip.MustParseAddr("::1")
 		case "contact":
 			c.contact = "<" + value + ">"
 		case "offerless":
@@ -369,6 +379,37 @@ func statusOf(s *bridge.SIPResult) int {
 		return 0
 	}
 	return s.Status
+}
+
+// Media goes neither to another address family, which the Warning says, nor to a port of
+// ours: one of SIP, or another leg's (IMS.md §5.5).
+func TestOffersOfOthersAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		h.script("policy open", "dial ann conf", "after 1s")
+		leg := h.eng.ports // of ann's leg: RTP and RTCP of audio, then of video
+		for i, tt := range []struct{ words, want string }{
+			{"ipv6", "<- 488 warning 301"},
+			{"audio=5060", "<- 488"},
+			{"video=5060", "<- 488"},
+			{fmt.Sprint("audio=", leg), "<- 488"},
+			{fmt.Sprint("audio=", leg+2), "<- 488"},
+			{fmt.Sprint("video=", leg+1), "<- 488"},
+			{fmt.Sprint("video=", leg-1), "<- 488"}, // its RTCP
+			{fmt.Sprint("audio=", leg-2, " video=", leg+4), "<- 200 isfocus audio video"},
+		} {
+			name := fmt.Sprint("c", i)
+			if got := h.script("dial "+name+" conf "+tt.words, "after 1s"); !strings.Contains(got+"\n", name+"'s phone: "+tt.want+"\n") {
+				t.Errorf("%s: no %q in\n%s", tt.words, tt.want, got)
+			}
+		}
+		h.script("caller ann bye", "caller c7 bye", "after 1s")
+		if got := h.script(fmt.Sprint("dial late conf audio=", leg), "after 1s"); !strings.Contains(got, "<- 200") {
+			t.Errorf("a port of ours no more:\n%s", got)
+		}
+		h.script("caller late bye", "after 1s")
+	})
 }
 
 // The organiser sees of a caller what the network knows: whether his number is proven, and

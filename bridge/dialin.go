@@ -312,6 +312,7 @@ func (r *room) sendTo(now time.Time, l *leg, to *room, id string) {
 	r.b.legRoom.Delete(l.ID)
 	opened := l.opened
 	l.opened, l.agreed = false, nil
+	r.b.freePorts(l)
 	r.dirty = true
 	r.opening++ // the lobby's conference stays open until it is closed there
 	r.work.do(func(ctx context.Context) {
@@ -364,7 +365,7 @@ func (r *room) moveIn(now time.Time, l *leg) {
 // movedIn is the phone's answer to that; without one it cannot be heard.
 func (r *room) movedIn(now time.Time, l *leg, e sip.Reoffered) {
 	if e.SDP != nil {
-		own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
+		own, res, err := r.b.settled(l.local, e.SDP, e.Local, e.Offered)
 		if err == nil {
 			if why := r.mayHaveVideo(); why != "" && offeredType(l.visitor.in.Offer) == VideoConference {
 				res.WhyNoVideo = why // he offered it in the lobby

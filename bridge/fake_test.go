@@ -574,11 +574,15 @@ func (c *call) start() {
 			c.end(sip.Ended{By: sip.ByRemote, Status: 380, Phrase: "Alternative Service", AltService: "emergency"})
 		})
 		return
-	case "hint403":
+	case "hint403", "body403", "488text":
 		if c.inv.Video {
-			c.at(200*time.Millisecond, func() {
-				c.end(sip.Ended{By: sip.ByRemote, Status: 403, Phrase: "Forbidden", Warning: `399 as.example "video service not subscribed"`})
-			})
+			e := map[string]sip.Ended{
+				"hint403": {Status: 403, Phrase: "Forbidden", Warning: `399 as.example "video service not subscribed"`},
+				"body403": {Status: 403, Phrase: "Forbidden", ReasonText: "Video not subscribed"},
+				"488text": {Status: 488, Phrase: "Not Acceptable Here", Warning: `399 sbc.example "H.264 off for +8613800138000"`},
+			}[fate]
+			e.By = sip.ByRemote
+			c.at(200*time.Millisecond, func() { c.end(e) })
 			return
 		}
 	case "early":

@@ -371,7 +371,7 @@ func callerName(who sip.Identity) string {
 // refuse ends a call that got no leg, and keeps a record of it: the attempt is part of
 // what is charged and looked into later.
 func (b *Bridge) refuse(v *visitor, r *room, status int) {
-	v.call.Reject(status, "")
+	v.call.Reject(status, 0)
 	b.keepRefused(v.in, r, status, refusal(status))
 }
 
@@ -498,7 +498,7 @@ func (r *room) answerCall(now time.Time, l *leg) {
 	} else {
 		var res sdp.Result
 		var offer *sdp.Session
-		if offer, err = sdp.Parse(in.Offer); err == nil {
+		if offer, err = r.b.parse(in.Offer); err == nil {
 			a.SDP, res, err = l.answerOffer(now, offer, l.wantsPic)
 		}
 		if err == nil {
@@ -509,9 +509,9 @@ func (r *room) answerCall(now time.Time, l *leg) {
 		}
 	}
 	if err != nil {
-		status, _ := sdp.StatusOf(err)
+		status, warning := sdp.StatusOf(err)
 		l.note(now, "media", "offer refused: "+err.Error())
-		l.visitor.call.Reject(status, "")
+		l.visitor.call.Reject(status, warning)
 		l.SIP = &SIPResult{Status: status}
 		r.endLeg(now, l, refusal(status), nil)
 		return
@@ -529,7 +529,7 @@ func (r *room) cannotOpen(now time.Time, l *leg) {
 		r.drop(now, l, "media_lost")
 		return
 	}
-	l.visitor.call.Reject(503, "")
+	l.visitor.call.Reject(503, 0)
 	l.SIP = &SIPResult{Status: 503}
 	r.endLeg(now, l, refusal(503), nil)
 }

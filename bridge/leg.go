@@ -192,6 +192,7 @@ func (r *room) legOpened(now time.Time, l *leg, reply *mediapb.OpenLegReply, err
 		r.endLeg(now, l, v, nil)
 	default:
 		l.audio, l.video, l.sprop = int(reply.AudioPort), int(reply.VideoPort), reply.Sprop
+		r.b.holdPorts(l)
 		if l.visitor != nil {
 			r.answerCall(now, l)
 			return
@@ -306,7 +307,7 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 		}
 		return
 	}
-	own, res, err := settled(l.local, e.SDP, e.Local, e.Offered)
+	own, res, err := r.b.settled(l.local, e.SDP, e.Local, e.Offered)
 	l.local, l.bound = own, true
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
@@ -404,15 +405,15 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580
-		r.inviteAgain(now, l, v, fmt.Sprintf("video refused (%d %s), trying voice only", e.Status, e.Phrase))
+		r.inviteAgain(now, l, v, e, "video refused, trying voice only")
 		return
 	case may && e.Status == 580 && !l.wantsPic && !l.passive && !l.profile.Passive:
 		l.passive = true
-		r.inviteAgain(now, l, v, "preconditions refused, trying without ours")
+		r.inviteAgain(now, l, v, e, "preconditions refused, trying without ours")
 		return
 	case may && e.Status == 416 && !l.otherForm: // the number is no worse for that
 		l.otherForm = true
-		r.inviteAgain(now, l, v, "its URI refused, trying the other form of the number")
+		r.inviteAgain(now, l, v, e, "its URI refused, trying the other form of the number")
 		return
 	case may && unreached(e) && r.elsewhere(now, l, v, cmp.Or(e.Why, strconv.Itoa(e.Status))):
 		return
@@ -484,10 +485,12 @@ func (l *leg) record() LegRecord {
 	return LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled, Calling: l.calling}
 }
 
-// inviteAgain places the call once more, in the same leg.
-func (r *room) inviteAgain(now time.Time, l *leg, v verdict, why string) {
+// inviteAgain places the call once more, in the same leg. What the network said of it
+// this time stays in the timeline.
+func (r *room) inviteAgain(now time.Time, l *leg, v verdict, e sip.Ended, why string) {
 	r.supersede(now, l, v)
-	r.anew(now, l, why)
+	said := slices.DeleteFunc([]string{e.Phrase, e.ReasonText, e.Warning}, func(s string) bool { return s == "" })
+	r.anew(now, l, fmt.Sprintf("%s: %d %s", why, e.Status, MaskNumbers(strings.Join(said, "; "))))
 	r.invite(now, l)
 }
 
@@ -620,6 +623,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 // closeLeg gives the ports back. done gets the last figures, nil if there are none.
 func (r *room) closeLeg(l *leg, done func(*mediapb.LegStats)) {
 	l.opened = false
+	r.b.freePorts(l)
 	r.work.do(func(ctx context.Context) {
 		var stats *mediapb.LegStats
 		defer func() { done(stats) }() // after a fault too: it is charged
@@ -681,7 +685,9 @@ func (r *room) pushLeg(l *leg) {
 	}
 	want := mediaLeg(l)
 	if m := r.member(l.Member); m != nil {
-		want.Name = m.Name
+		if want.Name = m.Name; m.private() {
+			want.Name = withheld
+		}
 		want.Muted = m.muted || m.Role == roleListener
 		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
 		want.Held = m.Held || l.held
@@ -743,6 +749,7 @@ func (r *room) mediaLost(now time.Time) {
 			}
 		}
 		l.opened = false // nothing to close
+		r.b.freePorts(l)
 		r.b.totals.close(l.ID, nil)
 		r.drop(now, l, "media_lost")
 	}

@@ -219,10 +219,13 @@ func infoStatus(m *member) confinfo.Status {
 	return confinfo.Connected
 }
 
-// anonymous: others may not see who he is.
-func (m *member) anonymous() bool {
-	return m.Number == "" || m.leg != nil && m.leg.visitor != nil && m.leg.visitor.in.Caller.Private
+// private: he, or who brought him in, wants others not to know who he is. The organiser does.
+func (m *member) private() bool {
+	return m.hidden || m.leg != nil && m.leg.visitor != nil && m.leg.visitor.in.Caller.Private
 }
+
+// anonymous: others are not shown who he is, or nobody knows.
+func (m *member) anonymous() bool { return m.Number == "" || m.private() }
 
 // entity is what the documents call a member: the URI he was referred to by, so that the
 // referrer knows his own row again; his number; or a name of this conference only.

@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -214,6 +215,29 @@ func (c *call) decide(offer *sdp.Session, answers uint64) {
 	}
 	e.SDP, e.Offer = b, answers
 	c.tell(e)
+}
+
+// What a refusal of video says stays in the history of the leg that goes on by voice.
+func TestWhyVideoWasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		h.script("member warned 488text", "member body body403", "call all", "after 5s")
+		for name, want := range map[string]string{
+			"warned": `trying voice only: 488 Not Acceptable Here; 399 sbc.example "H.264 off for +86138****8000"`,
+			"body":   "trying voice only: 403 Forbidden; Video not subscribed",
+		} {
+			l := h.member(name).Leg
+			if l == nil || l.State != bridge.Connected {
+				t.Fatalf("%s: %+v", name, l)
+			}
+			legs, _, err := h.b.Legs(t.Context(), h.actor, h.conf, h.member(name).ID, 0, "")
+			if err != nil || !slices.ContainsFunc(legs[0].Timeline, func(e bridge.TimelineEntry) bool { return strings.Contains(e.Text, want) }) {
+				t.Errorf("%s: %v, no %q in\n%+v", name, err, want, legs[0].Timeline)
+			}
+		}
+		h.script("hangup all", "after 1s")
+	})
 }
 
 // A caller's video that is not wanted here is not refused by him, and nothing he fell back from.

@@ -177,7 +177,7 @@ func (r *room) byEntity(uri string) *member {
 
 // referInvite calls those who are named.
 func (b *Bridge) referInvite(r *room, in sip.Refer, ref sip.Referral) {
-	ids, status := b.rows(r, in.URIs)
+	ids, status := b.rows(r, in.URIs, in.Hidden)
 	if status != 0 {
 		ref.Reject(status)
 		return
@@ -191,7 +191,7 @@ func (b *Bridge) referInvite(r *room, in sip.Refer, ref sip.Referral) {
 
 // rows finds or makes the rows of those who are to be called, in order. Of a list, those
 // that are no numbers are left out; the status is not 0 if nobody is left.
-func (b *Bridge) rows(r *room, uris []string) (ids []string, status int) {
+func (b *Bridge) rows(r *room, uris, hidden []string) (ids []string, status int) {
 	var specs []MemberSpec
 	var names []string
 	status = 404
@@ -222,7 +222,7 @@ func (b *Bridge) rows(r *room, uris []string) (ids []string, status int) {
 				}
 				continue
 			}
-			m.uri = names[i]
+			m.uri, m.hidden = names[i], slices.Contains(hidden, names[i])
 			if !slices.Contains(ids, m.ID) {
 				ids = append(ids, m.ID)
 			}
@@ -344,7 +344,7 @@ func (r *room) inviteList(now time.Time, l *leg) {
 		return
 	}
 	r.b.spawn(func() {
-		ids, status := r.b.rows(r, uris)
+		ids, status := r.b.rows(r, uris, l.visitor.in.Hidden)
 		if status != 0 {
 			r.log.Info("recipients are not called", "status", status)
 			return

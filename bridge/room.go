@@ -96,6 +96,7 @@ type member struct {
 	// confirm is whether he had to press 1 when he was called last: when called back he must again.
 	confirm bool
 	uri     string // he was referred to by it; "" not
+	hidden  bool   // who brought him in wants others not to be shown who he is (RFC 5364)
 	anon    int    // number of his anonymous URI; 0: none yet
 	// prefixes limit the numbers of who had him called last: a redirection keeps to them.
 	prefixes []string

@@ -79,14 +79,14 @@ func (l *leg) draftAnswer(now time.Time, before, offer *sdp.Session, video bool)
 
 // settled is what became of an offer of ours: what the phone answered to it, or, where an
 // UPDATE came in between (local), the last of both sides.
-func settled(offer *sdp.Session, theirs, local []byte, offered bool) (own *sdp.Session, res sdp.Result, err error) {
+func (b *Bridge) settled(offer *sdp.Session, theirs, local []byte, offered bool) (own *sdp.Session, res sdp.Result, err error) {
 	own = offer
 	if local != nil {
 		if own, err = sdp.Parse(local); err != nil {
 			return offer, res, fmt.Errorf("own description: %w", err)
 		}
 	}
-	s, err := sdp.Parse(theirs)
+	s, err := b.parse(theirs)
 	switch {
 	case err != nil:
 	case offered:

@@ -67,7 +67,8 @@ type SIPResult struct {
 	Status int    `json:"status"`
 	Reason string `json:"reason,omitempty"`
 	Q850   int    `json:"q850,omitempty"`
-	// Warning is the Warning header as it came, Text that of a Reason header: for admins.
+	// Warning is the Warning header as it came, Text that of a Reason header, or else of the
+	// body: for admins.
 	Warning string `json:"warning,omitempty"`
 	Text    string `json:"text,omitempty"`
 	// Header is all of Reason as it came (RFC 3326); SIPCause and ReleaseCause are its causes of

@@ -39,12 +39,15 @@ func (h *house) refer(name, method string, who string, words []string) error {
 	r := sip.Refer{Attachment: "core", At: time.Now(), Method: strings.ToUpper(method), By: sip.Identity{Number: h.number[name], Trusted: true},
 		Target: h.conference().DialIn.URI, ReferredBy: "tel:" + h.number[name]}
 	r.CallID = h.callIDOf(name)
+	hidden := false
 	for _, w := range words {
 		switch w {
 		case "outside":
 			r.CallID = ""
 		case "untrusted":
 			r.By.Trusted = false
+		case "hidden": // all who are named
+			hidden = true
 		}
 	}
 	for w := range strings.SplitSeq(who, ",") {
@@ -52,6 +55,9 @@ func (h *house) refer(name, method string, who string, words []string) error {
 			w = "sip:" + n + "@ims.example;user=phone"
 		}
 		r.URIs = append(r.URIs, w)
+		if hidden {
+			r.Hidden = append(r.Hidden, w)
+		}
 	}
 	h.net.refer(r, referrer{func(format string, args ...any) { h.say(name+"'s REFER: "+format, args...) }})
 	return nil

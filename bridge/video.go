@@ -103,7 +103,7 @@ func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
 		})
 		return
 	}
-	offer, err := sdp.Parse(e.SDP)
+	offer, err := r.b.parse(e.SDP)
 	if err != nil {
 		r.refuseOffer(now, l, e.ID, err)
 		return
@@ -143,6 +143,7 @@ func (r *room) withVideo(now time.Time, l *leg, want bool, offered time.Time, th
 				r.log.Warn("no video ports for a leg", "leg_id", l.ID, "err", err)
 			case l.video == 0:
 				l.video, l.sprop = int(reply.VideoPort), reply.Sprop
+				r.b.holdPorts(l)
 			}
 			if !offered.IsZero() && now.Sub(offered) > replyLimit {
 				r.closeVideo(l)
@@ -164,10 +165,12 @@ func (r *room) closeVideo(l *leg) {
 	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending.has() || l.late.has() {
 		return
 	}
+	r.b.freePorts(l)
 	l.video = 0
 	if !l.opened {
 		return
 	}
+	r.b.holdPorts(l)
 	r.work.do(func(ctx context.Context) {
 		if err := r.b.media.CloseVideo(ctx, l.ID); err != nil {
 			r.log.Warn("media did not close a leg's video", "leg_id", l.ID, "err", err)
@@ -490,7 +493,7 @@ func (r *room) onLateAnswer(now time.Time, l *leg, e sip.Reoffered) {
 func (r *room) answered(now time.Time, l *leg, p *proposal, e sip.Reoffered) {
 	res, err := sdp.Result{}, error(nil)
 	if e.SDP != nil {
-		p.session, res, err = settled(p.session, e.SDP, e.Local, e.Offered)
+		p.session, res, err = r.b.settled(p.session, e.SDP, e.Local, e.Offered)
 	}
 	switch {
 	case e.SDP == nil && e.Status == 491 && p.tries < maxProposals && l.why == "":

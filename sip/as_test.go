@@ -66,7 +66,7 @@ func TestISCRouteTokenIsKept(t *testing.T) {
 		got := make(chan Incoming, 1)
 		ua.OnIncoming(func(in Incoming, c IncomingCall) func(Event) {
 			got <- in
-			c.Reject(486, "")
+			c.Reject(486, 0)
 			return func(Event) {}
 		})
 		us := ua.Attachments()[0].LocalAddr
@@ -127,7 +127,7 @@ func TestUntrusted(t *testing.T) {
 	got := make(chan Incoming, 1)
 	ua.OnIncoming(func(in Incoming, c IncomingCall) func(Event) {
 		got <- in
-		c.Reject(486, "")
+		c.Reject(486, 0)
 		return func(Event) {}
 	})
 	k := knock(t, "tcp", ua.Attachments()[0].LocalAddr)

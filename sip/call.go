@@ -31,6 +31,8 @@ type call struct {
 	usages  int     // of the dialog besides the call (RFC 5057)
 	other   *usages // what they are; nil as long as there was none
 
+	open map[string]bool // our transactions (txKey) without a final answer so far; the goroutine's
+
 	tried bool   // Trying was told
 	told  bool   // Ended was told
 	hop   string // where the last INVITE went, or came from, and over what: its CANCEL goes there too
@@ -57,15 +59,19 @@ type call struct {
 // kill ends a call's goroutine whatever its state: the UA is closing.
 type kill struct{}
 
-// resend is a request whose connection broke before it was answered.
-type resend struct{ req *sipgo.Request }
+// resend is a request whose connection broke, as it was written or while it waited for its
+// answer. That may have come just before.
+type resend struct {
+	req     *sipgo.Request
+	written bool
+}
 
 // repeat is an INVITE of the dialog after its first, whose turn has come.
 type repeat struct{ req *sipgo.Request }
 
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
-		box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
+		open: map[string]bool{}, box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.inv = inv
 	c.options = a.dialogOptions(inv, c.icid)
 	c.options.Rand = rand.Float64
@@ -257,7 +263,9 @@ func (c *call) drain() bool {
 			}
 			return true
 		case resend:
-			c.send(in.req, false)
+			if !in.written || c.open[txKey(in.req)] {
+				c.send(in.req, false)
+			}
 		case repeat:
 			c.onRepeat(in.req)
 		case grant:
@@ -293,10 +301,14 @@ func (c *call) drain() bool {
 			c.tell(Message{At: time.Now(), Summary: summary(in.Res)})
 			c.chargedBy(in.Res, false)
 			c.heardOf(in.Res)
+			if in.Res.StatusCode >= 200 {
+				delete(c.open, txKey(in.Res))
+			}
 			if !c.onTryResponse(in.Res) {
 				c.step(in)
 			}
 		case dialog.Failed:
+			delete(c.open, txKey(in.Req))
 			if !c.onTryFailed(in) {
 				c.step(in)
 			}
@@ -428,6 +440,17 @@ func (c *call) fallback() string {
 	return c.a.target()
 }
 
+// txKey names a client transaction of ours by what its request and its responses have: the
+// branch, and the method, since a CANCEL has that of its INVITE (RFC 3261 17.1.3).
+func txKey(m sipgo.Message) string {
+	via, seq := m.(interface{ Via() *sipgo.ViaHeader }).Via(), m.(interface{ CSeq() *sipgo.CSeqHeader }).CSeq()
+	if via == nil || seq == nil {
+		return ""
+	}
+	branch, _ := via.Params.Get("branch")
+	return branch + " " + string(seq.MethodName)
+}
+
 // send starts a client transaction.
 func (c *call) send(req *sipgo.Request, again bool) {
 	if c.hunts(req) {
@@ -452,7 +475,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 		c.a.flowLost(dest, "not to be connected", false)
 		if again && c.a.ctx.Err() == nil {
 			// The connection had just died: nobody has seen the request, a new one may do.
-			c.post(resend{req})
+			c.post(resend{req: req})
 			return
 		}
 		c.a.log.Warn("request not sent", "method", req.Method, "err", err)
@@ -467,6 +490,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 // other forks too (RFC 6026), have come by way of the screen, all but the one that sipgo has
 // acknowledged; what comes when the call has been forgotten is a stray.
 func (c *call) listen(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
+	c.open[txKey(req)] = true
 	tx.OnRetransmission(c.a.onStray)
 	c.a.wg.Go(c.a.safely(func() { c.follow(req, tx, again) }))
 }
@@ -499,7 +523,7 @@ func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool
 			// a phone stays connected. An INVITE that was heard of is not repeated: its
 			// answer finds us.
 			if again && (!req.IsInvite() || !heard && !timeout) && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
-				c.post(resend{req})
+				c.post(resend{req, true})
 				return
 			}
 			c.post(dialog.Failed{Req: req, Timeout: timeout})

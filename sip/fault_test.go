@@ -163,7 +163,7 @@ func TestCallsGoOnInAFlood(t *testing.T) {
 		c.request("INVITE", "one", 1, "", "Supported: 100rel", "Allow: INVITE, UPDATE, PRACK", "\n"+offerSDP)
 		c.expect("100")
 		_, call := k.next()
-		ua.OnIncoming(func(_ Incoming, call IncomingCall) func(Event) { call.Reject(486, ""); return func(Event) {} })
+		ua.OnIncoming(func(_ Incoming, call IncomingCall) func(Event) { call.Reject(486, 0); return func(Event) {} })
 
 		ended := make(chan Ended, 1)
 		flood := knock(t, network, c.ua)

@@ -336,7 +336,7 @@ func TestSourcesAreForgotten(t *testing.T) {
 	c.request("INVITE", "one", 1, "", "\n"+offerSDP)
 	c.expect("100")
 	_, call := k.next()
-	call.Reject(486, "")
+	call.Reject(486, 0)
 	c.expect("486")
 }
 

@@ -168,7 +168,7 @@ func inviteKey(req *sipgo.Request) string {
 func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take func(Incoming, IncomingCall) func(Event)) *call {
 	offer := dialog.SDP(req)
 	c := &call{a: a, icid: icidOf(req), tried: true, hop: hopTo(strings.ToLower(req.Transport()), req.Source()),
-		box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
+		open: map[string]bool{}, box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.options = a.dialogOptions(Invite{Video: bytes.Contains(offer, []byte("m=video"))}, c.icid)
 	c.options.Rand = rand.Float64
 	c.id, c.tag = string(*req.CallID()), c.options.FromTag
@@ -225,11 +225,8 @@ func (c *call) Accept(acc Acceptance) {
 }
 
 // Reject implements IncomingCall.
-func (c *call) Reject(status int, contact string) {
-	in := dialog.Reject{Status: status}
-	if contact != "" && status >= 300 && status < 400 {
-		in.Headers = []dialog.Header{{Name: "Contact", Value: "<" + contact + ">"}}
-	}
+func (c *call) Reject(status, warning int) {
+	in := dialog.Reject{Status: status, Warning: warning}
 	if status == 503 { // or the peer has no reason to come back to us
 		in.Headers = append(in.Headers, overload().header)
 	}
@@ -264,12 +261,13 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 	if v := first(req, "P-Charging-Function-Addresses"); v != "" && len(v) <= maxCharging && a.o.Mode == ModeAS {
 		a.charging.Store(&v)
 	}
+	all, hidden := recipients(req)
 	return Incoming{
 		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
 		Target: wanted(req), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
-		Recipients: recipients(req),
+		Recipients: all, Hidden: hidden,
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
 	}
 }

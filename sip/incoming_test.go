@@ -230,7 +230,7 @@ func TestIncomingRefused(t *testing.T) {
 		if res := p.expect("503"); res.get("Retry-After") == "" {
 			t.Error("503 without Retry-After")
 		}
-		call.Reject(503, "")
+		call.Reject(503, 0)
 		if res := p.expect("503"); res.get("Retry-After") == "" {
 			t.Error("503 of the owner's without Retry-After")
 		}
@@ -305,7 +305,7 @@ func TestReplaces(t *testing.T) {
 			if in.Replaces != id {
 				t.Errorf("Replaces is %q, want %q", in.Replaces, id)
 			}
-			call.Reject(480, "")
+			call.Reject(480, 0)
 			want = "480"
 		}
 		res := p.expect(want)

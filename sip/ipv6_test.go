@@ -35,7 +35,7 @@ func TestIPv6(t *testing.T) {
 		a := newAsker(t, p, ua, "sip:room@[::1]")
 		go func() {
 			_, in := k.next()
-			in.Reject(486, "")
+			in.Reject(486, 0)
 		}()
 		if res := a.ask("INVITE", a.contact(), "\n"+offerSDP); res.status() != "486" {
 			t.Error(res.start)

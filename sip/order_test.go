@@ -66,3 +66,26 @@ func TestOrderOfArrival(t *testing.T) {
 		}
 	})
 }
+
+// A peer may answer our BYE and close its connection in one breath: the connection has died
+// after the answer, and the BYE is not sent to anybody else.
+func TestConnectionClosedBehindTheAnswer(t *testing.T) {
+	p := newPeer(t, "tcp")
+	ua := newTrunk(t, p, func(o *AttachmentOptions) { o.CPS, o.PeerRate = 1000, 1e6 })
+	for round := range 50 {
+		c, ev := place(t, ua)
+		inv := <-p.in
+		if inv.method() != "INVITE" {
+			t.Fatalf("round %d: %s after the last call's end", round, inv.start)
+		}
+		inv.write(answer(inv, 200, "OK", "tag", p.contact(), "\n"+answerSDP))
+		next[Answer](ev)
+		next[Connected](ev)
+		p.expect("ACK")
+		c.Hangup("hung_up", "")
+		bye := p.expect("BYE")
+		bye.write(answer(bye, 200, "OK", ""))
+		p.drop()
+		next[Ended](ev)
+	}
+}

@@ -28,7 +28,7 @@ func readRefer(req *sipgo.Request) (r Refer, status int) {
 	}
 	r.Method, r.URIs = what.Method, []string{what.URI}
 	if what.CID != "" {
-		if r.Method, r.URIs, err = referList(req, what.CID); err != nil {
+		if r.Method, r.URIs, r.Hidden, err = referList(req, what.CID); err != nil {
 			return r, 400
 		}
 	}
@@ -50,34 +50,34 @@ func readRefer(req *sipgo.Request) (r Refer, status int) {
 
 // referList is the list of URIs in a REFER's body that cid names (RFC 5368 5). All of it
 // is to be done alike.
-func referList(req *sipgo.Request, cid string) (method string, uris []string, err error) {
+func referList(req *sipgo.Request, cid string) (method string, uris, hidden []string, err error) {
 	parts, err := bodyParts(req)
 	if err != nil {
-		return "", nil, err
+		return "", nil, nil, err
 	}
 	i := slices.IndexFunc(parts, func(p body.Part) bool { return p.ID == cid && p.Type == body.ResourceLists })
 	if i < 0 {
-		return "", nil, body.ErrSyntax
+		return "", nil, nil, body.ErrSyntax
 	}
 	list, err := body.ParseList(parts[i].Data)
 	if err != nil {
-		return "", nil, err
+		return "", nil, nil, err
 	}
-	for _, uri := range body.URIs(list) {
-		uri, _, _ = strings.Cut(uri, "?") // headers in there are not acted on
+	for i := range list {
+		uri, _, _ := strings.Cut(list[i].URI, "?") // headers in there are not acted on
 		uri, m := ims.CutMethod(uri)
 		if m == "" {
 			m = "INVITE"
 		}
 		if method != "" && m != method {
-			return "", nil, body.ErrSyntax
+			return "", nil, nil, body.ErrSyntax
 		}
-		method, uris = m, append(uris, uri)
+		method, list[i].URI = m, uri
 	}
-	if len(uris) == 0 {
-		return "", nil, body.ErrSyntax
+	if uris, hidden = body.URIs(list); len(uris) == 0 {
+		return "", nil, nil, body.ErrSyntax
 	}
-	return method, uris, nil
+	return method, uris, hidden, nil
 }
 
 // bodyParts takes the body of a message apart.

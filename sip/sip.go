@@ -153,7 +153,7 @@ type (
 		// ReleaseCause is that of Reason: RELEASE_CAUSE, which handsets put into BYE:
 		// 1 the user ended the call, 2 RTP time-out, 3 bearer loss …; 0 if none.
 		ReleaseCause int
-		ReasonText   string
+		ReasonText   string // of a Reason header, or else what a refusal's body says in plain text; one line
 		Reason       string // all values of Reason (RFC 3326) as they came, joined by ", "
 		Warning      string
 		RetryAfter   time.Duration
@@ -278,6 +278,7 @@ type Incoming struct {
 	Offer      []byte   // nil: the answer of ours is to be an offer
 	Supported  []string // the caller's option tags
 	Recipients []string // URIs of a recipient list (RFC 5366), whom a factory is to invite
+	Hidden     []string // those of them whom others must not be shown (RFC 5364: bcc, anonymize)
 	// Replaces is the Call-ID of the call, live and ours, that this one takes over (RFC
 	// 3891); "" none. One that names no call of ours never gets here: it is answered 481.
 	Replaces string
@@ -309,8 +310,8 @@ type IncomingCall interface {
 	Ring()
 	// Accept says 200 with a session description: the answer to Incoming.Offer, or an offer.
 	Accept(Acceptance)
-	// Reject ends the call with a final response of 300 to 699. contact is for 3xx only.
-	Reject(status int, contact string)
+	// Reject ends the call with a final response of 300 to 699, and a Warning as in Refuse.
+	Reject(status, warning int)
 }
 
 // Acceptance is the 200 of an incoming call.
@@ -332,6 +333,7 @@ type Refer struct {
 	ReferredBy string   // URI of Referred-By (RFC 3892), unproven; "" none
 	Method     string   // INVITE or BYE: what Refer-To asks to be done
 	URIs       []string // to whom: one, or those of a list (RFC 5368), without method and headers
+	Hidden     []string // those of a list whom others must not be shown (RFC 5364: bcc, anonymize)
 	Replaces   string   // of the call that is asked for (RFC 3891), a header value; "" none
 	Silent     bool     // no NOTIFY is wanted (RFC 4488)
 }

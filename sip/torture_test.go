@@ -117,7 +117,7 @@ func newTortured(t *testing.T, network string) *tortured {
 		if strings.Contains(in.Target, "alive") {
 			call.Accept(Acceptance{SDP: []byte(answerSDP)})
 		} else {
-			call.Reject(404, "")
+			call.Reject(404, 0)
 			k.seen <- in
 		}
 		return func(Event) {}

@@ -128,12 +128,13 @@ func unreadable(req *sipgo.Request) verdict {
 	return verdict{}
 }
 
-// recipients are the URIs of an INVITE's recipient list (RFC 5366); nil if it has none.
-func recipients(req *sipgo.Request) []string {
+// recipients are the URIs of an INVITE's recipient list (RFC 5366), and those that are hidden;
+// nil if it has none.
+func recipients(req *sipgo.Request) (all, hidden []string) {
 	parts, err := bodyParts(req)
 	if err != nil {
-		return nil // unreadable has refused it
+		return nil, nil // unreadable has refused it
 	}
-	uris, _ := body.Recipients(parts)
-	return uris
+	list, _ := body.Recipients(parts)
+	return body.URIs(list)
 }

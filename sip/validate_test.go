@@ -57,10 +57,14 @@ func TestBodies(t *testing.T) {
 			if tt.status == "603" {
 				go func() {
 					in, call := k.next()
-					if string(in.Offer) != tt.offer || !reflect.DeepEqual(in.Recipients, tt.list) {
-						t.Errorf("offer %q, recipients %q", in.Offer, in.Recipients)
+					var hidden []string
+					if tt.list != nil {
+						hidden = tt.list[1:]
 					}
-					call.Reject(603, "")
+					if string(in.Offer) != tt.offer || !reflect.DeepEqual(in.Recipients, tt.list) || !reflect.DeepEqual(in.Hidden, hidden) {
+						t.Errorf("offer %q, recipients %q, hidden %q", in.Offer, in.Recipients, in.Hidden)
+					}
+					call.Reject(603, 0)
 				}()
 			}
 			res := a.ask("INVITE", append([]string{a.contact()}, tt.extra...)...)

@@ -22,6 +22,7 @@ type SIPpOptions struct {
 	Peer      string   // host:port it calls; "" for a server
 	Dir       string   // for what it writes; must exist
 	Args      []string // more of its own options
+	Port      int      // it listens on; 0: a spare one
 	// Limit ends it, with an exit code that is not 0, whatever it waits for; 0: 60 s.
 	Limit time.Duration
 }
@@ -45,7 +46,7 @@ func FindSIPp() (string, error) {
 	return bin, nil
 }
 
-// StartSIPp starts SIPp on a spare port of 127.0.0.1 and returns when that is open. A
+// StartSIPp starts SIPp on a port of 127.0.0.1 and returns when that is open. A
 // port that somebody else was faster to take costs another try.
 func StartSIPp(o SIPpOptions) (*SIPp, error) {
 	bin, err := FindSIPp()
@@ -65,9 +66,11 @@ func StartSIPp(o SIPpOptions) (*SIPp, error) {
 	}
 	said := ""
 	for range 5 {
-		port, err := SparePort()
-		if err != nil {
-			return nil, err
+		port := o.Port
+		if port == 0 {
+			if port, err = SparePort(); err != nil {
+				return nil, err
+			}
 		}
 		s := &SIPp{Addr: fmt.Sprintf("127.0.0.1:%d", port), o: o, done: make(chan struct{})}
 		args := []string{"-sf", file, "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", fmt.Sprint(port), "-t", mode, "-nostdin",

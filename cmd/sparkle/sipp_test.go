@@ -30,11 +30,15 @@ type flow struct {
 	// What it says of the member follows from that, and is checked too.
 	legs     []string
 	timeline []string // words that the leg's timeline has, in this order
+	text     string   // words of the sentence that the outcome has; "" any
 
 	// Of calls that SIPp makes:
-	dials   string            // whom; "" the conference, by its own URI
-	join    bridge.JoinPolicy // of the conference; "" open
-	members []string          // the member's states, where they do not follow from legs; [""]: there is none
+	dials   string                // whom; "" the conference, by its own URI
+	join    bridge.JoinPolicy     // of the conference; "" open
+	kind    bridge.ConferenceType // of the conference; "" video
+	before  step                  // what is so before they call
+	lasts   time.Duration         // their calls; 0: less than patience
+	members []string              // the member's states, where they do not follow from legs; [""]: there is none
 }
 
 // step is something the organiser does, or sees, during a call.
@@ -76,6 +80,16 @@ var calleeFlows = []flow{
 		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_488", "ended hung_up"},
 		timeline: []string{"488", "INVITE", "200"}},
 	{scenario: "uas-416", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp, legs: takesVoice, timeline: []string{"416", "INVITE", "200"}},
+	{scenario: "uas-403", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_403", "ended hung_up"},
+		timeline: []string{"403", "voice only: 403 Forbidden; Video service not subscribed", "INVITE", "200"}},
+	{scenario: "uas-380", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_380", "ended hung_up"},
+		timeline: []string{"380", "voice only: 380 Alternative Service; no video here", "INVITE", "200"}},
+	{scenario: "uas-503", attachment: "failover_on: []", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
+		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_503", "ended hung_up"},
+		timeline: []string{"503", "INVITE", "200"}},
+	{scenario: "uas-prack-ring", steps: []step{hangUp}, outcome: bridge.HungUp, legs: takesVideo, timeline: []string{"180", "PRACK", "200"}},
 	{scenario: "uas-prack", steps: []step{hangUp}, outcome: bridge.HungUp,
 		legs:     []string{"dialing", "early_media", "ringing", "connected " + seesUs, "ended hung_up"},
 		timeline: []string{"183", "PRACK", "180"}},
@@ -89,7 +103,7 @@ var calleeFlows = []flow{
 		legs:     []string{"dialing", "early_media", "ringing", "connected " + hearsUs, "ended hung_up"},
 		timeline: []string{"183", "PRACK", "UPDATE", "180"}},
 	{scenario: "uas-early-media", attachment: "offer_g711: true", steps: []step{hangUp}, outcome: bridge.HungUp,
-		legs: []string{"dialing", "early_media", "ringing", "connected PCMA refused", "ended hung_up"}},
+		legs: []string{"dialing", "early_media", "ringing", "connected PCMA refused cs", "ended hung_up"}},
 
 	{scenario: "uas-busy", outcome: bridge.Busy, status: 486, q850: 17, legs: []string{"dialing", "ended busy"}},
 	{scenario: "uas-declines", outcome: bridge.Declined, status: 603, legs: []string{"dialing", "ringing", "ended declined"}},
@@ -98,6 +112,10 @@ var calleeFlows = []flow{
 	{scenario: "uas-timeout", outcome: bridge.Unreachable, status: 408, legs: []string{"dialing", "ended unreachable"}},
 	{scenario: "uas-silent", config: "calls: {setup_timeout: 5s}", outcome: bridge.Unreachable, status: 487,
 		legs: []string{"dialing", "ended unreachable"}, timeline: []string{"100", "CANCEL", "487"}},
+	{scenario: "uas-nothing", transports: []string{"udp"}, config: "calls: {setup_timeout: 5s}", outcome: bridge.NetworkError, legs: []string{"dialing", "ended network_error"},
+		text: "did not respond"},
+	{scenario: "uas-moved-follow", attachment: "follow_redirect: true", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp, legs: takesVoice,
+		timeline: []string{"302", "INVITE", "200"}},
 	{scenario: "uas-moved", outcome: bridge.Unreachable, status: 302, legs: []string{"dialing", "ended unreachable"}},
 	{scenario: "uas-overload", then: "uas-video", steps: []step{hangUp, firstTargetSuspended}, outcome: bridge.HungUp, legs: takesVideo},
 
@@ -109,8 +127,10 @@ var calleeFlows = []flow{
 		legs: []string{"dialing", "ringing", "ended cancelled"}, timeline: []string{"CANCEL", "200", "ACK", "BYE"}},
 
 	{scenario: "uas-bye", outcome: bridge.Left, q850: 16, legs: []string{"dialing", "ringing", "connected " + seesUs, "ended left"}},
+	{scenario: "uas-bye-lost", outcome: bridge.Dropped, legs: []string{"dialing", "ringing", "connected " + seesUs, "ended dropped"}, text: "connection was lost"},
+	{scenario: "uas-bye-merged", outcome: bridge.Left, legs: []string{"dialing", "ringing", "connected " + seesUs, "ended left"}, text: "a conference of their own"},
 	{scenario: "uas-rtp-stop", attachment: "offer_g711: true", config: "media: {port_min: 0, port_max: 0, realtime: false, timeout: 5s}", outcome: bridge.Dropped,
-		legs:     []string{"dialing", "ringing", "connected PCMA refused", "ended dropped"},
+		legs:     []string{"dialing", "ringing", "connected PCMA refused cs", "ended dropped"},
 		timeline: []string{"audio flows", "audio stalled", "BYE"}},
 
 	{scenario: "uas-hold", outcome: bridge.Left,
@@ -120,6 +140,8 @@ var calleeFlows = []flow{
 	{scenario: "uas-update", outcome: bridge.Left,
 		legs:     []string{"dialing", "ringing", "connected " + seesUs, "connected AMR-WB removed", "connected " + seesUs, "ended left"},
 		timeline: []string{"UPDATE", "UPDATE", "BYE"}},
+	{scenario: "uas-adds-video", outcome: bridge.Left,
+		legs: []string{"dialing", "ringing", "connected " + hearsUs, "connected " + seesUs, "ended left"}},
 	{scenario: "uas-upgrade", steps: []step{askForVideo, seen("connected " + seesUs), hangUp}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "ringing", "connected " + hearsUs, "connected " + seesUs, "ended hung_up"}},
 	{scenario: "uas-upgrade-prack", steps: []step{askForVideo, seen("connected " + seesUs), hangUp}, outcome: bridge.HungUp,
@@ -128,7 +150,7 @@ var calleeFlows = []flow{
 	{scenario: "uas-late-offer", outcome: bridge.Left,
 		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected " + hearsUs, "ended left"}},
 	{scenario: "uas-srvcc", outcome: bridge.Left,
-		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected AMR removed", "ended left"}},
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected AMR removed cs", "ended left"}},
 
 	{scenario: "uas-refresh", attachment: shortSession, steps: []step{secondRefresh, hangUp}, outcome: bridge.HungUp, legs: takesVideo,
 		timeline: []string{"UPDATE", "UPDATE", "BYE"}},

@@ -50,6 +50,7 @@ var callerFlows = []flow{
 	{scenario: "uac-488", outcome: bridge.MediaIncompatible, status: 488, legs: []string{"dialing", "ended media_incompatible"}},
 	{scenario: "uac-unknown", dials: "nobody", members: staysOut, outcome: bridge.NotFound, status: 404},
 	{scenario: "uac-stranger", join: bridge.JoinListed, members: staysOut, outcome: bridge.NotAllowed, status: 403},
+	{scenario: "uac-full", before: fill, members: staysOut, outcome: bridge.Busy, status: 486},
 	{scenario: "uac-sos", members: staysOut, outcome: bridge.NotAllowed, status: 403},
 	{scenario: "uac-replaces-nobody", members: staysOut},
 	{scenario: "uac-420", members: staysOut},
@@ -65,14 +66,21 @@ var callerFlows = []flow{
 		legs: []string{"connected " + seesUs, "ended hung_up"}, members: []string{"in_conference", "idle"},
 		timeline: []string{"the PIN is right", "goes to its conference", "INVITE", "BYE"}},
 	{scenario: "uac-pin-wrong", join: bridge.JoinPIN, members: staysOut, outcome: bridge.HungUp,
-		legs: []string{"dialing", "connected AMR-WB not_offered", "ended hung_up"}},
+		legs: []string{"connected AMR-WB not_offered"}}, // which its record says, and no event
 
+	{scenario: "uac-audio-only", kind: bridge.AudioConference, outcome: bridge.Left,
+		legs: []string{"dialing", "connected AMR-WB conference_is_audio", "ended left"}},
+	{scenario: "uac-cancel-late", transports: []string{"tcp", "udp"}, outcome: bridge.Left, legs: staysIn, timeline: []string{"INVITE", "200", "ACK", "BYE"}},
+	{scenario: "uac-no-ack", lasts: 50 * time.Second, outcome: bridge.NetworkError, legs: []string{"dialing", "ended network_error"}},
+	{scenario: "uac-no-prack", lasts: 50 * time.Second, outcome: bridge.NetworkError, status: 504, legs: []string{"dialing", "ended network_error"}},
+	{scenario: "uac-hold-old", outcome: bridge.Left,
+		legs: []string{"dialing", "connected " + seesUs, "held AMR-WB inactive", "connected " + seesUs, "ended left"}},
 	{scenario: "uac-hold", outcome: bridge.Left,
 		legs: []string{"dialing", "connected " + seesUs, "held " + seesUs, "connected " + seesUs, "ended left"}},
 	{scenario: "uac-update", outcome: bridge.Left,
 		legs: []string{"dialing", "connected " + seesUs, "connected AMR-WB removed", "connected " + seesUs, "ended left"}},
 	{scenario: "uac-reoffer", outcome: bridge.Left, legs: []string{"dialing", "connected " + seesUs, "connected " + hearsUs, "ended left"}},
-	{scenario: "uac-srvcc", outcome: bridge.Left, legs: []string{"dialing", "connected " + seesUs, "connected AMR removed", "ended left"}},
+	{scenario: "uac-srvcc", outcome: bridge.Left, legs: []string{"dialing", "connected " + seesUs, "connected AMR removed cs", "ended left"}},
 	{scenario: "uac-refreshes", outcome: bridge.Left, legs: staysIn, timeline: []string{"UPDATE", "UPDATE", "BYE"}},
 	{scenario: "uac-refresh", steps: []step{joined, secondRefresh, hangUpWhoever}, outcome: bridge.HungUp,
 		legs: []string{"dialing", "connected " + seesUs, "ended hung_up"}, timeline: []string{"UPDATE", "UPDATE", "BYE"}},
@@ -113,12 +121,32 @@ func TestSIPpTakesOver(t *testing.T) {
 	x.ended(x.conference, x.member, bridge.Left)
 	legs, err := x.api.Legs(t.Context(), x.conference, x.member)
 	if err != nil || len(legs) != 2 || legs[1].Outcome != bridge.HungUp || legs[0].CallID != "second///"+legs[1].CallID {
-		t.Errorf("legs %+v, %v", legs, err)
+		t.Fatalf("legs %+v, %v", legs, err)
+	}
+	if err := inOrder(x.timeline(), []string{"takes over", "INVITE", "200", "BYE"}); err != nil {
+		t.Error(err)
+	}
+	for i, outcome := range []bridge.Outcome{bridge.Left, bridge.HungUp} { // the newest first
+		l := legs[i]
+		flow{outcome: outcome, legs: []string{"connected AMR-WB H264"}}.bills(t, x.record(func(r cdr.Record) bool { return r.Leg == l.ID && !r.Superseded }),
+			cdr.Record{Conference: x.conference, Member: x.member, Direction: "inbound", CallID: l.CallID, ICID: l.ICID})
 	}
 	x.seen.mu.Lock()
 	defer x.seen.mu.Unlock()
 	if want := []string{"ringing", "in_conference", "idle"}; !slices.Equal(x.seen.members, want) {
 		t.Errorf("the member was %q: he was in throughout, by one call or the other", x.seen.members)
+	}
+}
+
+// fill leaves no room in a conference.
+func fill(x *dialled) {
+	x.t.Helper()
+	var rows []bridge.MemberSpec
+	for i := range 500 {
+		rows = append(rows, bridge.MemberSpec{Number: fmt.Sprintf("+86137%08d", i)})
+	}
+	if _, err := x.api.AddMembers(x.t.Context(), x.conference, rows); err != nil {
+		x.t.Fatal(err)
 	}
 }
 
@@ -317,10 +345,13 @@ func TestSIPpWatchesToTheEnd(t *testing.T) {
 		for _, transport := range []string{"tcp", "udp"} {
 			t.Run(transport, func(t *testing.T) {
 				t.Parallel()
-				x, user := callable(callableDaemon(t, transport, patientMedia), bridge.JoinOpen)
+				x, user := callable(callableTrunk(t, transport, "max_calls: 1", patientMedia), bridge.JoinOpen)
 				x.watch()
 				caller := callWithSIPp(t, "uac-watch", transport, x.sipAddr(), user, 1)
 				joined(x)
+				if err := callWithSIPp(t, "uac-busy", transport, x.sipAddr(), user, 1).Wait(patience); err != nil {
+					t.Error("a call more than the trunk has lines:", err)
+				}
 				told := x.notified(1)
 				for n := 2; n <= 11; n++ {
 					muted := n%2 == 0
@@ -393,22 +424,24 @@ func (x *dialled) endsWith(caller *sippPhone) {
 	}
 	x.isGone()
 	id := fmt.Sprintf("1-%d@127.0.0.1", caller.PID())
-	if r := x.record(func(r cdr.Record) bool { return r.CallID == id }); r.Outcome != string(bridge.HungUp) || r.Conference != x.conference {
-		x.t.Errorf("the record is %+v", r)
-	}
+	flow{outcome: bridge.HungUp, legs: hungUpHere}.bills(x.t, x.record(func(r cdr.Record) bool { return r.CallID == id }),
+		cdr.Record{Conference: x.conference, Member: x.member, Direction: "inbound", CallID: id})
 }
 
 func (f flow) calls(t *testing.T, d *daemon, transport string) {
 	if f.raw {
 		needRawSocket(t)
 	}
-	x, user := callable(d, cmp.Or(f.join, bridge.JoinOpen))
+	x, user := callableAs(d, cmp.Or(f.kind, bridge.VideoConference), cmp.Or(f.join, bridge.JoinOpen))
 	x.watch()
+	if f.before != nil {
+		f.before(x)
+	}
 	caller := callWithSIPp(t, f.scenario, transport, x.sipAddr(), cmp.Or(f.dials, user), 1)
 	for _, s := range f.steps {
 		s(x)
 	}
-	if err := caller.Wait(patience); err != nil {
+	if err := caller.Wait(cmp.Or(f.lasts, patience)); err != nil {
 		t.Error(err)
 	}
 	if slices.Equal(f.members, staysOut) {
@@ -429,7 +462,13 @@ func (f flow) calls(t *testing.T, d *daemon, transport string) {
 // speak PCMA.
 func callableDaemon(t *testing.T, transport, config string, phones ...*sippPhone) *daemon {
 	t.Helper()
-	d := startDaemon(t, trunkTo(transport, shortSession+"\noffer_g711: true", phones...)+config+"\n"+inboundKeys+"\n")
+	return callableTrunk(t, transport, "", config, phones...)
+}
+
+// callableTrunk is the same with more keys of its attachment, a line each.
+func callableTrunk(t *testing.T, transport, more, config string, phones ...*sippPhone) *daemon {
+	t.Helper()
+	d := startDaemon(t, trunkTo(transport, strings.TrimSpace(shortSession+"\noffer_g711: true\n"+more), phones...)+config+"\n"+inboundKeys+"\n")
 	d.numbers = append(append(d.numbers, sippNumber), referredNumbers...)
 	return d
 }
@@ -437,7 +476,12 @@ func callableDaemon(t *testing.T, transport, config string, phones ...*sippPhone
 // callable is a conference that can be called; user is that of its URI.
 func callable(d *daemon, join bridge.JoinPolicy) (x *dialled, user string) {
 	d.t.Helper()
-	x = &dialled{daemon: d, conference: d.conference(bridge.VideoConference)}
+	return callableAs(d, bridge.VideoConference, join)
+}
+
+func callableAs(d *daemon, kind bridge.ConferenceType, join bridge.JoinPolicy) (x *dialled, user string) {
+	d.t.Helper()
+	x = &dialled{daemon: d, conference: d.conference(kind)}
 	refers := bridge.ReferAny
 	p := api.ConferencePatch{JoinPolicy: &join, WhoMayRefer: &refers}
 	if join == bridge.JoinPIN {
@@ -459,14 +503,17 @@ func callable(d *daemon, join bridge.JoinPolicy) (x *dialled, user string) {
 func (x *dialled) keptOut(f flow, callID string) {
 	x.t.Helper()
 	all, err := x.api.Members(x.t.Context(), x.conference)
-	if err != nil || len(all) > 0 {
+	if err != nil || slices.ContainsFunc(all, func(m bridge.Member) bool { return m.Number == sippNumber }) {
 		x.t.Errorf("members %+v, %v: nobody was let in", all, err)
 	}
+	x.seen.mu.Lock()
+	if len(x.seen.legs) > 0 {
+		x.t.Errorf("the events say %q of who is nobody", x.seen.legs)
+	}
+	x.seen.mu.Unlock()
 	if f.outcome == "" {
 		return
 	}
 	r := x.record(func(r cdr.Record) bool { return r.CallID == callID })
-	if r.Outcome != string(f.outcome) || r.SIPStatus != f.status || r.Direction != "inbound" {
-		x.t.Errorf("the record is %+v, want %s with %d", r, f.outcome, f.status)
-	}
+	f.bills(x.t, r, cdr.Record{Conference: r.Conference, Direction: "inbound", CallID: callID})
 }

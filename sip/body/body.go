@@ -127,18 +127,14 @@ func Find(parts []Part, kind string) *Part {
 	return nil
 }
 
-// Recipients are the URIs of the recipient list among parts (RFC 5366 4), each once; nil
-// if there is none.
-func Recipients(parts []Part) ([]string, error) {
+// Recipients are the entries of the recipient list among parts (RFC 5366 4); nil if there is
+// none.
+func Recipients(parts []Part) ([]Entry, error) {
 	for _, p := range parts {
 		if p.Type != ResourceLists || p.Disposition != "" && p.Disposition != "recipient-list" {
 			continue
 		}
-		list, err := ParseList(p.Data)
-		if err != nil {
-			return nil, err
-		}
-		return URIs(list), nil
+		return ParseList(p.Data)
 	}
 	return nil, nil
 }

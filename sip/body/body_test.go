@@ -83,10 +83,11 @@ func TestRecipients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Recipients(parts)
+	found, err := Recipients(parts)
+	got, hidden := URIs(found)
 	want := []string{"sip:+8613800138001@home.example;user=phone", "tel:+15550123"}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("%q, %v", got, err)
+	if err != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(hidden, want[1:]) {
+		t.Errorf("%q, hidden %q, %v", got, hidden, err)
 	}
 	all, err := ParseList([]byte(list))
 	if err != nil || len(all) != 3 || all[1] != (Entry{"tel:+15550123", "bcc", true}) {
@@ -94,7 +95,7 @@ func TestRecipients(t *testing.T) {
 	}
 	parts[1].Disposition = "icon"
 	if got, err := Recipients(parts); got != nil || err != nil {
-		t.Errorf("not a recipient list: %q, %v", got, err)
+		t.Errorf("not a recipient list: %+v, %v", got, err)
 	}
 }
 

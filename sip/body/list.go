@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -96,15 +97,18 @@ func entry(attrs []xml.Attr) Entry {
 	return e
 }
 
-// URIs are those of a list, each once.
-func URIs(list []Entry) []string {
-	var out []string
-	seen := map[string]bool{}
+// Hidden: others must not be shown whom it names (RFC 5364 4).
+func (e Entry) Hidden() bool { return e.Anonymize || e.Copy == "bcc" }
+
+// URIs are those of a list, each once, and those of them that are hidden.
+func URIs(list []Entry) (all, hidden []string) {
 	for _, e := range list {
-		if !seen[e.URI] {
-			seen[e.URI] = true
-			out = append(out, e.URI)
+		if !slices.Contains(all, e.URI) {
+			all = append(all, e.URI)
+		}
+		if e.Hidden() && !slices.Contains(hidden, e.URI) {
+			hidden = append(hidden, e.URI)
 		}
 	}
-	return out
+	return all, hidden
 }

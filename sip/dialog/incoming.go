@@ -134,6 +134,9 @@ func (c *Call) onReject(r Reject) {
 	if r.Status < 300 || r.Status > 699 {
 		r.Status = 480
 	}
+	if r.Warning != 0 {
+		r.Headers = append(r.Headers, c.warning(r.Warning))
+	}
 	c.refuseInvite(r.Status, r.Headers, Ended{By: "local", Why: "rejected"})
 }
 

@@ -2,11 +2,13 @@ package dialog
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/xml"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -197,43 +199,70 @@ func (e *Ended) readReasons(m sip.Message) {
 		}
 	}
 	e.Warning = value(m, "Warning")
-	e.AltService = altService(m)
+	var text string
+	e.AltService, text = bodyWords(m)
+	e.ReasonText = cmp.Or(e.ReasonText, text)
 	e.RetryAfter, _ = seconds(value(m, "Retry-After"))
 }
 
-// altService reads the type of the alternative service in the body of a 380 (TS 24.229
-// 7.6: application/3gpp-ims+xml). The first type element counts; bodies are bounded by the
-// message size.
-func altService(m sip.Message) string {
-	kind, _, _ := strings.Cut(value(m, "Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(kind), "application/3gpp-ims+xml") {
-		return ""
+// bodyWords reads what a refusal says in its body: the type of the alternative service and
+// the reason beside it (TS 24.229 7.6: application/3gpp-ims+xml), or plain text.
+func bodyWords(m sip.Message) (service, text string) {
+	for _, p := range parts(m) {
+		switch p.Type {
+		case "application/3gpp-ims+xml":
+			service = strings.ToLower(oneLine(element(p.Data, "type")))
+			text = cmp.Or(text, oneLine(element(p.Data, "reason")))
+		case "text/plain":
+			text = cmp.Or(text, oneLine(string(p.Data)))
+		}
 	}
-	d := xml.NewDecoder(bytes.NewReader(m.Body()))
+	return service, text
+}
+
+// element is the text of the first element of a name, wherever it is; "" if there is none.
+func element(doc []byte, name string) (text string) {
+	d := xml.NewDecoder(bytes.NewReader(doc))
 	for {
 		t, err := d.Token()
 		if err != nil {
 			return ""
 		}
-		if start, ok := t.(xml.StartElement); ok && start.Name.Local == "type" {
-			var text string
+		if start, ok := t.(xml.StartElement); ok && start.Name.Local == name {
 			if d.DecodeElement(&text, &start) != nil {
 				return ""
 			}
-			return strings.ToLower(strings.TrimSpace(text))
+			return text
 		}
 	}
+}
+
+// maxWords bounds what is kept of a text that a peer wrote.
+const maxWords = 200
+
+// oneLine is the beginning of a text, fit to be shown.
+func oneLine(s string) string {
+	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "?"), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	if r := []rune(s); len(r) > maxWords {
+		s = string(r[:maxWords])
+	}
+	return s
+}
+
+// parts are those of a message's body; nil: it cannot be read.
+func parts(m sip.Message) []body.Part {
+	all, err := body.Parse(body.Header{Type: value(m, "Content-Type"), Disposition: value(m, "Content-Disposition"),
+		Encoding: value(m, "Content-Transfer-Encoding")}, m.Body())
+	if err != nil {
+		return nil
+	}
+	return all
 }
 
 // SDP returns the session description a message carries, also inside multipart, and
 // nil if it has none. One for an early session (RFC 3959) is not the call's.
 func SDP(m sip.Message) []byte {
-	parts, err := body.Parse(body.Header{Type: value(m, "Content-Type"), Disposition: value(m, "Content-Disposition"),
-		Encoding: value(m, "Content-Transfer-Encoding")}, m.Body())
-	if err != nil {
-		return nil
-	}
-	for _, p := range parts {
+	for _, p := range parts(m) {
 		if p.Type == body.SDP && p.Disposition != "early-session" && len(p.Data) > 0 {
 			return p.Data
 		}

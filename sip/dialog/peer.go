@@ -353,6 +353,10 @@ var warnings = map[int]string{
 	305: "Incompatible media format", 399: "Session description not usable",
 }
 
+func (c *Call) warning(code int) Header {
+	return Header{"Warning", fmt.Sprintf("%d %s %q", code, net.JoinHostPort(c.o.Host, strconv.Itoa(c.o.Port)), warnings[code])}
+}
+
 // refuse answers the waiting offer with a status; the session stays as it was.
 func (c *Call) refuse(status, warning int) {
 	p := c.peer
@@ -361,7 +365,8 @@ func (c *Call) refuse(status, warning int) {
 	}
 	res := c.response(p.req, status)
 	if warning != 0 {
-		add(res, "Warning", fmt.Sprintf("%d %s %q", warning, net.JoinHostPort(c.o.Host, strconv.Itoa(c.o.Port)), warnings[warning]))
+		h := c.warning(warning)
+		add(res, h.Name, h.Value)
 	}
 	c.do(Respond{p.tx, res})
 	c.stop(timerReply)

@@ -1,6 +1,7 @@
 package dialog
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/emiago/sipgo/sip"
@@ -20,15 +21,21 @@ func TestRefusalSaysWhy(t *testing.T) {
 	}
 }
 
-// A 380 may mean an emergency call, which must never be tried again another way.
-func TestAlternativeService(t *testing.T) {
+// A 380 may mean an emergency call, which must never be tried again another way; and a body
+// may say what the refusal is about.
+func TestWordsOfARefusal(t *testing.T) {
 	const emergency = `<?xml version="1.0"?><ims-3gpp version="1"><alternative-service><type> emergency </type><reason/></alternative-service></ims-3gpp>`
-	for _, tt := range []struct{ kind, body, want string }{
-		{"application/3gpp-ims+xml; sv=1", emergency, "emergency"},
-		{"application/3gpp-ims+xml", `<ims-3gpp><alternative-service><type>restoration</type></alternative-service></ims-3gpp>`, "restoration"},
-		{"application/3gpp-ims+xml", `<ims-3gpp><type>`, ""},
-		{"application/3gpp-ims+xml", `nonsense`, ""},
-		{"text/plain", emergency, ""},
+	for _, tt := range []struct{ kind, body, want, text string }{
+		{"application/3gpp-ims+xml; sv=1", emergency, "emergency", ""},
+		{"application/3gpp-ims+xml", `<ims-3gpp><alternative-service><type>restoration</type><reason>Video
+			not	supported</reason></alternative-service></ims-3gpp>`, "restoration", "Video not supported"},
+		{"application/3gpp-ims+xml", `<ims-3gpp><type>Emergency</type>`, "emergency", ""},
+		{"application/3gpp-ims+xml", `<ims-3gpp><alternative-service><type>`, "", ""},
+		{"application/3gpp-ims+xml", `nonsense`, "", ""},
+		{"multipart/mixed;boundary=b", "--b\r\nContent-Type: application/3gpp-ims+xml\r\n\r\n" + emergency + "\r\n--b--\r\n", "emergency", ""},
+		{"text/plain", "video not\r\nsubscribed\x00", "", "video not subscribed"},
+		{"text/plain; charset=utf-8", strings.Repeat("\xff视", 300), "", strings.Repeat("?视", 100)},
+		{"text/html", "<p>video</p>", "", ""},
 	} {
 		b := newBench(t, options())
 		b.run("start -> INVITE 1")
@@ -41,8 +48,8 @@ func TestAlternativeService(t *testing.T) {
 				got = e.Event.(Ended)
 			}
 		}
-		if got.Status != 380 || got.AltService != tt.want {
-			t.Errorf("%s %s: status %d, service %q; want %q", tt.kind, tt.body, got.Status, got.AltService, tt.want)
+		if got.Status != 380 || got.AltService != tt.want || got.ReasonText != tt.text {
+			t.Errorf("%s %s: status %d, service %q, text %q; want %q, %q", tt.kind, tt.body, got.Status, got.AltService, got.ReasonText, tt.want, tt.text)
 		}
 	}
 }

@@ -79,6 +79,7 @@ type (
 	// Reject says a final response of 300 to 699 to an incoming INVITE.
 	Reject struct {
 		Status  int
+		Warning int // its code (RFC 3261 20.43); 0: none
 		Headers []Header
 	}
 	// Tick says that the time of Next has come.

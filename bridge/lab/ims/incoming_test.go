@@ -102,7 +102,7 @@ func TestRefusesAndIsCancelled(t *testing.T) {
 	caller := from.registered(t)
 	calls := answering(t, to.registered(t))
 	p := place(t, caller, to.number)
-	next(t, calls).call.Reject(486, "")
+	next(t, calls).call.Reject(486, 0)
 	if e := until[sip.Ended](p); e.Status != 486 {
 		t.Errorf("refused: %+v", e)
 	}
