@@ -247,7 +247,7 @@ func TestCertificatesAreWatched(t *testing.T) {
 	if s := log.String(); strings.Count(s, "\n") != 2 || !strings.Contains(s, `level=WARN msg="certificate expires soon" of=soon`) || !strings.Contains(s, `level=ERROR msg="certificate cannot be read" of=none`) {
 		t.Error(s)
 	}
-	if first := CertificateExpiry(cfg); first.Sub(time.Now()).Round(time.Hour) != 10*24*time.Hour {
+	if first := CertificateExpiry(cfg); time.Until(first).Round(time.Hour) != 10*24*time.Hour {
 		t.Errorf("the first expires %v", first)
 	}
 	if first := CertificateExpiry(config.File{}); !first.IsZero() {
