@@ -176,6 +176,11 @@ func (b *Bridge) route(in sip.Incoming) destination {
 	if id, ok := strings.CutPrefix(parseTarget(in.Target).user, "conf="); ok && b.isServer(in.Attachment) && aliasForm.MatchString(strings.ToLower(id)) {
 		return destination{mrf: strings.ToLower(id)}
 	}
+	if in.ServedUser != "" && len(in.Routes) > 0 {
+		// Somebody's ordinary call, which a filter has sent by way of us. At a 5xx the S-CSCF goes on
+		// by its default handling (TS 24.229 §5.4.3.2); any other refusal would end a call that is not ours.
+		return destination{status: 500}
+	}
 	return destination{status: 404}
 }
 

@@ -137,6 +137,9 @@ func (l *loader) attachment(a *Attachment, key string) {
 	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
 		l.fault(key+".tls", "a certificate and its key go together")
 	}
+	if len(a.TLS.PeerNames) > 0 && a.TLS.CAFile == "" {
+		l.fault(key+".tls.peer_names", "goes with ca_file: without it no certificate is asked for")
+	}
 	for i, p := range a.TrustPeers {
 		if _, err := netip.ParsePrefix(p); err != nil {
 			l.fault(fmt.Sprintf("%s.trust_peers[%d]", key, i), "%q is not an address range such as 192.0.2.0/24", p)

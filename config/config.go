@@ -147,6 +147,8 @@ type TLS struct {
 	KeyFile    string `yaml:"key_file"`
 	CAFile     string `yaml:"ca_file"`     // empty: the system's
 	ServerName string `yaml:"server_name"` // empty: the targets' hosts
+
+	PeerNames []string `yaml:"peer_names"` // of those that connect to us; empty: server_name, or the targets' hosts
 }
 
 // Auth is how an attachment proves who it is. Each secret may be in a file of its own.

@@ -268,7 +268,7 @@ func tlsWords(o sip.AttachmentOptions) string {
 	case !used:
 		return "not used here"
 	case o.TLS.CertFile != "" && o.TLS.CAFile != "":
-		return "1.2 or newer, mutual: each side's certificate is verified"
+		return "1.2 or newer, mutual: each side's certificate and the name in it are verified"
 	case o.TLS.CertFile != "":
 		return "1.2 or newer; your certificate is verified, ours is shown"
 	}
