@@ -44,7 +44,13 @@ type usages struct {
 
 	list []*usage         // the goroutine's, as what follows
 	out  map[uint64]asked // NOTIFYs that are out
+	held []func()         // what goes behind their answers
+	late time.Time        // and is not held up longer than till then
 }
+
+// lastWord is how long the end of a call waits for the answer to what was notified before: a
+// BYE right behind a NOTIFY may overtake it, and then nobody knows the dialog it came in.
+const lastWord = 500 * time.Millisecond
 
 // way is how a dialog answers requests and sends them.
 type way interface {
@@ -113,7 +119,8 @@ func (us *usages) stop(why string) {
 	us.ended = true
 }
 
-// behind runs f when all that was posted before has been done: what was notified is sent.
+// behind runs f when all that was posted before has been done: what was notified is sent, and
+// answered if that does not take long.
 func (us *usages) behind(f func()) {
 	us.mu.Lock()
 	busy := us.running
@@ -187,10 +194,14 @@ func (us *usages) run() {
 		case <-us.a.ctx.Done():
 			us.handle(stopped{why: "shutdown"})
 		}
+		us.release()
 		if us.rest() {
 			return
 		}
 		var next time.Time
+		if len(us.held) > 0 {
+			next = us.late
+		}
 		for _, u := range us.list {
 			if at := u.n.Next(); next.IsZero() || at.Before(next) {
 				next = at
@@ -198,6 +209,17 @@ func (us *usages) run() {
 		}
 		timer.Reset(max(time.Until(next), 0))
 	}
+}
+
+// release lets go what waits for answers, when they have come or are not waited for any more.
+func (us *usages) release() {
+	if len(us.out) > 0 && len(us.list) > 0 && time.Now().Before(us.late) {
+		return
+	}
+	for _, f := range us.held {
+		f()
+	}
+	us.held = nil
 }
 
 // rest ends the goroutine if there is nothing to do.
@@ -226,6 +248,10 @@ func (us *usages) abandon() {
 			us.way.tell(tx, req, 500, nil)
 		}
 	}
+	for _, f := range us.held {
+		f()
+	}
+	us.held = nil
 	for _, in := range rest {
 		switch in := in.(type) {
 		case arrived:
@@ -250,7 +276,10 @@ func (us *usages) handle(in any) {
 			us.step(who.u, notifier.Answered{ID: who.id, Status: in.status, RetryAfter: in.retryAfter})
 		}
 	case behind:
-		in.f()
+		if len(us.held) == 0 {
+			us.late = time.Now().Add(lastWord)
+		}
+		us.held = append(us.held, in.f)
 	case stopped:
 		for _, u := range slices.Clone(us.list) {
 			if in.polite {

@@ -490,3 +490,39 @@ func TestUsagesInACall(t *testing.T) {
 		}
 	}
 }
+
+// The end of a call goes behind the answer to what was notified before, and comes without one
+// too: a watcher that has died must not keep a call.
+func TestGoodbyeComesBehindTheLastWord(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		t.Run(fmt.Sprintf("answered %t", answers), func(t *testing.T) {
+			p := newPeer(t, "tcp")
+			ua := newTrunk(t, p)
+			s := onSubscribe(ua, func(sub Subscription) {
+				sub.Accept(time.Hour)
+				sub.Notify("x/y", []byte("full"))
+			})
+			k := take(t, ua)
+			c := newCaller(t, p, ua)
+			c.request("INVITE", "i1", 1, "", "\n"+offerSDP)
+			p.expect("100")
+			_, call := k.next()
+			call.Accept(Acceptance{SDP: []byte(answerSDP)})
+			tag := tagIn(p.expect("200"))
+			c.request("ACK", "a1", 1, tag)
+			next[Connected](k.events)
+			c.request("SUBSCRIBE", "s2", 2, tag, "Event: conference", "Expires: 600")
+			_, n := p.pair("200", "NOTIFY")
+			n.write(answer(n, 200, "OK", ""))
+			got(t, s.subs).Terminate("noresource", "", nil)
+			call.Hangup("hung_up", "")
+			n = p.expect("NOTIFY")
+			if answers {
+				n.write(answer(n, 200, "OK", ""))
+			}
+			bye := p.expect("BYE")
+			bye.write(answer(bye, 200, "OK", ""))
+			next[Ended](k.events)
+		})
+	}
+}
