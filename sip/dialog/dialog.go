@@ -317,7 +317,7 @@ func (c *Call) fire(t timer) {
 	case timerRefresh:
 		c.refreshSession()
 	case timerExpire:
-		c.byeAndEnd(c.winner, hang{"timeout", "session_expired", `SIP;cause=408;text="session timer"`})
+		c.expired()
 	case timerPrack:
 		c.resend1xx()
 	case timerNoPrack:

@@ -277,7 +277,7 @@ func (c *Call) refreshSession() {
 	switch {
 	case f == nil || c.refresh != 0:
 		return
-	case c.reoffer != nil || c.peer != nil: // that exchange refreshes as well
+	case !f.updates && (c.reoffer != nil || c.peer != nil): // that exchange refreshes as well, when it is through
 		c.refreshLater()
 		return
 	case !f.updates:
@@ -291,6 +291,16 @@ func (c *Call) refreshSession() {
 	c.refreshHeaders(req)
 	req.SetBody(nil)
 	c.do(Send{req})
+}
+
+// expired: nobody has refreshed the session. Where the peer's user makes up his mind about our
+// re-INVITE, the peer has said that it is there, and nothing else can be asked of it.
+func (c *Call) expired() {
+	if r := c.reoffer; r != nil && r.sent && r.proceeding {
+		c.arm(timerExpire, 20*time.Second) // refreshLater comes before
+		return
+	}
+	c.byeAndEnd(c.winner, hang{"timeout", "session_expired", `SIP;cause=408;text="session timer"`})
 }
 
 // refreshLater tries again soon, and timerExpire has the last word; alone there is no hurry.

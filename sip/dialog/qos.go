@@ -32,6 +32,10 @@ func (c *Call) owesQoS(sdp []byte) bool {
 
 // sendQoS offers what stands again, with what the phone wants to read.
 func (c *Call) sendQoS(f *fork, e *early) {
+	if c.peer != nil && fromTag(c.peer.req) == f.tag { // the peer's offer has to be answered first (RFC 3311 5.1)
+		c.arm(timerQoSAgain, c.o.T1)
+		return
+	}
 	e.owes = false
 	f.localSeq++
 	e.qosSeq, e.qos = f.localSeq, withoutRefused(e.ours, e.theirs)

@@ -42,6 +42,14 @@ func TestPreconditions(t *testing.T) {
 			< 200 a prack -> UPDATE 3 to a
 			< 200 a upd final ->
 			< 200 a -> ACK 1 to a; final answer final after ready-too; connected`},
+		{"UPDATE before the answer waits for its reply: ours comes behind it", owed + `
+			< 500 a upd Retry-After=1 ->
+			> UPDATE a 1 less -> early offer 1 less
+			wait 1s ->
+			reply 1 less-too -> UPDATE1=200
+			wait 500ms -> UPDATE 4 to a
+			< 200 a upd final ->
+			< 200 a -> ACK 1 to a; final answer final after less-too; connected`},
 		{"UPDATE before the answer that is overtaken by it: it may come again", `
 			start -> INVITE 1
 			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one

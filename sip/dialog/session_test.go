@@ -76,6 +76,26 @@ func TestSessionTimer(t *testing.T) {
 			reply 1 same -> INVITE2=200 Session-Expires=600;refresher=uas
 			> ACK a 2 ->
 			wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac`},
+		{"our re-INVITE rings: UPDATE refreshes beside it", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE,UPDATE Session-Expires=90;refresher=uac -> ACK 1 to a; final answer answer; connected
+			propose more -> INVITE 2 to a Session-Expires=90;refresher=uac
+			< 180 a re ->
+			wait 45s -> UPDATE 3 to a Session-Expires=90;refresher=uac
+			< 200 a upd Session-Expires=90;refresher=uac ->
+			wait 24s ->
+			< 200 a re yes Session-Expires=90;refresher=uac -> ACK 2 to a; reoffered 200 yes`},
+		{"our re-INVITE rings, and there is no UPDATE: it is waited for", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE Session-Expires=90;refresher=uac -> ACK 1 to a; final answer answer; connected
+			propose more -> INVITE 2 to a Session-Expires=90;refresher=uac
+			< 180 a re ->
+			wait 69s ->
+			< 603 a re -> reoffered 603
+			wait 9s -> INVITE 3 to a Session-Expires=90;refresher=uac
+			< 200 a re yes Session-Expires=90;refresher=uac -> ACK 3 to a
+			propose more -> INVITE 4 to a Session-Expires=90;refresher=uac
+			wait 60s -> BYE 5 to a; ended by timeout session_expired connected`},
 		{"the peer wants too short a session", up + `
 			> UPDATE a 1 Session-Expires=30 Supported=timer -> UPDATE1=422 Min-SE=90
 			> UPDATE a 2 Session-Expires=30 -> UPDATE2=200`},
