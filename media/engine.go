@@ -152,11 +152,16 @@ func (e *Engine) start() {
 		for range e.workers {
 			errs = append(errs, <-granted)
 		}
-		if err := errors.Join(append(errs, lockMemory())...); err != nil {
-			e.opt.Log.Warn("audio runs without full real-time priority: ticks may be late under load", "err", err)
-		}
+		e.lacks(append(errs, lockMemory())...)
 	}
 	e.wg.Go(e.report)
+}
+
+// lacks says, in one line, what the kernel refused of what keeps the tick punctual.
+func (e *Engine) lacks(refused ...error) {
+	if err := errors.Join(refused...); err != nil {
+		e.opt.Log.Warn("audio runs without full real-time priority: ticks may be late under load", "err", err)
+	}
 }
 
 // Close ends every leg with an RTCP BYE, gives all ports back and waits for all

@@ -499,3 +499,41 @@ func FuzzOpusPackets(f *testing.F) {
 		}
 	})
 }
+
+// Twelve frames of AMR-WB a packet are all heard (RFC 4867 §4.3, maxptime 240).
+func TestTwelveFramesAPacketAreHeard(t *testing.T) {
+	a := newAir(t, Options{})
+	a.set(confC())
+	x, o := a.join("c", "x", wb, 0, octets), a.join("c", "o", pcma, 0)
+	x.off = true
+	clip := voice(t, 1)
+	enc, err := newCoder(coderKind{codec: wb})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.close()
+	a.run(100 * time.Millisecond)
+	from := len(o.heard)
+	var pcm [frameLen]int16
+	toc, data := []byte{0xf0}, []byte(nil)
+	for f := range len(clip) / frameLen {
+		copy(pcm[:], clip[f*frameLen:])
+		enc.encode(8, &pcm)
+		toc, data = append(toc, 0x80|8<<3|4), append(data, enc.out.bits...)
+		if len(toc) == 13 {
+			toc[12] &^= 0x80 // the last
+			x.seq++
+			b := make([]byte, 12)
+			header(b, 96, x.seq, uint32(f-11)*320, x.ssrc)
+			x.write(append(append(b, toc...), data...))
+			toc, data = toc[:1], nil
+		}
+		a.run(20 * time.Millisecond)
+	}
+	a.run(300 * time.Millisecond)
+	s := a.stats("x").Audio
+	got, lag := align(o.heard[from+200*16:], floats(clip[:4*16000]))
+	if c := intelligibility(got, floats(clip[:4*16000])); c < 0.93 || s.RxDropped+s.RxLate > 0 || s.Concealed > 11 {
+		t.Errorf("intelligibility %.2f (lag %d ms), %d dropped, %d late, %d concealed", c, lag/16, s.RxDropped, s.RxLate, s.Concealed)
+	}
+}

@@ -214,7 +214,7 @@ func (p *phone) says(clip []int16) { p.say, p.said = clip, 0 }
 func TestLevelsAgainstAReferenceMix(t *testing.T) {
 	type codecs []mediapb.AudioStream_Codec // of three talkers and a listener
 	for _, c := range []codecs{{wb, wb, wb, wb}, {pcmu, pcmu, pcmu, pcmu}, {opu, opu, opu, opu}, {g7, g7, g7, g7},
-		{opu, wb, pcmu, opu}, {opu, g7, wb, wb}} {
+		{opu, wb, pcmu, opu}, {opu, g7, wb, wb}, {nb, nb, nb, nb}, {pcma, nb, wb, pcma}} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			a := newAir(t, Options{})
 			a.set(confC())
@@ -441,53 +441,72 @@ func TestTenTalkersAreLimitedWithoutDistortion(t *testing.T) {
 func TestLossAndJitterTable(t *testing.T) {
 	clip := voice(t, 3)
 	ref := floats(clip)
-	for _, tt := range []struct {
-		loss   float64
-		jitter time.Duration
+	type link struct {
+		from, to mediapb.AudioStream_Codec
+		loss     float64
+		jitter   time.Duration
 		// at least, and at most
 		understood, concealed float64
 		delay                 time.Duration
-	}{
-		{0, 0, 0.93, 0.01, 40 * time.Millisecond},
-		{0.01, 0, 0.90, 0.03, 40 * time.Millisecond},
-		{0.03, 0, 0.88, 0.05, 40 * time.Millisecond},
-		{0.05, 0, 0.83, 0.07, 60 * time.Millisecond},
-		{0.10, 0, 0.83, 0.12, 60 * time.Millisecond},
-		{0, 20 * time.Millisecond, 0.90, 0.03, 70 * time.Millisecond},
-		{0, 60 * time.Millisecond, 0.85, 0.05, 120 * time.Millisecond},
-		{0, 100 * time.Millisecond, 0.89, 0.08, 170 * time.Millisecond},
-		{0.10, 60 * time.Millisecond, 0.80, 0.16, 130 * time.Millisecond},
-	} {
-		t.Run(fmt.Sprintf("loss=%.0f%% jitter=%v", 100*tt.loss, tt.jitter), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(11, uint64(tt.jitter)))
-			a := newAir(t, Options{})
-			a.set(confC())
-			x, o := a.join("c", "x", wb, 0), a.join("c", "o", pcma, 0) // who has to have it decoded
-			x.drop = func(int) bool { return r.Float64() < tt.loss }
-			x.delay = func(int) time.Duration { return time.Duration(r.Float64() * float64(tt.jitter)) }
-			x.says(clip)
-			a.run(5500 * time.Millisecond) // the buffer learns
-			before := a.stats("x").Audio
-			x.says(clip)
-			from := len(o.heard)
-			a.run(5500 * time.Millisecond)
-			s := a.stats("x").Audio
-			got, lag := align(o.heard[from:], ref)
-			share := float64(s.Concealed-before.Concealed) / 250
-			understood := intelligibility(got, ref)
-			level := decibels(rms(got) / rms(ref))
-			t.Logf("lost %3.0f of 250, concealed %4.1f %%, late %d, playout %3.0f ms, in to out %3d ms, level %+.1f dB, intelligibility %.2f",
-				float64(s.RxLost-before.RxLost), 100*share, s.RxLate-before.RxLate, s.PlayoutMs, lag/16, level, understood)
-			if understood < tt.understood {
-				t.Errorf("intelligibility %.2f, want %.2f", understood, tt.understood)
+		late                  uint64
+	}
+	links := []link{
+		{wb, pcma, 0, 0, 0.93, 0.01, 40 * time.Millisecond, 0},
+		{wb, pcma, 0.01, 0, 0.90, 0.03, 40 * time.Millisecond, 0},
+		{wb, pcma, 0.03, 0, 0.83, 0.05, 40 * time.Millisecond, 0},
+		{wb, pcma, 0.05, 0, 0.83, 0.07, 60 * time.Millisecond, 0},
+		{wb, pcma, 0.10, 0, 0.79, 0.12, 60 * time.Millisecond, 0},
+		{wb, pcma, 0, 20 * time.Millisecond, 0.90, 0.03, 70 * time.Millisecond, 2},
+		{wb, pcma, 0, 60 * time.Millisecond, 0.85, 0.05, 120 * time.Millisecond, 10},
+		{wb, pcma, 0, 100 * time.Millisecond, 0.89, 0.08, 170 * time.Millisecond, 15},
+		{wb, pcma, 0.10, 60 * time.Millisecond, 0.80, 0.16, 130 * time.Millisecond, 10},
+	}
+	for _, c := range [][2]mediapb.AudioStream_Codec{{nb, wb}, {pcma, wb}, {g7, pcmu}, {opu, pcma}} {
+		links = append(links, link{c[0], c[1], 0.05, 20 * time.Millisecond, 0.80, 0.09, 80 * time.Millisecond, 4})
+	}
+	for _, tt := range links {
+		for _, seed := range []uint64{11, 12} {
+			if seed > 11 && tt.loss < 0.03 {
+				continue // which frames were lost makes a difference, which came later makes none
 			}
-			if share > tt.concealed {
-				t.Errorf("%.1f %% concealed, want at most %.0f", 100*share, 100*tt.concealed)
-			}
-			if d := time.Duration(lag) * time.Second / 16000; d > tt.delay {
-				t.Errorf("%v from in to out, want at most %v", d, tt.delay)
-			}
-		})
+			t.Run(fmt.Sprintf("%v to %v loss=%.0f%% jitter=%v seed=%d", tt.from, tt.to, 100*tt.loss, tt.jitter, seed), func(t *testing.T) {
+				r := rand.New(rand.NewPCG(seed, uint64(tt.jitter)))
+				a := newAir(t, Options{})
+				a.set(confC())
+				x, o := a.join("c", "x", tt.from, 0), a.join("c", "o", tt.to, 0) // who has to have it decoded
+				x.drop = func(int) bool { return r.Float64() < tt.loss }
+				x.delay = func(int) time.Duration { return time.Duration(r.Float64() * float64(tt.jitter)) }
+				x.says(clip)
+				a.run(5500 * time.Millisecond) // the buffer learns
+				before := a.stats("x").Audio
+				x.says(clip)
+				from := len(o.heard)
+				a.run(5500 * time.Millisecond)
+				s := a.stats("x").Audio
+				got, lag := align(o.heard[from:], ref)
+				share := float64(s.Concealed-before.Concealed) / 250
+				late := s.RxLate - before.RxLate
+				understood := intelligibility(got, ref)
+				level := decibels(rms(got) / rms(ref))
+				t.Logf("lost %3.0f of 250, concealed %4.1f %%, late %d, playout %3.0f ms, in to out %3d ms, level %+.1f dB, intelligibility %.2f",
+					float64(s.RxLost-before.RxLost), 100*share, late, s.PlayoutMs, lag/16, level, understood)
+				if understood < tt.understood {
+					t.Errorf("intelligibility %.2f, want %.2f", understood, tt.understood)
+				}
+				if share > tt.concealed {
+					t.Errorf("%.1f %% concealed, want at most %.0f", 100*share, 100*tt.concealed)
+				}
+				if d := time.Duration(lag) * time.Second / 16000; d > tt.delay {
+					t.Errorf("%v from in to out, want at most %v", d, tt.delay)
+				}
+				if abs(level) > 1.5 {
+					t.Errorf("level %+.1f dB, want 0 ± 1.5", level)
+				}
+				if late > tt.late {
+					t.Errorf("%d of 250 frames came too late, want at most %d", late, tt.late)
+				}
+			})
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ import (
 type loadOptions struct {
 	listen, first, codec, quiet, name string
 	trunks                            []string
-	calls, talkers, onsets, pid       int
+	calls, talkers, onsets, pid, core int
 	turn, duration, within            time.Duration
 	place, asJSON                     bool
 }
@@ -46,8 +46,8 @@ func loadCommand() *cobra.Command {
 			"--listen. With --place the handsets are put into a new conference of that daemon and all are called.\n" +
 			"When all calls are up it counts for --duration and says for each leg which frames were missing or late,\n" +
 			"where there were gaps, and how long a word takes from one phone to another; and the CPU time of each\n" +
-			"process of the daemon (--pid).",
-		Example: "  sparkle load --listen 127.0.0.1:5090 --calls 200 --talkers 3 --codec amr-wb/12.65 --place --pid $(pgrep -of 'sparkle serve')",
+			"process of the daemon, which is found by the socket that the phones' media goes to.",
+		Example: "  sparkle load --listen 127.0.0.1:5090 --calls 200 --talkers 3 --codec amr-wb/12.65 --place",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runLoad(cmd, o, daemon)
@@ -67,7 +67,8 @@ func loadCommand() *cobra.Command {
 	f.DurationVar(&o.within, "within", time.Minute, "how long calls may take to come up")
 	f.BoolVar(&o.place, "place", false, "have the daemon call all of them into a new conference")
 	f.StringVar(&o.name, "name", "load", "of that conference")
-	f.IntVar(&o.pid, "pid", 0, "the daemon's process; its children are found")
+	f.IntVar(&o.pid, "pid", 0, "the daemon's process, its children are found; 0: the one that the media comes from, on this machine")
+	f.IntVar(&o.core, "core", runtime.NumCPU()-1, "core that the generator's thread keeps to; -1: any")
 	f.BoolVar(&o.asJSON, "json", false, "one JSON object a leg, then one of all")
 	daemon.flags(cmd)
 	return cmd
@@ -99,12 +100,13 @@ type loadLeg struct {
 	Late    uint64  `json:"late"`
 	Lost    uint64  `json:"lost"`
 	Gaps    uint64  `json:"gaps"`
+	Modes   []int   `json:"modes,omitempty"` // of AMR-WB, that came
 	Delay   float64 `json:"delay_mean_ms"`
 	DelayMx float64 `json:"delay_max_ms"`
 }
 
 func runLoad(cmd *cobra.Command, o loadOptions, daemon *server) error {
-	codec, name, err := loadCodec(o.codec)
+	codec, err := loadCodec(o.codec)
 	if err != nil {
 		return err
 	}
@@ -118,19 +120,21 @@ func runLoad(cmd *cobra.Command, o loadOptions, daemon *server) error {
 	if o.duration < time.Second || o.duration > time.Hour {
 		return fmt.Errorf("--duration: %v, want 1s to 1h", o.duration)
 	}
-	names, pids, err := processes(o.pid)
-	if err != nil {
+	if o.core >= runtime.NumCPU() {
+		return fmt.Errorf("--core: %d, there are %d", o.core, runtime.NumCPU())
+	}
+	if _, _, err := processes(o.pid); err != nil {
 		return err
 	}
 	// The generator's thread sleeps in system calls and needs a P at once when it wakes.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
 	phones, err := load.NewPhones(load.PhonesOptions{Calls: o.calls, Talkers: o.talkers, Turn: o.turn, Codec: codec,
-		Always: o.quiet == "frames", Onsets: o.onsets, Realtime: true})
+		Always: o.quiet == "frames", Onsets: o.onsets, Realtime: true, Core: o.core})
 	if err != nil {
 		return err
 	}
 	defer phones.Close()
-	script := lab.Script{Codecs: []sdp.Codec{{Name: name}}}
+	script := lab.Script{Codecs: []sdp.Codec{codec.SDP()}}
 	serve := lab.ServeOptions{Core: lab.CoreOptions{Addr: o.listen, TrunkPeers: o.trunks}}
 	var numbers []bridge.MemberSpec
 	for i := range o.calls {
@@ -176,6 +180,13 @@ func runLoad(cmd *cobra.Command, o loadOptions, daemon *server) error {
 	if err := await(ctx, phones, func(up int) bool { return up >= o.calls }, o.within); err != nil {
 		return err
 	}
+	if o.pid == 0 {
+		o.pid = daemonOf(phones.Engine())
+	}
+	names, pids, err := processes(o.pid)
+	if err != nil {
+		return err
+	}
 	r, legs, cpu, err := phones.Measure(o.duration, pids)
 	if err != nil {
 		return err
@@ -183,19 +194,19 @@ func runLoad(cmd *cobra.Command, o loadOptions, daemon *server) error {
 	return reportLoad(cmd.OutOrStdout(), o, codec, r, legs, names, cpu)
 }
 
-// loadCodec reads the flag; name is the codec's in a session description.
-func loadCodec(v string) (c load.Codec, name string, err error) {
+// loadCodec reads the flag.
+func loadCodec(v string) (c load.Codec, err error) {
 	switch strings.ToLower(v) {
 	case "amr-wb/12.65":
-		return load.AMRWB(2), "AMR-WB", nil
+		return load.AMRWB(2), nil
 	case "amr-wb/23.85", "amr-wb":
-		return load.AMRWB(8), "AMR-WB", nil
+		return load.AMRWB(8), nil
 	case "pcmu":
-		return load.PCMU(), "PCMU", nil
+		return load.PCMU(), nil
 	case "opus":
-		return load.Opus(), "opus", nil
+		return load.Opus(), nil
 	}
-	return c, "", fmt.Errorf("--codec: %q is none of amr-wb/12.65, amr-wb/23.85, pcmu, opus", v)
+	return c, fmt.Errorf("--codec: %q is none of amr-wb/12.65, amr-wb/23.85, pcmu, opus", v)
 }
 
 // placeCalls makes a conference of all numbers and calls them.
@@ -259,7 +270,7 @@ func reportLoad(out io.Writer, o loadOptions, codec load.Codec, r *load.Result, 
 	if o.asJSON {
 		enc := json.NewEncoder(out)
 		for i, l := range legs {
-			if err := enc.Encode(loadLeg{i, l.Frames, l.Missing, l.Late, l.Lost, l.Gaps, ms(l.DelayMean), ms(l.DelayMax)}); err != nil {
+			if err := enc.Encode(loadLeg{i, l.Frames, l.Missing, l.Late, l.Lost, l.Gaps, l.Modes, ms(l.DelayMean), ms(l.DelayMax)}); err != nil {
 				return err
 			}
 		}
@@ -274,10 +285,37 @@ func reportLoad(out io.Writer, o loadOptions, codec load.Codec, r *load.Result, 
 	for _, n := range slices.Sorted(maps.Keys(s.CPU)) {
 		fmt.Fprintf(out, "%-8s %8.1f ms CPU a second, %.3f a leg\n", n, s.CPU[n], s.CPUPerLeg[n])
 	}
+	if len(s.CPU) == 0 {
+		fmt.Fprintln(out, "no CPU time: the daemon is on another machine or another user's; --pid names it")
+	}
 	if s.GenDropped > 0 {
 		fmt.Fprintf(out, "the generator lost %d packets itself: they are not the daemon's\n", s.GenDropped)
 	}
 	return nil
+}
+
+// daemonOf is the control process of an engine's: its parent, where the engine has a process of
+// its own. 0: unknown.
+func daemonOf(engine int) int {
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", engine))
+	if err != nil {
+		return 0
+	}
+	if f := strings.Split(string(args), "\x00"); len(f) < 2 || f[1] != "media" {
+		return engine
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", engine))
+	if err != nil {
+		return engine
+	}
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
+			if pid, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && pid > 1 {
+				return pid
+			}
+		}
+	}
+	return engine
 }
 
 // processes finds a daemon's tree: names and pids, of control and its children. 0: none.

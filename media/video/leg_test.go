@@ -11,6 +11,7 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+	"golang.org/x/net/ipv4"
 
 	"sparkle/media/codec/h264"
 	"sparkle/media/codec/yuv"
@@ -434,6 +435,21 @@ func TestSlicesFitThePath(t *testing.T) {
 		}
 		if l.tx.refused != 0 || l.tx.packets < 60 {
 			t.Errorf("%d packets, %d pictures refused", l.tx.packets, l.tx.refused)
+		}
+	}
+}
+
+// Both of the leg's sockets mark what they send as the bridge says: AF41.
+func TestPacketsAreMarked(t *testing.T) {
+	sock := Sockets{udp(t), udp(t)}
+	defer sock.RTP.Close()
+	defer sock.RTCP.Close()
+	l, _ := bare(t, func(v *mediapb.VideoStream) { v.Dscp = 34 })
+	l.sock = sock
+	l.setDSCP(l.stream)
+	for _, c := range []*net.UDPConn{sock.RTP, sock.RTCP} {
+		if tos, err := ipv4.NewConn(c).TOS(); err != nil || tos != 34<<2 {
+			t.Errorf("TOS %#x, %v; want AF41, 0x88", tos, err)
 		}
 	}
 }

@@ -80,6 +80,7 @@ type generator struct {
 	pid      int
 	realtime bool
 	pinned   bool
+	core     int
 
 	media, control [phases]*socket
 	phones         []phone
@@ -101,7 +102,7 @@ type generator struct {
 
 func newGenerator(o Options, m *material) (*generator, error) {
 	g := &generator{
-		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime, pinned: o.Pinned, joining: o.Joining,
+		codec: o.Codec, mat: m, script: newScript(o), pid: o.PID, realtime: o.Realtime, pinned: o.Pinned, core: o.Core, joining: o.Joining,
 		phones: make([]phone, o.Legs), byPort: make([]atomic.Int32, 1<<16), res: &Result{}, talker: -1,
 		reached: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -138,7 +139,7 @@ func (g *generator) run() {
 		g.res.GenRealtime = goRealtime()
 	}
 	if g.pinned {
-		_ = pin(0, 1) // on a machine with one core there is nothing to choose
+		_ = pin(0, g.core) // on a machine with one core there is nothing to choose
 	}
 	if !g.realtime && !g.pinned {
 		defer runtime.UnlockOSThread()

@@ -65,8 +65,9 @@ type Options struct {
 	// Realtime asks for SCHED_FIFO for the generator's thread, below the engine's; that
 	// it is refused is no error.
 	Realtime bool
-	// Pinned keeps the generator's thread on core 1.
+	// Pinned keeps the generator's thread on a core.
 	Pinned bool
+	Core   int
 	// Conference is the id to use, numbered where there are several; "": "load".
 	Conference string
 }

@@ -11,6 +11,7 @@ import (
 	"sparkle/media/codec/opus"
 	"sparkle/media/mediapb"
 	"sparkle/media/payload"
+	"sparkle/sip/sdp"
 )
 
 // Codec is what all phones of a load speak. Use AMRWB, PCMU or Opus.
@@ -37,14 +38,6 @@ func PCMU() Codec {
 // Opus is mono at 24 kbit/s with DTX, without FEC.
 func Opus() Codec {
 	return Codec{Name: "opus", pb: mediapb.AudioStream_OPUS, pt: 103, step: opus.FrameTicks, rate: 48000}
-}
-
-// sdpName is the codec's name in a session description.
-func (c Codec) sdpName() string {
-	if c.amr() {
-		return "AMR-WB"
-	}
-	return c.Name
 }
 
 func (c Codec) isOpus() bool { return c.pb == mediapb.AudioStream_OPUS }
@@ -91,11 +84,25 @@ func (c Codec) speech(body []byte) bool {
 	case !c.amr():
 		return len(body) > 0
 	}
+	ft, ok := frameType(body)
+	return ok && ft < amr.SIDWide
+}
+
+// frameType is that of the first frame of AMR-WB (RFC 4867 §4.3: CMR (4), F (1), FT (4)).
+func frameType(body []byte) (ft uint8, ok bool) {
 	if len(body) < 2 {
-		return false
+		return 0, false
 	}
-	ft := body[0]&7<<1 | body[1]>>7 // RFC 4867 §4.3: CMR (4), F (1), FT (4)
-	return ft < amr.SIDWide
+	return body[0]&7<<1 | body[1]>>7, true
+}
+
+// SDP is the codec as a phone of it answers: AMR-WB in its mode alone, so that what comes back
+// has this mode too.
+func (c Codec) SDP() sdp.Codec {
+	if c.amr() {
+		return sdp.Codec{Name: "AMR-WB", ModeSet: []int{c.mode}}
+	}
+	return sdp.Codec{Name: c.Name}
 }
 
 // level estimates how loud a payload of speech is, dBov. Opus says only whether it is a

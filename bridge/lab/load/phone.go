@@ -73,6 +73,7 @@ type receiver struct {
 
 	frames, missing, lost, late, reordered uint64 // in the window
 	gaps                                   uint64 // runs of missing frames
+	modes                                  uint16 // of AMR-WB, a bit each
 	delays                                 int    // onsets that were timed
 	delaySum, delayMax                     int64  // ns
 }
@@ -135,6 +136,9 @@ func (r *receiver) take(c *Codec, pt uint8, b []byte, at int64, count bool) verd
 	}
 	if count {
 		r.frames++
+		if ft, ok := frameType(b[rtp.HeaderSize:]); ok && c.amr() && v.speech {
+			r.modes |= 1 << ft
+		}
 	}
 	r.seq, r.ts, r.speech, r.loud, r.last = seq, ts, v.speech, v.loud, at
 	return v

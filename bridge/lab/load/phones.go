@@ -29,6 +29,7 @@ type PhonesOptions struct {
 	Always   bool // the others send frames of quiet noise, not comfort noise
 	Onsets   int  // as Options.Onsets
 	Realtime bool
+	Core     int // that the thread keeps to; below 0: any
 }
 
 // NewPhones starts the thread. Close ends it.
@@ -47,7 +48,7 @@ func NewPhones(o PhonesOptions) (*Phones, error) {
 		return nil, err
 	}
 	g, err := newGenerator(Options{Legs: o.Calls, Room: o.Calls, Talkers: o.Talkers, Turn: o.Turn, Codec: o.Codec, Onsets: o.Onsets,
-		Realtime: o.Realtime, Warm: time.Hour, Window: time.Hour}.withDefaults(), m)
+		Realtime: o.Realtime, Pinned: o.Core >= 0, Core: o.Core, Warm: time.Hour, Window: time.Hour}.withDefaults(), m)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +88,7 @@ func (p *Phones) add(n int) {
 // LegResult is what came back to one phone in the window.
 type LegResult struct {
 	Frames, Missing, Late, Lost, Gaps uint64
+	Modes                             []int // of AMR-WB, of the speech that came
 	// Of onsets that this phone heard begin; 0 where it heard none.
 	DelayMean, DelayMax time.Duration
 }
@@ -128,6 +130,11 @@ func (p *Phones) Measure(window time.Duration, pids []int) (r *Result, legs []Le
 		}
 		x := &ph.rx
 		l := LegResult{Frames: x.frames, Missing: x.missing, Late: x.late, Lost: x.lost, Gaps: x.gaps, DelayMax: time.Duration(x.delayMax)}
+		for mode := range 16 {
+			if x.modes>>mode&1 == 1 {
+				l.Modes = append(l.Modes, mode)
+			}
+		}
 		if x.delays > 0 {
 			l.DelayMean = time.Duration(x.delaySum / int64(x.delays))
 		}
@@ -140,6 +147,17 @@ func (p *Phones) Measure(window time.Duration, pids []int) (r *Result, legs []Le
 		g.res.GenOverflow += g.media[i].overflow()
 	}
 	return g.res, legs, cpu, nil
+}
+
+// Engine is the process that the phones' media comes from: the one that has the socket they
+// send to. 0: no call is up, or it is on another machine, or another user's.
+func (p *Phones) Engine() int {
+	for i := range p.g.byPort {
+		if p.g.byPort[i].Load() != 0 {
+			return ownerOf(i)
+		}
+	}
+	return 0
 }
 
 // Voice is one call's media; it is a lab.Media.
@@ -178,7 +196,7 @@ func (v *Voice) Start(r sdp.Result, _ bool) error {
 	switch {
 	case a == nil:
 		return errors.New("load: the call has no audio")
-	case a.Codec != v.p.g.codec.sdpName() || a.OctetAlign:
+	case a.Codec != v.p.g.codec.SDP().Name || a.OctetAlign:
 		return fmt.Errorf("load: %s was agreed on (octet-aligned: %v), the load is %s", a.Codec, a.OctetAlign, v.p.g.codec.Name)
 	case !a.Addr.Is4() || a.Port < 1 || a.Port > 65535:
 		return fmt.Errorf("load: media at %v:%d", a.Addr, a.Port)

@@ -207,6 +207,9 @@ func (w *Row) notes() []string {
 	if w.Unheard > 0 {
 		note("%d of %d listeners did not hear an onset before the next", w.Unheard, w.Unheard+w.Delays)
 	}
+	if w.Case == "joining" && w.Missing != nil && *w.Missing > 0 {
+		note("frames of those already in went missing while others joined: the goal is none")
+	}
 	if w.APIFailed > 0 {
 		note("%d of %d API calls failed", w.APIFailed, w.APICalls)
 	}

@@ -3,6 +3,7 @@ package load
 import (
 	"encoding/binary"
 	"math"
+	"net"
 	"os"
 	"slices"
 	"testing"
@@ -262,5 +263,33 @@ func TestFloor(t *testing.T) {
 		if p.send <= 0 || p.receive <= 0 || c.amr() != (p.encode > p.decode && p.decode > 0) {
 			t.Errorf("%s: %+v", c.Name, p)
 		}
+	}
+}
+
+// The phones of a load answer AMR-WB in one mode: what comes back has it too.
+func TestACodecIsAnsweredInItsMode(t *testing.T) {
+	for _, mode := range []int{2, 8} {
+		if c := AMRWB(mode).SDP(); c.Name != "AMR-WB" || len(c.ModeSet) != 1 || c.ModeSet[0] != mode {
+			t.Errorf("mode %d: %+v", mode, c)
+		}
+	}
+	if c := PCMU().SDP(); c.Name != "PCMU" || c.ModeSet != nil {
+		t.Errorf("%+v", c)
+	}
+}
+
+// The process that has a port is found by it.
+func TestOwnerOfAPort(t *testing.T) {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := c.LocalAddr().(*net.UDPAddr).Port
+	if pid := ownerOf(port); pid != os.Getpid() {
+		t.Errorf("process %d, want %d", pid, os.Getpid())
+	}
+	c.Close()
+	if pid := ownerOf(port); pid != 0 {
+		t.Errorf("process %d has a closed port", pid)
 	}
 }

@@ -263,7 +263,7 @@ func (s *Suite) audio(ctx context.Context, c conference) (row Row, err error) {
 			return row, err
 		}
 	}
-	o := Options{API: p, PID: p.PID(), Pinned: c.pinned, Legs: c.legs, Joining: c.joining, Room: c.room, Talkers: c.talkers, Always: c.always, Codec: c.codec,
+	o := Options{API: p, PID: p.PID(), Pinned: c.pinned, Core: 1, Legs: c.legs, Joining: c.joining, Room: c.room, Talkers: c.talkers, Always: c.always, Codec: c.codec,
 		Window: s.window(c.window), Onsets: c.onsets, Realtime: s.Realtime}
 	if c.busy {
 		for i := range busyMosaics {

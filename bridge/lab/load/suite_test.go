@@ -169,7 +169,7 @@ func TestRowArithmetic(t *testing.T) {
 
 func TestSuiteGoesOnAfterAFailure(t *testing.T) {
 	broken := errors.New("no engine today")
-	s := &Suite{Start: func(context.Context, bool) (Process, error) { return nil, broken }}
+	s := &Suite{All: true, Start: func(context.Context, bool) (Process, error) { return nil, broken }}
 	rows := 0
 	err := s.Run(t.Context(), func(r Row) {
 		rows++

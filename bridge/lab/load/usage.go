@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,4 +50,36 @@ func parseStatm(b []byte) (int64, error) {
 		return 0, fmt.Errorf("load: statm %q", b)
 	}
 	return pages * int64(os.Getpagesize()), nil
+}
+
+// ownerOf is the process that has a UDP port of this machine open, by /proc/net/udp (proc_net(5))
+// and the sockets of the processes that we may look at; 0: none.
+func ownerOf(port int) (pid int) {
+	table, err := os.ReadFile("/proc/net/udp")
+	if err != nil {
+		return 0
+	}
+	inode := socketInode(table, port)
+	if inode == "" {
+		return 0
+	}
+	files, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, f := range files {
+		if to, err := os.Readlink(f); err == nil && to == "socket:["+inode+"]" {
+			pid, _ = strconv.Atoi(strings.Split(f, "/")[2])
+			return pid
+		}
+	}
+	return 0
+}
+
+// socketInode is the inode of the socket bound to a port, "" if there is none.
+func socketInode(table []byte, port int) string {
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line) // sl local remote st queues timer retransmits uid timeout inode
+		if len(f) > 9 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+			return f[9]
+		}
+	}
+	return ""
 }
