@@ -142,6 +142,9 @@ func (l *loader) attachment(a *Attachment, key string) {
 	if !domainName.MatchString(a.Domain) {
 		l.fault(key+".domain", "%q is not a domain", a.Domain)
 	}
+	if a.PeerDomain != "" && !domainName.MatchString(a.PeerDomain) {
+		l.fault(key+".peer_domain", "%q is not a domain", a.PeerDomain)
+	}
 	if !strings.HasPrefix(a.IMPU, "sip:") && !strings.HasPrefix(a.IMPU, "tel:+") {
 		l.fault(key+".impu", "%q is neither a sip: nor a tel:+ identity", a.IMPU)
 	}

@@ -91,6 +91,7 @@ type Attachment struct {
 	TLS           TLS           `yaml:"tls"`
 	TrustPeers    []string      `yaml:"trust_peers"`
 	Domain        string        `yaml:"domain"`
+	PeerDomain    string        `yaml:"peer_domain"` // of numbers in sip: URIs; empty: the domain
 	IMPI          string        `yaml:"impi"`
 	IMPU          string        `yaml:"impu"`
 	Auth          Auth          `yaml:"auth"`
@@ -106,12 +107,12 @@ type Attachment struct {
 	FailoverOn    []int         `yaml:"failover_on"`
 	Redirect      bool          `yaml:"follow_redirect"` // 300, 301, 302 within the same network
 	DSCP          int           `yaml:"dscp"`            // of SIP; 0: the system's
-	NumberForm    string        `yaml:"number_form"`     // tel | sip
+	NumberForm    string        `yaml:"number_form"`     // tel | sip; by default sip on a trunk
 	Preconditions string        `yaml:"preconditions"`   // off | passive | active | required
 	Latch         string        `yaml:"latch"`           // off | strict | nat
 	NATPrefixes   []string      `yaml:"nat_prefixes"`    // nat: where media may come from
 	VideoAVPF     string        `yaml:"video_avpf"`      // capneg | plain_avpf | avp
-	OfferG711     bool          `yaml:"offer_g711"`
+	OfferG711     bool          `yaml:"offer_g711"`      // by default true on a trunk
 	OfferOpus     bool          `yaml:"offer_opus"`
 	PANI          string        `yaml:"pani"`            // P-Access-Network-Info; empty: not sent
 	SessionExp    time.Duration `yaml:"session_expires"` // RFC 4028: the interval asked for
@@ -161,6 +162,7 @@ type Auth struct {
 	SQNFile      string   `yaml:"sqn_file"`
 	Realm        string   `yaml:"realm"` // empty: the domain; *: any
 	BareFirst    bool     `yaml:"bare_first"`
+	Outbound     bool     `yaml:"outbound"` // reg-id in Contact, Supported: outbound (RFC 5626)
 }
 
 // Default is the configuration of an empty file. It runs: the API on loopback, no
@@ -188,10 +190,15 @@ func Default() File {
 	}
 }
 
-// DefaultAttachment is what the keys of an attachment are when they are not given.
-func DefaultAttachment() Attachment {
+// DefaultAttachment is what the keys of an attachment of a mode are when they are not given:
+// phones behind a peer's CS breakout want G.711, and a peer our numbers in its own domain.
+func DefaultAttachment(mode string) Attachment {
+	trunk, form := mode == "trunk", "tel"
+	if trunk {
+		form = "sip"
+	}
 	return Attachment{
-		Mode:          "ue",
+		Mode:          mode,
 		Transport:     "tcp",
 		LocalAddr:     "127.0.0.1",
 		Expires:       600000 * time.Second, // TS 24.229 §5.1.1.2
@@ -206,7 +213,8 @@ func DefaultAttachment() Attachment {
 		CPS:           20,
 		PeerRate:      2000,
 		InviteRate:    200,
-		NumberForm:    "tel",
+		NumberForm:    form,
+		OfferG711:     trunk,
 		Preconditions: "passive",
 		Latch:         "off",
 		VideoAVPF:     "capneg",

@@ -82,7 +82,7 @@ func TestCommentedAttachmentNamesEveryKeyWithItsDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, want := got.Attachments[0], DefaultAttachment()
+	a, want := got.Attachments[0], DefaultAttachment("ue")
 	if a.Mode != want.Mode || a.Expires != want.Expires || a.OptionsEvery != want.OptionsEvery ||
 		a.NumberForm != want.NumberForm || a.Preconditions != want.Preconditions || a.VideoAVPF != want.VideoAVPF ||
 		a.Transport != want.Transport || a.KeepAlive != want.KeepAlive || a.Failover != want.Failover ||
@@ -328,5 +328,83 @@ func TestOneSecretIsEnough(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // nobody is there to de-register from
 		_ = ua.Close(ctx)
+	}
+}
+
+// Every key of an attachment changes what the user agent is told, and an empty or zero value is
+// not the default where it means none.
+func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
+	cert := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(cert, []byte(hex32), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := map[string]string{ // another value of each key than ue has, or is the default
+		"name": "other", "mode": "trunk", "transport": "udp", "local_addr": "127.0.0.2", "local_port": "5070", "targets": "['127.0.0.1:5061']",
+		"dns": "['127.0.0.1:53']", "trust_peers": "[192.0.2.0/24]", "domain": "other.test", "peer_domain": "their.test", "impi": "b@ims.test",
+		"impu": "tel:+15550101", "expires": "1h", "regstate": "reg", "orig_route": "user", "trusted": "false", "hide_caller": "true",
+		"reg_event": "'off'", "options_interval": "0s", "keep_alive": "0s", "failover_timer": "1s", "failover_on": "[]", "follow_redirect": "true",
+		"dscp": "24", "number_form": "sip", "preconditions": "'off'", "latch": "strict", "nat_prefixes": "[203.0.113.0/24]\n    latch: nat",
+		"video_avpf": "avp", "offer_g711": "true", "offer_opus": "true", "pani": "IEEE-802.3", "session_expires": "10m", "min_se": "2m",
+		"max_duration": "0s", "isfocus": "true", "max_calls": "0", "cps": "0", "peer_rate": "20", "invite_rate": "2",
+		"auth.algorithms": "[MD5]", "auth.password": "y", "auth.password_file": cert, "auth.k": hex32 + ", opc: " + hex32, "auth.k_file": cert + ", opc: " + hex32,
+		"auth.op": hex32 + ", k: " + hex32, "auth.op_file": cert + ", k: " + hex32, "auth.opc": hex32 + ", k: " + hex32, "auth.opc_file": cert + ", k: " + hex32,
+		"auth.sqn_file": "/tmp/sqn", "auth.realm": "r", "auth.bare_first": "true", "auth.outbound": "true",
+		"tls.cert_file": "a, key_file: b", "tls.key_file": "a, cert_file: b", "tls.ca_file": "a", "tls.server_name": "a",
+	}
+	options := func(lines map[string]string) sip.AttachmentOptions {
+		t.Helper()
+		text := "attachments:\n  - "
+		for k, v := range lines {
+			text += k + ": " + v + "\n    "
+		}
+		f, err := Parse([]byte(text), nil)
+		if err != nil {
+			t.Fatalf("%s\n%v", text, err)
+		}
+		return f.SIP("x").Attachments[0]
+	}
+	base := func() map[string]string {
+		return map[string]string{"name": "carrier", "targets": "['127.0.0.1:5060']", "domain": "ims.test", "impi": "a@ims.test",
+			"impu": "sip:+15550100@ims.test", "auth": "{password: x}"}
+	}
+	usual := options(base())
+	check := func(section string, typ reflect.Type) {
+		for f := range typ.Fields() {
+			if !f.IsExported() {
+				continue
+			}
+			key := f.Tag.Get("yaml")
+			full := section + key
+			value, ok := other[full]
+			if !ok {
+				if key != "auth" && key != "tls" {
+					t.Errorf("%s has no row here: what does it change?", full)
+				}
+				continue
+			}
+			lines := base()
+			switch section {
+			case "auth.":
+				if key != "password" && key != "password_file" {
+					value += ", password: x"
+				}
+				lines["auth"] = "{" + key + ": " + value + "}"
+			case "tls.":
+				lines["tls"] = "{" + key + ": " + value + "}"
+			default:
+				lines[key] = value
+			}
+			if reflect.DeepEqual(options(lines), usual) {
+				t.Errorf("%s: %s changes nothing", full, value)
+			}
+		}
+	}
+	check("", reflect.TypeFor[Attachment]())
+	check("auth.", reflect.TypeFor[Auth]())
+	check("tls.", reflect.TypeFor[TLS]())
+	trunk := base()
+	trunk["mode"] = "trunk"
+	if o := options(trunk); o.NumberForm != "sip" || !o.OfferG711 || usual.OfferG711 || usual.NumberForm != "tel" {
+		t.Errorf("defaults by mode: trunk %s, G.711 %v", o.NumberForm, o.OfferG711)
 	}
 }

@@ -147,7 +147,9 @@ func (l *loader) decode(text []byte) File {
 // then its other faults would go unsaid and those of later entries carry wrong indices.
 func (a *Attachment) UnmarshalYAML(n *yaml.Node) error {
 	type plain Attachment // without this method
-	p := plain(DefaultAttachment())
+	given := struct{ Mode string }{"ue"}
+	_ = n.Decode(&given) // what is wrong with it is said below
+	p := plain(DefaultAttachment(given.Mode))
 	for _, err := range []error{unknownKeys(n, reflect.TypeFor[plain]()), n.Decode(&p)} {
 		if te := (*yaml.TypeError)(nil); errors.As(err, &te) {
 			p.wrong = append(p.wrong, te.Errors...)

@@ -27,15 +27,18 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	}
 	o := sip.AttachmentOptions{
 		Name: a.Name, Mode: a.Mode, Transport: a.Transport, LocalAddr: a.LocalAddr, LocalPort: a.LocalPort,
-		Domain: a.Domain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
+		Domain: a.Domain, PeerDomain: a.PeerDomain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
 		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,
-			OPc: a.Auth.OPc, SQNFile: sqn, Realm: a.Auth.Realm, BareFirst: a.Auth.BareFirst},
+			OPc: a.Auth.OPc, SQNFile: sqn, Realm: a.Auth.Realm, BareFirst: a.Auth.BareFirst, Outbound: a.Auth.Outbound},
 		Expires: a.Expires, RegEvent: a.RegEvent, RegState: a.RegState, OrigRoute: a.OrigRoute, Untrusted: !a.Trusted, HideCaller: a.HideCaller,
 		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF, Latch: a.Latch,
 		OfferG711: a.OfferG711, OfferOpus: a.OfferOpus, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
 		SessionExpires: a.SessionExp, MinSE: a.MinSE, MaxDuration: a.MaxDuration, IsFocus: a.IsFocus,
 		PeerRate: a.PeerRate, InviteRate: a.InviteRate,
 		KeepAlive: a.KeepAlive, Failover: a.Failover, FailoverOn: a.FailoverOn, FollowRedirect: a.Redirect, DSCP: a.DSCP,
+	}
+	if o.FailoverOn == nil { // an empty list means none, too
+		o.FailoverOn = []int{}
 	}
 	// 0 is "none" in the file and "as usual" in the options.
 	if o.MaxCalls == 0 {

@@ -48,7 +48,7 @@ func validNumber(s string) bool {
 
 func (a *attachment) numberURI(number string, other bool) string {
 	if (a.o.NumberForm == "sip") != other {
-		return "sip:" + number + "@" + a.o.Domain + ";user=phone"
+		return "sip:" + number + "@" + a.o.PeerDomain + ";user=phone"
 	}
 	return "tel:" + number
 }

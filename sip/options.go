@@ -39,18 +39,20 @@ type Options struct {
 // AttachmentOptions describe one connection to a carrier.
 type AttachmentOptions struct {
 	Name      string
-	Mode      string   // ue | trunk | as
-	Transport string   // tcp (default) | udp | tls
-	LocalAddr string   // IP to bind; "": the one that routes to the first target
-	LocalPort int      // 0: any
-	Domain    string   // home domain
-	IMPI      string   // private identity: the digest's username; ue only
-	IMPU      string   // public identity, sip: or tel:; on a trunk the number asserted
-	Auth      Auth     // ue; on a trunk only where the peer challenges
-	Targets   []string // ParseTarget's forms: P-CSCFs, trunk peers or S-CSCFs, best first
-	Peers     []Target // the long form; Targets come before these
-	DNS       []string // name servers, host:port; none: the system's
-	TLS       TLSOptions
+	Mode      string // ue | trunk | as
+	Transport string // tcp (default) | udp | tls
+	LocalAddr string // IP to bind; "": the one that routes to the first target
+	LocalPort int    // 0: any
+	Domain    string // home domain: ours
+	// PeerDomain is that of the numbers we call, in sip: URIs; "": Domain.
+	PeerDomain string
+	IMPI       string   // private identity: the digest's username; ue only
+	IMPU       string   // public identity, sip: or tel:; on a trunk the number asserted
+	Auth       Auth     // ue; on a trunk only where the peer challenges
+	Targets    []string // ParseTarget's forms: P-CSCFs, trunk peers or S-CSCFs, best first
+	Peers      []Target // the long form; Targets come before these
+	DNS        []string // name servers, host:port; none: the system's
+	TLS        TLSOptions
 
 	TrustPeers []netip.Prefix // who may send to us besides the targets
 
@@ -64,7 +66,7 @@ type AttachmentOptions struct {
 	OptionsInterval time.Duration // trunk keep-alive; 30 s, negative: never ask, always up
 	KeepAlive       time.Duration // CRLF CRLF on streams (RFC 5626 3.5.1); 120 s, negative: none. A P-CSCF that has ponged must go on
 	Failover        time.Duration // a peer that says nothing for so long is left; 0: 4 s on UDP, 6 s on streams
-	FailoverOn      []int         // final answers that send a call to the next peer; 503
+	FailoverOn      []int         // final answers that send a call to the next peer; nil: 503, empty: none
 	FollowRedirect  bool          // a 3xx to who belongs to the same network is followed, see redirect
 	DSCP            int           // of SIP, 0 to 63; 0: the system's
 
@@ -75,7 +77,7 @@ type AttachmentOptions struct {
 	OfferG711     bool           // carried for the bridge
 	OfferOpus     bool           // carried for the bridge
 	NumberForm    string         // tel (default on ue) | sip (default on trunk)
-	PANI          string         // P-Access-Network-Info; "" leaves it out on a trunk, ue: IEEE-802.3
+	PANI          string         // P-Access-Network-Info; "": none. Not in a REGISTER without proof
 	IsFocus       bool           // tell phones that they are in a conference (Invite.Focus)
 
 	SessionExpires time.Duration // RFC 4028; 1800 s, negative: no session timer
@@ -99,6 +101,7 @@ type Auth struct {
 	SQNFile    string // where the AKA sequence number is kept over restarts
 	Realm      string // ue: whose challenges to a REGISTER are answered; "": the domain's, "*": anybody's
 	BareFirst  bool   // ue: no Authorization in the first REGISTER
+	Outbound   bool   // ue: reg-id in Contact, and Supported: outbound (RFC 5626)
 }
 
 // Validate names everything that is wrong, not only the first.
@@ -157,6 +160,9 @@ func (a AttachmentOptions) Validate() error {
 	}
 	if a.Domain == "" || strings.ContainsAny(a.Domain, " <>\"@;,\r\n") {
 		bad("domain: %q is no domain", a.Domain)
+	}
+	if strings.ContainsAny(a.PeerDomain, " <>\"@;,\r\n") {
+		bad("peer_domain: %q is no domain", a.PeerDomain)
 	}
 	if len(a.Targets)+len(a.Peers) == 0 {
 		bad("targets: none")
@@ -257,19 +263,16 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	set(&a.VideoAVPF, "capneg")
 	if a.Mode == ModeTrunk {
 		set(&a.NumberForm, "sip")
-	} else if a.Mode == ModeAS {
-		set(&a.NumberForm, "tel")
-	} else {
-		set(&a.NumberForm, "tel")
-		set(&a.PANI, "IEEE-802.3")
 	}
+	set(&a.NumberForm, "tel")
 	if len(a.Auth.Algorithms) == 0 && a.Auth.Password+a.Auth.K != "" {
 		a.Auth.Algorithms = digest.Answerable(a.Auth.K != "")
 	}
 	dur(&a.Expires, 600000*time.Second)
 	dur(&a.OptionsInterval, 30*time.Second)
 	dur(&a.KeepAlive, 120*time.Second)
-	if len(a.FailoverOn) == 0 {
+	set(&a.PeerDomain, a.Domain)
+	if a.FailoverOn == nil {
 		a.FailoverOn = []int{503}
 	}
 	var peers []Target

@@ -18,8 +18,8 @@ import (
 //	sip:…@host (sips: on tls), of us     yes; a telephone number as any number
 //	any other, and emergency services    no
 //
-// A host is of us, in the same trust realm, if it is the attachment's domain, a configured
-// target or an address within trust_peers. The INVITE goes where all do, to the P-CSCF or
+// A host is of us, in the same trust realm, if it is the attachment's domain or the peer's, a
+// configured target or an address within trust_peers. The INVITE goes where all do, to the P-CSCF or
 // the peer that redirected, which routes by Request-URI; only a configured target that is
 // named is called itself. Who is answered with a 3xx leads no call out of the network
 // that its owner has a contract with, and none past the owner (Invite.MayCall).
@@ -68,7 +68,7 @@ func (a *attachment) ofUs(u sipgo.Uri) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return a.peers.has(ip.Unmap())
 	}
-	return strings.EqualFold(host, a.o.Domain) || slices.ContainsFunc(a.o.Peers, func(t Target) bool {
+	return strings.EqualFold(host, a.o.Domain) || strings.EqualFold(host, a.o.PeerDomain) || slices.ContainsFunc(a.o.Peers, func(t Target) bool {
 		name, _ := t.hostPort()
 		return strings.EqualFold(host, name)
 	})
@@ -85,7 +85,7 @@ func (a *attachment) targetOf(u sipgo.Uri) *target {
 		return t
 	}
 	for _, t := range a.all() {
-		if name, _ := t.conf.hostPort(); net.ParseIP(name) == nil && strings.EqualFold(host, name) && !strings.EqualFold(host, a.o.Domain) {
+		if name, _ := t.conf.hostPort(); net.ParseIP(name) == nil && strings.EqualFold(host, name) && !strings.EqualFold(host, a.o.Domain) && !strings.EqualFold(host, a.o.PeerDomain) {
 			return t
 		}
 	}

@@ -21,7 +21,7 @@ func newRegistrar(a *attachment) (*register.Client, error) {
 	ro := register.Options{
 		Domain: o.Domain, IMPI: o.IMPI, IMPU: o.IMPU, Contact: a.contactURI(), Targets: a.addrs(),
 		ContactParams: register.FeatureTags + ";" + instance(o.IMPI),
-		Algorithms:    o.Auth.Algorithms, Password: o.Auth.Password, Realm: o.Auth.Realm, BareFirst: o.Auth.BareFirst,
+		Algorithms:    o.Auth.Algorithms, Password: o.Auth.Password, Realm: o.Auth.Realm, BareFirst: o.Auth.BareFirst, Outbound: o.Auth.Outbound,
 		K: o.Auth.K, OP: o.Auth.OP, OPc: o.Auth.OPc,
 		Expires: o.Expires, AccessNetwork: o.PANI, UserAgent: a.ua.o.UserAgent,
 	}

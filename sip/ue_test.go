@@ -43,13 +43,19 @@ const challenge = `Digest realm="ims.example", nonce="abc123", algorithm=MD5, qo
 func newUE(t *testing.T, p *peer) *UA {
 	t.Helper()
 	o := AttachmentOptions{Name: "ue", Mode: ModeUE, Transport: p.net, LocalAddr: "127.0.0.1", Domain: realm,
-		IMPI: impi, IMPU: "sip:+15550100@ims.example", Auth: Auth{Password: secret}, Targets: []string{p.addr}}
+		IMPI: impi, IMPU: "sip:+15550100@ims.example", Auth: Auth{Password: secret}, Targets: []string{p.addr}, PANI: "IEEE-802.3"}
 	registrar := make(chan struct{})
 	go func() {
 		defer close(registrar)
 		reg := p.expect("REGISTER")
+		if v := reg.get("P-Access-Network-Info"); v != "" {
+			t.Errorf("a REGISTER without proof says %q", v)
+		}
 		reg.write(answer(reg, 401, "Unauthorized", "r", "WWW-Authenticate: "+challenge))
 		reg = p.expect("REGISTER")
+		if v := reg.get("P-Access-Network-Info"); v != "IEEE-802.3" {
+			t.Errorf("P-Access-Network-Info %q", v)
+		}
 		if !proves("REGISTER", reg.get("Authorization")) {
 			t.Errorf("Authorization %q", reg.get("Authorization"))
 		}
@@ -327,11 +333,14 @@ func TestOurOffer(t *testing.T) {
 func TestRegistrarsOfTheirOwnKind(t *testing.T) {
 	p := newPeer(t, "tcp")
 	o := AttachmentOptions{Name: "ue", Mode: ModeUE, Transport: "tcp", LocalAddr: "127.0.0.1", Domain: realm, IMPI: impi, IMPU: "sip:+15550100@ims.example",
-		Auth: Auth{Password: secret, Realm: "pbx.example", BareFirst: true}, Targets: []string{p.addr}}
+		Auth: Auth{Password: secret, Realm: "pbx.example", BareFirst: true, Outbound: true}, Targets: []string{p.addr}}
 	go func() {
 		reg := p.expect("REGISTER")
 		if v := reg.get("Authorization"); v != "" {
 			t.Errorf("first REGISTER has %q", v)
+		}
+		if reg.get("Supported") != "path, outbound" || !strings.HasSuffix(reg.get("Contact"), ";reg-id=1") || reg.get("P-Access-Network-Info") != "" {
+			t.Errorf("%q", reg.order)
 		}
 		reg.write(answer(reg, 401, "Unauthorized", "r", "WWW-Authenticate: "+challenge, "WWW-Authenticate: "+strings.Replace(challenge, "ims.example", "pbx.example", 1)))
 		reg = p.expect("REGISTER")

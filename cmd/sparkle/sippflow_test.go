@@ -106,6 +106,7 @@ attachments:
     targets: [%s]
     domain: sipp.example
     impu: "sip:+15550100100@sipp.example"
+    number_form: tel
     options_interval: 1h
 `, transport, strings.Join(targets, ", ")) + more
 }

@@ -145,7 +145,7 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 		wait = o.Failover.String()
 	}
 	if o.Mode == sip.ModeTrunk {
-		p.row("Failover of an INVITE", "no answer in %s, connection error, or %s; never after a 18x", wait, codes(o.FailoverOn))
+		p.row("Failover of an INVITE", "no answer in %s, connection error%s; never after a 18x", wait, codes(o.FailoverOn))
 	}
 	longest := "no limit"
 	if o.MaxDuration > 0 {
@@ -280,10 +280,11 @@ func atMost(n float64) string {
 	return fmt.Sprintf("%g at most", n)
 }
 
+// codes are a list's further words, none if it is empty.
 func codes(on []int) string {
-	var s []string
+	var b strings.Builder
 	for _, n := range on {
-		s = append(s, strconv.Itoa(n))
+		b.WriteString(", " + strconv.Itoa(n))
 	}
-	return strings.Join(s, ", ")
+	return b.String()
 }

@@ -37,8 +37,8 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 		has, not   []string
 	}{
 		{"trunk", fmt.Sprintf(trunk, ""), []string{"SIP transport | TCP, IPv4", "192.0.2.10, port 5070", "| P-Asserted-Identity |", "OPTIONS every 30s", "H264/90000", "UDP 40000 to 49999",
-			"replaces, precondition |", "Session-Expires 1800 s"}, []string{"P-Preferred-Identity", "PCMA", "mutual"}},
-		{"ue", fmt.Sprintf(ue, ""), []string{"TCP, IPv6", "| P-Preferred-Identity |", "digest SHA-512-256, SHA-256, MD5"}, []string{"P-Asserted-Identity", "Failover of an INVITE"}},
+			"replaces, precondition |", "Session-Expires 1800 s"}, []string{"P-Preferred-Identity", "mutual"}},
+		{"ue", fmt.Sprintf(ue, ""), []string{"TCP, IPv6", "| P-Preferred-Identity |", "digest SHA-512-256, SHA-256, MD5"}, []string{"PCMA", "P-Access-Network-Info", "P-Asserted-Identity", "Failover of an INVITE"}},
 		{"udp", fmt.Sprintf(trunk, ", transport: udp, offer_g711: true, offer_opus: true"), []string{"SIP transport | UDP", "PCMA/8000", "PCMU/8000", "G722/8000", "opus/48000/2", "CN/8000"}, []string{"CRLF"}},
 		{"limits", fmt.Sprintf(trunk, ", cps: 5, max_calls: 30, dscp: 24, failover_timer: 2s, failover_on: [500, 503], trust_peers: [203.0.113.0/29]"),
 			[]string{"5 at most, paced", "| 30 at most", "SIP 24,", "no answer in 2s", "500, 503; never", "these and 203.0.113.0/29"}, nil},
@@ -50,7 +50,9 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 		{"elsewhere", "calls: {country: DE, ring_timeout: 90s}\nmedia: {local_ip: 192.0.2.11, port_min: 20000, port_max: 20999, timeout: 45s}\ncdr: {numbers: masked}\n" + fmt.Sprintf(trunk, ""),
 			[]string{"those of DE", "CANCEL after 1m30s", "192.0.2.11, IPv4, UDP 20000 to 20999", "for 45s ends", "numbers masked"}, nil},
 		{"no records", "cdr: {enabled: false}\n" + fmt.Sprintf(trunk, ""), []string{"| none kept"}, nil},
-		{"sip numbers", fmt.Sprintf(trunk, ", number_form: sip"), []string{"`sip:+15550123@example.net;user=phone`"}, nil},
+		{"numbers", fmt.Sprintf(trunk, ", peer_domain: their.example"), []string{"`sip:+15550123@their.example;user=phone`", "orig-ioi=example.net", "PCMA/8000"}, nil},
+		{"tel numbers, and peers that are not asked", fmt.Sprintf(trunk, ", number_form: tel, offer_g711: false, options_interval: 0s, failover_on: []"),
+			[]string{"`tel:+15550123`", "none; yours are answered", "connection error; never"}, []string{"PCMA"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			page := write(t, tt.text)

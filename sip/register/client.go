@@ -49,8 +49,10 @@ type Options struct {
 	SaveSQN func(uint64) error
 	Expires time.Duration // to ask for; 0: 600000 s
 	// BareFirst leaves Authorization out of the first REGISTER: some trunks want that.
-	BareFirst     bool
-	AccessNetwork string // P-Access-Network-Info, "": none
+	BareFirst bool
+	// Outbound asks for RFC 5626: reg-id 1 in Contact, whose instance is ContactParams' to name.
+	Outbound      bool
+	AccessNetwork string // P-Access-Network-Info of what has a proof, "": none (TS 24.229 §5.1.1.2: not unprotected)
 	UserAgent     string
 }
 

@@ -83,12 +83,20 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 	id := sip.CallIDHeader(c.callID)
 	req.AppendHeader(&id)
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: cseq, MethodName: sip.REGISTER})
-	add("Contact", "<"+c.opt.Contact+">;"+strings.TrimPrefix(c.opt.ContactParams, ";"))
+	params := strings.TrimPrefix(c.opt.ContactParams, ";")
+	if c.opt.Outbound {
+		params += ";reg-id=1"
+	}
+	add("Contact", "<"+c.opt.Contact+">;"+params)
 	add("Expires", strconv.FormatInt(int64(s.expires/time.Second), 10))
-	if !noPath {
+	switch {
+	case noPath:
+	case c.opt.Outbound:
+		add("Supported", "path, outbound")
+	default:
 		add("Supported", "path")
 	}
-	if c.opt.AccessNetwork != "" {
+	if c.opt.AccessNetwork != "" && s.proof != nil && s.auts == "" {
 		add("P-Access-Network-Info", c.opt.AccessNetwork)
 	}
 	if c.opt.UserAgent != "" {
@@ -141,7 +149,7 @@ func (c *Client) read(resp *sip.Response) response {
 		r.retryAfter, _ = ims.ParseRetryAfter(v[0])
 	}
 	for _, v := range values(resp, "Unsupported") {
-		r.noPath = r.noPath || ims.Has(v, "path")
+		r.noPath = r.noPath || ims.Has(v, "path") || ims.Has(v, "outbound") // the one needs the other
 	}
 	return r
 }
