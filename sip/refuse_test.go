@@ -276,7 +276,7 @@ func TestFrontHandler(t *testing.T) {
 		})
 	}
 	told := []string{got(t, refused), got(t, refused), got(t, refused)}
-	slices.Sort(told) // each is told of behind its answer, in a goroutine of its own
+	slices.Sort(told)                                                     // each is told of behind its answer, in a goroutine of its own
 	if want := []string{"415", "420", "483"}; !slices.Equal(told, want) { // calls that were none; what is malformed is counted only
 		t.Errorf("%q refused, want %q", told, want)
 	}
