@@ -72,28 +72,39 @@ func TestNoClickWhereAStreamBreaks(t *testing.T) {
 	}
 }
 
-// Two legs that are passed each other's frames are mixed when a third comes, or whispers, and
-// are passed them again when it has gone: who listens hears no click, and speech as well as
-// somebody who is always mixed for.
+// Two legs that are passed each other's frames are mixed when a third is heard, or whispers, and
+// are passed them again when it has gone: who listens hears no click. Who comes and says nothing
+// changes nothing, of G.711 neither, which is heard a little later in a mix.
 func TestNoClickBetweenPairAndMix(t *testing.T) {
-	for _, third := range []string{"stays away", "comes and goes", "whispers", "is whispered to"} {
-		t.Run(third, func(t *testing.T) {
+	type row struct {
+		codec mediapb.AudioStream_Codec
+		third string
+	}
+	rows := []row{{pcma, "stays away"}, {pcma, "comes and goes"}}
+	for _, third := range []string{"stays away", "comes and goes", "whispers", "whispers to him", "is whispered to"} {
+		rows = append(rows, row{wb, third})
+	}
+	for _, tt := range rows {
+		third := tt.third
+		t.Run(fmt.Sprint(tt.codec, " ", third), func(t *testing.T) {
 			const hz = 430
 			a := newAir(t, Options{})
 			a.set(confC())
-			x, y := a.join("c", "x", wb, hz), a.join("c", "y", wb, 0)
+			x, y := a.join("c", "x", tt.codec, hz), a.join("c", "y", tt.codec, 0)
 			a.run(time.Second)
 			from := len(y.heard)
 			for range 2 {
 				var z *phone
 				whisper := &mediapb.Conference{Id: "c"}
 				if third != "stays away" {
-					z = a.join("c", fmt.Sprint("z", from, len(a.phones)), wb, 0)
+					z = a.join("c", fmt.Sprint("z", from, len(a.phones)), tt.codec, 0)
 					a.run(300 * time.Millisecond)
 				}
 				switch third {
 				case "whispers":
 					whisper.Whispers = []*mediapb.Whisper{{FromLeg: z.leg.Id, ToLegs: []string{"x"}}}
+				case "whispers to him":
+					whisper.Whispers = []*mediapb.Whisper{{FromLeg: z.leg.Id, ToLegs: []string{"y"}}}
 				case "is whispered to":
 					whisper.Whispers = []*mediapb.Whisper{{FromLeg: "x", ToLegs: []string{z.leg.Id}}}
 				}
@@ -130,17 +141,14 @@ func TestNoBlastBetweenPairAndMix(t *testing.T) {
 			a.run(600 * time.Millisecond)
 			from := len(y.heard)
 			x.says(clip)
-			for i := range 22 {
-				if !visits {
-					a.run(220 * time.Millisecond)
-					continue
+			z := a.join("c", "z", codec, 0)
+			z.off = true
+			for range 22 {
+				if visits { // y is encoded for, 12 dB down
+					a.set(&mediapb.Conference{Id: "c", Whispers: []*mediapb.Whisper{{FromLeg: "z", ToLegs: []string{"y"}}}})
 				}
-				z := a.join("c", fmt.Sprint("z", i), codec, 0)
-				z.off = true
 				a.run(60 * time.Millisecond)
-				if _, err := a.e.CloseLeg(t.Context(), z.leg.Id); err != nil {
-					t.Fatal(err)
-				}
+				a.set(confC())
 				a.run(160 * time.Millisecond)
 			}
 			return y.heard[from:]
@@ -155,7 +163,7 @@ func TestNoBlastBetweenPairAndMix(t *testing.T) {
 			}
 		}
 		t.Logf("%v: at worst %+.1f dB, in frame %d", codec, worst, at)
-		if worst > 6 {
+		if worst > 4 {
 			t.Errorf("%v: a blast of %+.1f dB in frame %d", codec, worst, at)
 		}
 	}

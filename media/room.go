@@ -103,7 +103,7 @@ func (r *room) relink() {
 		r.host = nil
 	}
 	for _, l := range r.legs {
-		l.aside, l.ducked, l.turns, l.extra, l.via = false, false, false, l.extra[:0], nil
+		l.aside, l.ducked, l.turns, l.extra = false, false, false, l.extra[:0]
 	}
 	for _, w := range r.whispers {
 		from := r.find(w.from)
@@ -122,6 +122,11 @@ func (r *room) relink() {
 				to.aside = true
 				from.extra = append(from.extra, to)
 			}
+		}
+	}
+	for _, l := range r.legs { // the others go on as they went: who joins in silence changes nothing
+		if l.via != nil && (l.via.aside || !slices.Contains(r.legs, l.via)) {
+			l.via = nil
 		}
 	}
 }
@@ -151,8 +156,11 @@ func (r *room) apply(w *worker, l *leg, p *plan, now int64) {
 			r.shared = append(r.shared, &group{c: p.fresh.shared})
 		}
 		p.fresh = coders{}
+		l.via = nil
 		for _, x := range r.legs { // frames of another codec cannot go on as they went
-			x.via = nil
+			if x.via == l {
+				x.via = nil
+			}
 		}
 	}
 	l.apply(p, now)

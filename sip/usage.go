@@ -44,13 +44,9 @@ type usages struct {
 
 	list []*usage         // the goroutine's, as what follows
 	out  map[uint64]asked // NOTIFYs that are out
-	held []func()         // what goes behind their answers
-	late time.Time        // and is not held up longer than till then
+	held []func()         // of behind: NOTIFYs wait for answers
+	till time.Time        // and are not waited for any longer
 }
-
-// lastWord is how long the end of a call waits for the answer to what was notified before: a
-// BYE right behind a NOTIFY may overtake it, and then nobody knows the dialog it came in.
-const lastWord = 500 * time.Millisecond
 
 // way is how a dialog answers requests and sends them.
 type way interface {
@@ -119,8 +115,8 @@ func (us *usages) stop(why string) {
 	us.ended = true
 }
 
-// behind runs f when all that was posted before has been done: what was notified is sent, and
-// answered if that does not take long.
+// behind runs f when all that was posted before has been done: what was notified is sent, unless
+// the peer does not answer what was sent before (farewell).
 func (us *usages) behind(f func()) {
 	us.mu.Lock()
 	busy := us.running
@@ -198,10 +194,7 @@ func (us *usages) run() {
 		if us.rest() {
 			return
 		}
-		var next time.Time
-		if len(us.held) > 0 {
-			next = us.late
-		}
+		next := us.till
 		for _, u := range us.list {
 			if at := u.n.Next(); next.IsZero() || at.Before(next) {
 				next = at
@@ -209,17 +202,6 @@ func (us *usages) run() {
 		}
 		timer.Reset(max(time.Until(next), 0))
 	}
-}
-
-// release lets go what waits for answers, when they have come or are not waited for any more.
-func (us *usages) release() {
-	if len(us.out) > 0 && len(us.list) > 0 && time.Now().Before(us.late) {
-		return
-	}
-	for _, f := range us.held {
-		f()
-	}
-	us.held = nil
 }
 
 // rest ends the goroutine if there is nothing to do.
@@ -237,6 +219,9 @@ func (us *usages) rest() bool {
 
 // abandon is the end after a fault of ours: what waits is answered, owners are not asked.
 func (us *usages) abandon() {
+	for _, f := range us.held {
+		f()
+	}
 	us.mu.Lock()
 	rest := us.inbox
 	us.running, us.inbox, us.ended = false, nil, true
@@ -248,10 +233,6 @@ func (us *usages) abandon() {
 			us.way.tell(tx, req, 500, nil)
 		}
 	}
-	for _, f := range us.held {
-		f()
-	}
-	us.held = nil
 	for _, in := range rest {
 		switch in := in.(type) {
 		case arrived:
@@ -277,7 +258,7 @@ func (us *usages) handle(in any) {
 		}
 	case behind:
 		if len(us.held) == 0 {
-			us.late = time.Now().Add(lastWord)
+			us.till = time.Now().Add(farewell)
 		}
 		us.held = append(us.held, in.f)
 	case stopped:
@@ -290,6 +271,17 @@ func (us *usages) handle(in any) {
 			}
 		}
 	}
+}
+
+// release runs what waited for NOTIFYs to be sent.
+func (us *usages) release() {
+	if slices.ContainsFunc(us.list, func(u *usage) bool { return u.n.Waits() }) && time.Now().Before(us.till) {
+		return
+	}
+	for _, f := range us.held {
+		f()
+	}
+	us.held, us.till = nil, time.Time{}
 }
 
 // arrive takes a request of the peer.
@@ -449,7 +441,7 @@ func (t *usageTable) find(req *sipgo.Request) *outside {
 	return t.outsides[outsideKey(string(*req.CallID()), local, remote)]
 }
 
-// farewell is how long subscribers may take to answer the last NOTIFY as we close.
+// farewell is how long subscribers may take to answer a NOTIFY as we close, or hang up.
 const farewell = time.Second
 
 // close ends the subscriptions of all dialogs but those of calls, which end with them.
