@@ -474,6 +474,9 @@ func resultOf(e sip.Ended) *SIPResult {
 // supersede charges an INVITE that failed and that another one of the leg is to follow: to the
 // network they are two calls.
 func (r *room) supersede(now time.Time, l *leg, v verdict) {
+	if l.CallID == "" {
+		return // none left
+	}
 	record := l.record()
 	at := now.UTC()
 	record.Leg.State, record.Leg.Outcome, record.Leg.Reason, record.Leg.EndedAt, record.Leg.Attempts = Ended, v.outcome, v.reason, &at, l.attempt

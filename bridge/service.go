@@ -127,7 +127,7 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 // makeConference writes a conference that is whole but for its PIN, and opens its room.
 func (b *Bridge) makeConference(ctx context.Context, c Conference, members ...Member) (*room, Conference, error) {
 	b.mu.Lock()
-	closing, full := b.closing, len(b.rooms) >= b.opt.MaxConferences
+	closing, full := b.closing || b.draining.Load(), len(b.rooms) >= b.opt.MaxConferences
 	b.mu.Unlock()
 	if closing {
 		return nil, Conference{}, errClosing()
@@ -498,7 +498,7 @@ func (b *Bridge) Ready(context.Context) map[string]string {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closing {
+	if b.closing || b.draining.Load() {
 		out["state"] = "shutting down"
 	}
 	return out
