@@ -4,8 +4,10 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"sparkle/bridge"
+	"sparkle/sip"
 )
 
 // Who has mended an attachment has it register at once, and is in the audit.
@@ -43,4 +45,29 @@ func (h *house) audited(action, target, result string) bool {
 		}
 	}
 	return false
+}
+
+// A call over ISC that names no conference is not ours to refuse: the core goes on without us.
+func TestOrdinaryCallOverISC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		for _, tt := range []struct {
+			served string
+			routes []string
+			want   int
+		}{
+			{"tel:+8613800138001", []string{"<sip:iscmark@192.0.2.1;lr;s=1>"}, 500},
+			{"sip:psi@ims.example", nil, 404}, // a PSI of ours that nobody knows
+			{"", nil, 404},
+		} {
+			c := &caller{say: func(string, ...any) {}, in: sip.Incoming{Attachment: "core", Target: "tel:+8613800139999", To: "tel:+8613800139999",
+				ServedUser: tt.served, SesCase: "orig", Routes: tt.routes}}
+			h.net.take(c.in, c)
+			h.wait(time.Second)
+			if c.final != tt.want {
+				t.Errorf("%+v: %d", tt, c.final)
+			}
+		}
+	})
 }

@@ -80,6 +80,10 @@ type destination struct {
 // onIncoming takes a call. The disk may have to be waited for, so it is not done here.
 func (b *Bridge) onIncoming(in sip.Incoming, call sip.IncomingCall) func(sip.Event) {
 	v := &visitor{in: in, call: call}
+	if b.draining.Load() && in.Replaces == "" { // who takes over a call that there is may
+		b.refuse(v, nil, 503)
+		return v.onEvent
+	}
 	if !b.spawn(func() {
 		if !fault.Run(b.log, "call that came in", func() { b.receive(v) }) {
 			b.refuse(v, nil, 500)
@@ -171,6 +175,11 @@ func (b *Bridge) route(in sip.Incoming) destination {
 	}
 	if id, ok := strings.CutPrefix(parseTarget(in.Target).user, "conf="); ok && b.isServer(in.Attachment) && aliasForm.MatchString(strings.ToLower(id)) {
 		return destination{mrf: strings.ToLower(id)}
+	}
+	if in.ServedUser != "" && len(in.Routes) > 0 {
+		// Somebody's ordinary call, which a filter has sent by way of us. At a 5xx the S-CSCF goes on
+		// by its default handling (TS 24.229 §5.4.3.2); any other refusal would end a call that is not ours.
+		return destination{status: 500}
 	}
 	return destination{status: 404}
 }

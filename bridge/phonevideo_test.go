@@ -330,8 +330,8 @@ func (h *house) engine(name, what string) error {
 }
 
 // A phone that has opened its camera for a codec that nobody here can read is told that this is
-// a voice call, whenever that was: asked for video, asked for an offer, come from the lobby
-// (IMS.md §3 row 8).
+// a voice call, whenever that was: asked for video, asked for an offer, come from the lobby, come
+// without an offer (IMS.md §3 row 8).
 func TestPhoneIsToldOfAMismatch(t *testing.T) {
 	play := func(t *testing.T, h *house, lines ...string) {
 		t.Helper()
@@ -377,6 +377,14 @@ func TestPhoneIsToldOfAMismatch(t *testing.T) {
 		play(t, h, "dial p dialin mismatch", "after 1s", "press p PIN", "after 1s")
 		if s := h.take(); !strings.Contains(s, "INVITE again isfocus audio video\n") || !strings.Contains(s, "INVITE again audio\n") {
 			t.Errorf("from the lobby:\n%s", s)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close()
+		play(t, h, "policy open", "dial p conf offerless mismatch", "after 1s")
+		if s := h.take(); !strings.Contains(s, "<- 200 isfocus audio video\n") || !strings.Contains(s, "INVITE again audio\n") {
+			t.Errorf("without an offer:\n%s", s)
 		}
 	})
 }

@@ -35,6 +35,9 @@ func (l *loader) check(c *File) {
 	if (c.HTTP.TLSCertFile == "") != (c.HTTP.TLSKeyFile == "") {
 		l.fault("http.tls_cert_file", "a certificate and its key go together")
 	}
+	if c.Calls.Drain != 0 {
+		l.between("calls.drain_timeout", c.Calls.Drain, time.Second, 24*time.Hour)
+	}
 	l.between("calls.ring_timeout", c.Calls.RingTimeout, 5*time.Second, 3*time.Minute)
 	l.between("calls.setup_timeout", c.Calls.SetupTimeout, 5*time.Second, 3*time.Minute)
 	if c.Calls.Country != "" && !countryCode.MatchString(c.Calls.Country) {
@@ -133,6 +136,9 @@ func (l *loader) attachment(a *Attachment, key string) {
 	}
 	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
 		l.fault(key+".tls", "a certificate and its key go together")
+	}
+	if len(a.TLS.PeerNames) > 0 && a.TLS.CAFile == "" {
+		l.fault(key+".tls.peer_names", "goes with ca_file: without it no certificate is asked for")
 	}
 	for i, p := range a.TrustPeers {
 		if _, err := netip.ParsePrefix(p); err != nil {

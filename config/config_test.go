@@ -196,6 +196,7 @@ func TestFaults(t *testing.T) {
 			`nat_prefixes[0]: "203.0.113.7" is not an address range`, `nat_prefixes[1]: 2001:db8::/32 cannot be reached`, `nat_prefixes[2]: 0.0.0.0/0 is everybody`}},
 		{"latch of another kind", ue("auth: {password: x}\n    latch: open"), nil, []string{`attachments[0].latch: "open" is not one of off, strict, nat`}},
 		{"latch nat", ue("auth: {password: x}\n    latch: nat\n    nat_prefixes: [203.0.113.0/24]"), nil, nil},
+		{"names of certificates that nobody asks for", ue("auth: {password: x}\n    tls: {peer_names: [a.example]}"), nil, []string{"attachments[0].tls.peer_names: goes with ca_file"}},
 		{"no proof", ue("auth: {}"), nil, []string{"attachments[0].auth: neither password nor k"}},
 		{"bad key", ue("auth: {k: abc, opc: '" + hex32 + "'}"), nil, []string{"attachments[0].auth.k: is not 32 hex digits"}},
 		{"an algorithm without its secret", ue("auth: {password: x, algorithms: [AKAv1-MD5, SHA-256, SHA-512-256]}"), nil, []string{"attachments[0].auth.algorithms[0]: AKAv1-MD5 needs k"}},
@@ -349,7 +350,7 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 		"auth.algorithms": "[MD5]", "auth.password": "y", "auth.password_file": cert, "auth.k": hex32 + ", opc: " + hex32, "auth.k_file": cert + ", opc: " + hex32,
 		"auth.op": hex32 + ", k: " + hex32, "auth.op_file": cert + ", k: " + hex32, "auth.opc": hex32 + ", k: " + hex32, "auth.opc_file": cert + ", k: " + hex32,
 		"auth.sqn_file": "/tmp/sqn", "auth.realm": "r", "auth.bare_first": "true", "auth.outbound": "true",
-		"tls.cert_file": "a, key_file: b", "tls.key_file": "a, cert_file: b", "tls.ca_file": "a", "tls.server_name": "a",
+		"tls.cert_file": "a, key_file: b", "tls.key_file": "a, cert_file: b", "tls.ca_file": "a", "tls.server_name": "a", "tls.peer_names": "[a], ca_file: a",
 	}
 	options := func(lines map[string]string) sip.AttachmentOptions {
 		t.Helper()

@@ -88,39 +88,44 @@ func servedUser(req *sipgo.Request) (uri, sescase, regstate string) {
 }
 
 // routesBehind are the Route values behind our own, as they came: an S-CSCF knows the
-// session again by its token.
+// session again by its token. The first is ours if it is a name, for it led here; what name the
+// core has for us nobody tells us.
 func (a *attachment) routesBehind(req *sipgo.Request) []string {
 	var all []string
 	for _, h := range req.GetHeaders("Route") {
 		all = append(all, ims.Split(h.Value())...)
 	}
-	for len(all) > 0 && a.isUs(all[0]) {
+	for first := true; len(all) > 0; first = false {
+		us, named := a.isUs(all[0])
+		if !us && !(first && named) {
+			break
+		}
 		all = all[1:]
 	}
 	return all
 }
 
-// isUs says whether a Route names one of our sockets.
-func (a *attachment) isUs(route string) bool {
+// isUs says whether a Route has the address of one of our sockets; named: it has a name.
+func (a *attachment) isUs(route string) (us, named bool) {
 	var uri sipgo.Uri
 	if sipgo.ParseUri(dialog.AddrSpec(route), &uri) != nil {
-		return false
+		return false, false
 	}
 	host := strings.Trim(uri.Host, "[]")
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
-		return strings.EqualFold(host, a.o.Domain)
+		return false, true
 	}
 	local, _ := netip.ParseAddr(a.host)
 	if ip.Unmap() != local.Unmap() {
-		return false
+		return false, false
 	}
 	for transport, s := range a.sockets {
 		if uri.Port == s.port || uri.Port == 0 && s.port == sipgo.DefaultPort(transport) {
-			return true
+			return true, false
 		}
 	}
-	return false
+	return false, false
 }
 
 // origRoute tells an S-CSCF that a call originates with us, on behalf of the identity in

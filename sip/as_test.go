@@ -56,10 +56,11 @@ func TestThirdPartyRegister(t *testing.T) {
 
 // The real header of a Kamailio S-CSCF (IMS.md §1c), and tokens that a parser might touch.
 func TestISCRouteTokenIsKept(t *testing.T) {
-	for _, token := range []string{
+	for i, token := range []string{
 		"<sip:iscmark@127.0.0.1:6060;lr;s=1;h=0;d=0;a=7369703a2b3135353530313030>",
 		`<sip:%74oken;x=y@scscf.carrier.example:6060;lr;Odd=%3Cq%3E;UPPER=Case;empty>`,
 		"<sip:a@[2001:db8::1]:5060;lr;transport=tcp;maddr=192.0.2.1>",
+		"<sip:token@carrier.example;lr>", // in its own domain, which is ours too
 	} {
 		p := newPeer(t, "tcp")
 		ua := newAS(t, p)
@@ -71,6 +72,9 @@ func TestISCRouteTokenIsKept(t *testing.T) {
 		})
 		us := ua.Attachments()[0].LocalAddr
 		k := knock(t, "tcp", us)
+		if i%2 == 1 {
+			us = "as1.elsewhere.example:5080" // how the core's profile calls us
+		}
 		k.send([]byte(p.toUs(ua, "INVITE", "sip:conf@carrier.example", "isc", "Route: <sip:"+us+";lr>, "+token, "Contact: <sip:x@"+p.addr+">",
 			"P-Served-User: <tel:+15550100>;sescase=orig;regstate=reg", "P-Asserted-Identity: <tel:+15550100>", "P-Charging-Vector: icid-value=\"i1\";orig-ioi=carrier.example",
 			"P-Charging-Function-Addresses: ccf=192.0.2.7", "\n"+offerSDP)))

@@ -46,6 +46,7 @@ type peer struct {
 	l    net.Listener
 
 	registrar    atomic.Pointer[func(message)] // takes REGISTER; nil: it goes to in
+	asked        atomic.Pointer[message]       // the newest OPTIONS
 	pings, pongs atomic.Int32                  // CRLF CRLF that came; how many are answered
 
 	mu    sync.Mutex
@@ -155,6 +156,7 @@ func (p *peer) serveConn(c net.Conn) {
 
 func (p *peer) take(m message) {
 	if m.method() == "OPTIONS" {
+		p.asked.Store(&m)
 		m.write(answer(m, 200, "OK", "ot"))
 		return
 	}

@@ -27,9 +27,15 @@ func newSubscriber(t *testing.T, p *peer, mode string) (ua *UA, sub message) {
 // notify sends a NOTIFY in the dialog of sub and returns the status it was answered with.
 func (p *peer) notify(sub message, tag string, seq, version int, state, contact string) string {
 	p.t.Helper()
+	return p.notifyOf(sub, tag, seq, version, state, "full", contact)
+}
+
+// notifyOf is notify with a document that is full or partial.
+func (p *peer) notifyOf(sub message, tag string, seq, version int, state, kind, contact string) string {
+	p.t.Helper()
 	uri := strings.Trim(strings.Split(sub.get("Contact"), ";+")[0], "<>")
-	body := fmt.Sprintf(`<?xml version="1.0"?><reginfo xmlns="urn:ietf:params:xml:ns:reginfo" version="%d" state="full">`+
-		`<registration aor="sip:+15550100@ims.example" id="a" state="active"><contact id="1" %s><uri>%s</uri></contact></registration></reginfo>`, version, contact, uri)
+	body := fmt.Sprintf(`<?xml version="1.0"?><reginfo xmlns="urn:ietf:params:xml:ns:reginfo" version="%d" state="%s">`+
+		`<registration aor="sip:+15550100@ims.example" id="a" state="active"><contact id="1" %s><uri>%s</uri></contact></registration></reginfo>`, version, kind, contact, uri)
 	sub.write(p.inDialog(sub, tag, "NOTIFY", seq, "Event: reg", "Subscription-State: "+state, "Content-Type: application/reginfo+xml", "\n"+body))
 	timeout := time.After(patience)
 	for {
@@ -99,6 +105,26 @@ func TestNetworkRejects(t *testing.T) {
 		}
 		awaitState(t, ua, "rejected", func(s AttachmentState) bool { return s.State == "rejected" && !s.Up && s.LastError != "" })
 	})
+}
+
+// A version that is missing has something in it that we do not know: the full state is asked for
+// again, in the dialog that there is.
+func TestNetworkLosesAVersion(t *testing.T) {
+	p := newPeer(t, "tcp")
+	ua, sub := newSubscriber(t, p, RegEventTry)
+	awaitState(t, ua, "subscribed", func(s AttachmentState) bool { return s.Reg != nil && s.Reg.RegEvent == "active" })
+	const active = `state="active" event="registered" expires="600"`
+	p.notify(sub, "n", 1, 0, "active;expires=600", active)
+	p.notifyOf(sub, "n", 2, 1, "active;expires=600", "partial", active) // the next
+	p.notifyOf(sub, "n", 3, 3, "active;expires=600", "partial", active) // the one after the next
+	again := p.expect("SUBSCRIBE")
+	if again.get("Call-Id") != sub.get("Call-Id") || again.get("Cseq") != "2 SUBSCRIBE" || !strings.HasSuffix(again.get("To"), ";tag=n") {
+		t.Errorf("SUBSCRIBE %q", again.order)
+	}
+	again.write(answer(again, 200, "OK", "n", "Expires: 600"))
+	if got := p.notify(sub, "n", 4, 4, "active;expires=600", active); got != "200" {
+		t.Errorf("NOTIFY answered %s", got)
+	}
 }
 
 // Deactivated: a new registration at once, and a new subscription with it.

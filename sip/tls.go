@@ -14,14 +14,18 @@ type TLSOptions struct {
 	CertFile, KeyFile string // PEM: ours, shown to peers in both directions
 	CAFile            string // PEM: who may have signed a peer's; "": the system's
 	ServerName        string // what a peer's certificate must name; "": the targets' hosts
+	// PeerNames are what the certificates of those may name that connect to us, where CAFile is
+	// given; none: ServerName, or the targets' hosts.
+	PeerNames []string
 }
 
 // tlsConfigs are the two sides of a TLS attachment: 1.2 or newer, peers always verified,
-// in both directions where a CA of theirs is named (mutual TLS).
+// in both directions where a CA of theirs is named (mutual TLS): that it has signed somebody's
+// certificate does not make him the peer, his name must be the peer's.
 func (a *attachment) tlsConfigs() (client, server *tls.Config, err error) {
 	client = &tls.Config{MinVersion: tls.VersionTLS12}
 	o := a.o.TLS
-	if !slices.Contains(a.transports(), "tls") {
+	if !slices.ContainsFunc(a.o.Listens(), func(l Listening) bool { return l.Transport == "tls" }) {
 		return client, nil, nil
 	}
 	roots, err := loadCA(o.CAFile)
@@ -55,7 +59,27 @@ func (a *attachment) tlsConfigs() (client, server *tls.Config, err error) {
 	// here, against those configured, by the same verification that crypto/tls does.
 	client.ServerName, client.InsecureSkipVerify = names[0], true
 	client.VerifyConnection = func(cs tls.ConnectionState) error { return verifyPeer(cs, roots, names) }
+	if o.CAFile != "" {
+		accepted := names
+		if len(o.PeerNames) > 0 {
+			accepted = o.PeerNames
+		}
+		server.VerifyConnection = func(cs tls.ConnectionState) error { return nameOfPeer(cs, accepted) }
+	}
 	return client, server, nil
+}
+
+// nameOfPeer says whether a certificate that was verified is one of the peers'.
+func nameOfPeer(cs tls.ConnectionState, names []string) (err error) {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("peer shows no certificate")
+	}
+	for _, name := range names {
+		if err = cs.PeerCertificates[0].VerifyHostname(name); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func verifyPeer(cs tls.ConnectionState, roots *x509.CertPool, names []string) (err error) {

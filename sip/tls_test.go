@@ -99,7 +99,7 @@ func (a *authority) listenTLS(file string) *peer {
 
 func (a *authority) options(p *peer) func(*AttachmentOptions) {
 	return func(o *AttachmentOptions) {
-		o.Transport, o.TLS = "tls", TLSOptions{a.file("us"), a.file("us-key"), a.file("ca"), "sbc.example"}
+		o.Transport, o.TLS = "tls", TLSOptions{CertFile: a.file("us"), KeyFile: a.file("us-key"), CAFile: a.file("ca"), ServerName: "sbc.example"}
 	}
 }
 
@@ -149,6 +149,20 @@ func TestCallOverTLS(t *testing.T) {
 	}
 	if start, err := dial(&tls.Config{RootCAs: pool, ServerName: "sparkle.example", Certificates: []tls.Certificate{mine}}); err != nil || start != "SIP/2.0 200 OK" {
 		t.Errorf("OPTIONS from the peer: %q, %v", start, err)
+	}
+	ca.make("neighbour", []string{"neighbour.example"}) // whom the same authority has signed
+	theirs, err := tls.LoadX509KeyPair(ca.file("neighbour"), ca.file("neighbour-key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if start, err := dial(&tls.Config{RootCAs: pool, ServerName: "sparkle.example", Certificates: []tls.Certificate{theirs}}); err == nil {
+		t.Errorf("another name than the peer's got %q", start)
+	}
+	named := newTrunk(t, p, ca.options(p), func(o *AttachmentOptions) { o.TLS.PeerNames = []string{"other.example", "neighbour.example"} })
+	s = named.Attachments()[0]
+	ua = named
+	if start, err := dial(&tls.Config{RootCAs: pool, ServerName: "sparkle.example", Certificates: []tls.Certificate{theirs}}); err != nil || start != "SIP/2.0 200 OK" {
+		t.Errorf("a name that is configured got %q, %v", start, err)
 	}
 	if start, err := dial(&tls.Config{RootCAs: pool, ServerName: "sparkle.example"}); err == nil {
 		t.Errorf("a peer without a certificate got %q", start)

@@ -44,6 +44,8 @@ type usages struct {
 
 	list []*usage         // the goroutine's, as what follows
 	out  map[uint64]asked // NOTIFYs that are out
+	held []func()         // of behind: NOTIFYs wait for answers
+	till time.Time        // and are not waited for any longer
 }
 
 // way is how a dialog answers requests and sends them.
@@ -113,7 +115,8 @@ func (us *usages) stop(why string) {
 	us.ended = true
 }
 
-// behind runs f when all that was posted before has been done: what was notified is sent.
+// behind runs f when all that was posted before has been done: what was notified is sent, unless
+// the peer does not answer what was sent before (farewell).
 func (us *usages) behind(f func()) {
 	us.mu.Lock()
 	busy := us.running
@@ -187,10 +190,11 @@ func (us *usages) run() {
 		case <-us.a.ctx.Done():
 			us.handle(stopped{why: "shutdown"})
 		}
+		us.release()
 		if us.rest() {
 			return
 		}
-		var next time.Time
+		next := us.till
 		for _, u := range us.list {
 			if at := u.n.Next(); next.IsZero() || at.Before(next) {
 				next = at
@@ -215,6 +219,9 @@ func (us *usages) rest() bool {
 
 // abandon is the end after a fault of ours: what waits is answered, owners are not asked.
 func (us *usages) abandon() {
+	for _, f := range us.held {
+		f()
+	}
 	us.mu.Lock()
 	rest := us.inbox
 	us.running, us.inbox, us.ended = false, nil, true
@@ -250,7 +257,10 @@ func (us *usages) handle(in any) {
 			us.step(who.u, notifier.Answered{ID: who.id, Status: in.status, RetryAfter: in.retryAfter})
 		}
 	case behind:
-		in.f()
+		if len(us.held) == 0 {
+			us.till = time.Now().Add(farewell)
+		}
+		us.held = append(us.held, in.f)
 	case stopped:
 		for _, u := range slices.Clone(us.list) {
 			if in.polite {
@@ -261,6 +271,17 @@ func (us *usages) handle(in any) {
 			}
 		}
 	}
+}
+
+// release runs what waited for NOTIFYs to be sent.
+func (us *usages) release() {
+	if slices.ContainsFunc(us.list, func(u *usage) bool { return u.n.Waits() }) && time.Now().Before(us.till) {
+		return
+	}
+	for _, f := range us.held {
+		f()
+	}
+	us.held, us.till = nil, time.Time{}
 }
 
 // arrive takes a request of the peer.
@@ -420,7 +441,7 @@ func (t *usageTable) find(req *sipgo.Request) *outside {
 	return t.outsides[outsideKey(string(*req.CallID()), local, remote)]
 }
 
-// farewell is how long subscribers may take to answer the last NOTIFY as we close.
+// farewell is how long subscribers may take to answer a NOTIFY as we close, or hang up.
 const farewell = time.Second
 
 // close ends the subscriptions of all dialogs but those of calls, which end with them.

@@ -413,6 +413,40 @@ func (p *peer) pair(first, second string) (a, b message) {
 	return a, b
 }
 
+// BYE goes behind what was notified before, though the peer be slow to answer NOTIFY; but it
+// does not wait for one who never does.
+func TestHangupBehindNotify(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		p := newPeer(t, "tcp")
+		ua := newTrunk(t, p)
+		refs := make(chan Referral, 1)
+		ua.OnRefer(func(_ Refer, ref Referral) { ref.Accept(); refs <- ref })
+		call, ev := place(t, ua)
+		inv := connect(t, p, ev)
+		inv.write(p.inDialog(inv, "a", "REFER", 7, p.contact(), "Refer-To: <tel:+15550124>"))
+		_, trying := p.pair("202", "NOTIFY")
+		got(t, refs).Progress(200, "OK")
+		call.Hangup("hung_up", "")
+		last := func() {
+			trying.write(answer(trying, 200, "OK", ""))
+			n := p.expect("NOTIFY")
+			if !strings.HasPrefix(n.get("Subscription-State"), "terminated") {
+				t.Errorf("%q", n.order)
+			}
+			n.write(answer(n, 200, "OK", ""))
+		}
+		if answers {
+			last()
+		}
+		bye := p.expect("BYE")
+		bye.write(answer(bye, 200, "OK", ""))
+		next[Ended](ev)
+		if !answers {
+			last()
+		}
+	}
+}
+
 // The same in the dialog of a call, as handsets do it: REFER and SUBSCRIBE beside each
 // other. What was subscribed to outlives the call (RFC 5057).
 func TestUsagesInACall(t *testing.T) {
