@@ -68,3 +68,26 @@ func TestBusyWithoutMedia(t *testing.T) {
 		}
 	})
 }
+
+// The engine's death may show in a command before it is told of: who loses his call by that is
+// called back like the others.
+func TestCalledBackAfterARefusedCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.add("Ann", "voice")
+		h.run("call Ann")
+		h.wait(5 * time.Second)
+		h.eng.die()
+		h.run("mute Ann")
+		h.wait(time.Millisecond) // the BYE is out, and not answered yet
+		h.b.MediaDown()
+		h.wait(time.Second)
+		h.eng.revive()
+		h.b.MediaUp()
+		h.wait(5 * time.Second)
+		if m := h.member("Ann"); m.State != bridge.InConference {
+			t.Errorf("Ann is %s: %+v", m.State, m.LastOutcome)
+		}
+	})
+}

@@ -747,7 +747,7 @@ func (r *room) drop(now time.Time, l *leg, why string) {
 func (r *room) mediaLost(now time.Time) {
 	r.mediaDown, r.mediaOpen = true, false
 	for _, l := range sortedLegs(r.legs) {
-		if m := r.member(l.Member); m != nil && m.leg == l && l.ConnectedAt != nil && l.why == "" && !r.closing {
+		if m := r.member(l.Member); m != nil && m.leg == l && l.ConnectedAt != nil && (l.why == "" || l.why == "media_lost") && !r.closing {
 			m.recall, m.rejoins = "audio", time.Time{}
 			if l.wantsPic || strings.HasPrefix(l.fallback, "rejected") {
 				m.recall = "video"
