@@ -40,6 +40,7 @@ type Bridge struct {
 	wg     sync.WaitGroup // goroutines that end with ctx or by themselves
 
 	mediaDown atomic.Bool
+	draining  atomic.Bool // no call begins any more
 	stats     atomic.Pointer[mediapb.SnapshotReply]
 	legRoom   sync.Map // live leg id -> *room
 	ports     sync.Map // netip.AddrPort of each RTP and RTCP port of a leg
@@ -214,6 +215,7 @@ func (b *Bridge) MediaDown() {
 	if b.mediaDown.Swap(true) {
 		return
 	}
+	b.caller.SetBusy(true)
 	b.log.Error("the media engine is down")
 	for _, r := range append(b.all(), b.lobby) {
 		r.post(r.mediaLost)
@@ -225,6 +227,7 @@ func (b *Bridge) MediaUp() {
 	if !b.mediaDown.Swap(false) {
 		return
 	}
+	b.caller.SetBusy(b.draining.Load())
 	b.log.Info("the media engine is up")
 	select {
 	case b.mediaUp <- struct{}{}:
@@ -233,6 +236,40 @@ func (b *Bridge) MediaUp() {
 	for _, r := range append(b.all(), b.lobby) {
 		r.post(r.mediaBack)
 	}
+}
+
+// Drain lets no call begin any more, in or out, and returns when the last one has ended, or ctx.
+// It cannot be taken back: Close is to follow.
+func (b *Bridge) Drain(ctx context.Context) error {
+	b.drain()
+	t := time.NewTicker(drainLook)
+	defer t.Stop()
+	for {
+		live := 0
+		for range b.legRoom.Range {
+			live++
+		}
+		if live == 0 {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fmt.Errorf("bridge: %d calls are left: %w", live, ctx.Err())
+		}
+	}
+}
+
+// drainLook is how often Drain looks who is left.
+const drainLook = 100 * time.Millisecond
+
+func (b *Bridge) drain() {
+	b.draining.Store(true)
+	b.caller.SetBusy(true)
+}
+
+func errDraining() *Error {
+	return &Error{Kind: Unavailable, Code: "shutting_down", Detail: "the server is shutting down and begins no call"}
 }
 
 // Close hangs up every call, waits for the goodbyes (at most Options.CloseTimeout, or
@@ -245,6 +282,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 	}
 	b.closing = true
 	b.mu.Unlock()
+	b.drain()
 	ctx, cancel := context.WithTimeout(ctx, b.opt.CloseTimeout)
 	defer cancel()
 	rooms := append(b.all(), b.lobby)
@@ -331,6 +369,9 @@ func (b *Bridge) all() []*room {
 // attachment picks the first that is up, and not among those tried, and says how to describe
 // media to it.
 func (b *Bridge) attachment(tried ...string) (sip.AttachmentState, sip.MediaProfile, *Error) {
+	if b.draining.Load() {
+		return sip.AttachmentState{}, sip.MediaProfile{}, errDraining()
+	}
 	if b.mediaDown.Load() {
 		return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "media_down", Detail: "the media service is restarting"}
 	}

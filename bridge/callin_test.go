@@ -381,6 +381,30 @@ func statusOf(s *bridge.SIPResult) int {
 	return s.Status
 }
 
+// A conference that is full takes nobody new, whatever way he comes; who is on its roster has
+// his place.
+func TestFullConference(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference, func(o *bridge.Options) { o.MaxMembers = 2 })
+		defer h.close()
+		h.script("member ann voice", "member bob voice", "policy open", "referrers any")
+		if err := h.add("cyn", "voice"); code(err) != "conference_full" {
+			t.Errorf("a third row: %v", err)
+		}
+		for _, tt := range []struct{ lines, want string }{
+			{"dial guest conf", "guest's phone: <- 486"},
+			{"dial ann conf", "ann: connected"},
+			{"refer ann invite tel:+8613700000009", "ann's REFER: <- 603 to REFER"},
+			{"policy pin\ndial late conf\nafter 5s\npress late PIN", "late hears: full"},
+		} {
+			if got := h.script(append(strings.Split(tt.lines, "\n"), "after 1s")...); !strings.Contains(got, tt.want) {
+				t.Errorf("%s: no %q in\n%s", tt.lines, tt.want, got)
+			}
+		}
+		h.script("after 20s", "caller ann bye", "after 1s")
+	})
+}
+
 // Media goes neither to another address family, which the Warning says, nor to a port of
 // ours: one of SIP, or another leg's (IMS.md §5.5).
 func TestOffersOfOthersAddresses(t *testing.T) {

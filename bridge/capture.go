@@ -22,16 +22,18 @@ type MediaPacket struct {
 
 // CaptureMedia calls f with a leg's packets, some at a time, until ctx ends or the leg does,
 // and then returns how many could not be copied in time. Without payload of RTP there are
-// the headers only; with it what was said can be heard, so that is audited. One capture of a
-// leg at a time.
+// the headers only; with it what was said can be heard. Either is audited. One capture of a leg
+// at a time.
 func (b *Bridge) CaptureMedia(ctx context.Context, a Actor, leg string, payload bool, f func([]MediaPacket)) (lost uint64, err error) {
 	v, ok := b.legRoom.Load(leg)
 	if !ok || !mine(a, v.(*room).owner) {
 		return 0, &Error{Kind: Missing, Code: "leg_not_found", Detail: "there is no such live leg: only those can be captured"}
 	}
+	action := "leg.capture"
 	if payload {
-		defer func() { b.audit(a, "leg.capture_payload", leg, err) }()
+		action = "leg.capture_payload"
 	}
+	defer func() { b.audit(a, action, leg, err) }()
 	err = b.media.Capture(ctx, &mediapb.CaptureRequest{Leg: leg, Payload: payload}, func(c *mediapb.Captured) {
 		lost = c.Lost
 		packets := make([]MediaPacket, 0, len(c.Packets))

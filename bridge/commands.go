@@ -55,6 +55,7 @@ type ConferenceSpec struct {
 	WhoMayRefer Referrers  // "": creator
 	// AnswerConfirm is the default of calls: who answers must press 1.
 	AnswerConfirm bool
+	Rejoin        bool
 	Layout        Layout // "": mosaic
 }
 
@@ -66,6 +67,7 @@ type ConferencePatch struct {
 	JoinPolicy    *JoinPolicy
 	WhoMayRefer   *Referrers
 	AnswerConfirm *bool
+	Rejoin        *bool
 	Layout        *Layout
 }
 

@@ -27,6 +27,8 @@ type Caller interface {
 	OnIncoming(func(sip.Incoming, sip.IncomingCall) func(sip.Event))
 	// OnRefused sets who hears of calls that came in and were refused before that.
 	OnRefused(func(in sip.Incoming, status int))
+	// SetBusy says whether calls that come would be refused, for those who ask beforehand.
+	SetBusy(busy bool)
 	// OnRefer sets who decides on REFER, OnSubscribe on SUBSCRIBE.
 	OnRefer(func(sip.Refer, sip.Referral))
 	OnSubscribe(func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent))

@@ -339,6 +339,7 @@ type network struct {
 	fate  map[string]string // by number
 	calls []*call
 	live  map[string]*call // by number
+	busy  atomic.Bool
 
 	faulty  atomic.Bool // MediaProfile panics
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
@@ -378,6 +379,8 @@ func (n *network) MediaProfile(name string) (sip.MediaProfile, bool) {
 	}
 	return sip.MediaProfile{LocalIP: "127.0.0.1", OfferG711: true, Passive: !n.other}, true
 }
+
+func (n *network) SetBusy(busy bool) { n.busy.Store(busy) }
 
 // Register implements bridge.Caller: "core" registers, "spare" does not.
 func (n *network) Register(name string) error {

@@ -80,6 +80,10 @@ type destination struct {
 // onIncoming takes a call. The disk may have to be waited for, so it is not done here.
 func (b *Bridge) onIncoming(in sip.Incoming, call sip.IncomingCall) func(sip.Event) {
 	v := &visitor{in: in, call: call}
+	if b.draining.Load() && in.Replaces == "" { // who takes over a call that there is may
+		b.refuse(v, nil, 503)
+		return v.onEvent
+	}
 	if !b.spawn(func() {
 		if !fault.Run(b.log, "call that came in", func() { b.receive(v) }) {
 			b.refuse(v, nil, 500)

@@ -66,6 +66,7 @@ type leg struct {
 	referrer  string    // URI of the participant who had him called; "" nobody
 	errands   []*errand // who asked for this call and wants to know
 	takesOver *leg      // ends when this one is up; nil: none
+	again     bool      // its member was in by a call that was lost
 	door      *door     // connected, and not let in yet; nil: he is a member
 	calling   string    // whom the call is from
 	// When it began and was answered, with the reading of the clock that nobody can set: the
@@ -147,7 +148,7 @@ func (r *room) startLeg(now time.Time, m *member, how manner, at sip.AttachmentS
 	if how.confirm {
 		l.door = &door{confirm: true}
 	}
-	m.leg, m.recall, m.confirm = l, "", how.confirm
+	m.leg, m.recall, m.rejoins, m.confirm = l, "", time.Time{}, how.confirm
 	r.legs[l.ID] = l
 	r.setState(now, l, Dialing)
 	r.openLeg(l)
@@ -473,6 +474,9 @@ func resultOf(e sip.Ended) *SIPResult {
 // supersede charges an INVITE that failed and that another one of the leg is to follow: to the
 // network they are two calls.
 func (r *room) supersede(now time.Time, l *leg, v verdict) {
+	if l.CallID == "" {
+		return // none left
+	}
 	record := l.record()
 	at := now.UTC()
 	record.Leg.State, record.Leg.Outcome, record.Leg.Reason, record.Leg.EndedAt, record.Leg.Attempts = Ended, v.outcome, v.reason, &at, l.attempt
@@ -616,6 +620,7 @@ func (r *room) endLeg(now time.Time, l *leg, v verdict, e *sip.Ended) {
 	r.log.Info("leg ended", attrs...)
 	r.tookOver(now, l)
 	r.report(l)
+	r.rejoin(now, m, l, v)
 	r.recall(now, m)
 	r.expire()
 }
@@ -692,19 +697,22 @@ func (r *room) pushLeg(l *leg) {
 		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
 		want.Held = m.Held || l.held
 	}
-	r.work.setLeg(want, func(err error) {
+	r.work.setLeg(want, func(what *mediapb.Leg, err error) {
 		r.post(func(now time.Time) {
 			r.about = l
-			r.mediaRefused(now, l, err)
+			r.mediaRefused(now, l, what, err)
 		})
 	})
 }
 
-// mediaRefused: a leg whose streams the engine does not take goes on without a picture. Where
+// mediaRefused: a leg whose streams the engine does not take, what, goes on without a picture. Where
 // that is not it, it cannot be heard: better to end it than to leave somebody in silence.
-func (r *room) mediaRefused(now time.Time, l *leg, err error) {
+func (r *room) mediaRefused(now time.Time, l *leg, what *mediapb.Leg, err error) {
 	r.log.Warn("media refused a leg", "leg_id", l.ID, "err", err)
 	l.note(now, "media", "refused by the engine: "+status.Convert(err).Message())
+	if status.Code(err) == codes.InvalidArgument && what.Video != nil && l.agreed != nil && l.agreed.Video == nil {
+		return // it was on its way as another refusal took the picture away
+	}
 	if status.Code(err) == codes.InvalidArgument && l.agreed != nil && l.agreed.Video != nil && l.agreed.Audio != nil {
 		res := *l.agreed
 		res.Video, res.WhyNoVideo = nil, sdp.VideoCodecMismatch
@@ -743,7 +751,7 @@ func (r *room) mediaLost(now time.Time) {
 	r.mediaDown, r.mediaOpen = true, false
 	for _, l := range sortedLegs(r.legs) {
 		if m := r.member(l.Member); m != nil && m.leg == l && l.ConnectedAt != nil && l.why == "" && !r.closing {
-			m.recall = "audio"
+			m.recall, m.rejoins = "audio", time.Time{}
 			if l.wantsPic || strings.HasPrefix(l.fallback, "rejected") {
 				m.recall = "video"
 			}
@@ -765,10 +773,10 @@ func (r *room) mediaBack(now time.Time) {
 
 // recall calls a member back if that is owed and possible now.
 func (r *room) recall(now time.Time, m *member) {
-	if m == nil || m.recall == "" || m.leg != nil || r.mediaDown || r.closing {
+	if m == nil || m.recall == "" || m.leg != nil || r.mediaDown || r.closing || now.Before(m.rejoins) {
 		return
 	}
-	how := manner{m.recall == "video", r.b.opt.RingTimeout, m.confirm}
+	how, again := manner{m.recall == "video", r.b.opt.RingTimeout, m.confirm}, !m.rejoins.IsZero()
 	m.recall = ""
 	at, p, bad := r.b.attachment()
 	if bad != nil {
@@ -776,6 +784,29 @@ func (r *room) recall(now time.Time, m *member) {
 		return
 	}
 	r.startLeg(now, m, how, at, p)
+	if m.leg != nil && again {
+		m.leg.again = true
+		m.leg.note(now, "state", "called again: the call before was lost")
+	}
+}
+
+// rejoinAfter leaves a phone time to find its network again, and its user to call by himself.
+const rejoinAfter = 5 * time.Second
+
+// rejoin has whoever was called and lost his call (IMS.md §6) called once more, where the
+// conference is so. That call is not followed by another.
+func (r *room) rejoin(now time.Time, m *member, l *leg, v verdict) {
+	if !r.conf.Rejoin || m == nil || m.leg != nil || m.recall != "" || l.visitor != nil || l.again || r.closing ||
+		v.outcome != Dropped || v.hint().How != ims.RetryLater {
+		return
+	}
+	m.recall, m.rejoins = "audio", now.Add(rejoinAfter)
+	if l.wantsPic || strings.HasPrefix(l.fallback, "rejected") {
+		m.recall = "video"
+	}
+	time.AfterFunc(rejoinAfter, func() {
+		r.post(func(now time.Time) { r.recall(now, r.member(m.ID)) })
+	})
 }
 
 func sortedLegs(legs map[string]*leg) []*leg {

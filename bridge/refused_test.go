@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +53,32 @@ func TestRefusedCalls(t *testing.T) {
 		take(in("late"), &caller{say: h.say})
 		if len(h.bills.records) != n+1 || h.bills.records[n].Leg.SIP.Status != 503 {
 			t.Errorf("while shutting down: %+v", h.bills.records[n:])
+		}
+	})
+}
+
+// Who listens in is written down, whatever he gets to hear.
+func TestEveryCaptureIsAudited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.add("Ann", "voice")
+		h.run("call Ann")
+		h.wait(5 * time.Second)
+		leg := h.member("Ann").Leg.ID
+		for _, payload := range []bool{false, true} {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_, _ = h.b.CaptureMedia(ctx, organiser, leg, payload, func([]bridge.MediaPacket) {})
+			cancel()
+		}
+		var got []string
+		for _, a := range h.mem.audit {
+			if a.Target == leg {
+				got = append(got, a.Action)
+			}
+		}
+		if want := []string{"leg.capture", "leg.capture_payload"}; !slices.Equal(got, want) {
+			t.Errorf("audited %q, want %q", got, want)
 		}
 	})
 }

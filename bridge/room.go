@@ -93,6 +93,9 @@ type member struct {
 	// recall is the media to call back with when the engine is up again, "" not at all:
 	// set when a member lost his call through no fault of his.
 	recall string
+	// rejoins is when that is to be, zero: at once. Then it is because the network lost his
+	// call, and once only.
+	rejoins time.Time
 	// confirm is whether he had to press 1 when he was called last: when called back he must again.
 	confirm bool
 	uri     string // he was referred to by it; "" not

@@ -399,6 +399,10 @@ func (h *house) run(line string) error {
 		on := arg(1) == "on"
 		_, err := h.b.UpdateConference(ctx, h.actor, h.conf, bridge.ConferencePatch{AnswerConfirm: &on})
 		return err
+	case "rejoin":
+		on := arg(1) == "on"
+		_, err := h.b.UpdateConference(ctx, h.actor, h.conf, bridge.ConferencePatch{Rejoin: &on})
+		return err
 	case "referrers":
 		p := bridge.Referrers(arg(1))
 		_, err := h.b.UpdateConference(ctx, h.actor, h.conf, bridge.ConferencePatch{WhoMayRefer: &p})

@@ -110,7 +110,7 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 	}
 	now := time.Now().UTC()
 	c = Conference{ID: newID("conf"), Name: spec.Name, Type: spec.Type, State: "idle", Owner: a.Account, CreatedAt: now, UpdatedAt: now,
-		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm,
+		PIN: spec.PIN, JoinPolicy: cmp.Or(spec.JoinPolicy, JoinPIN), WhoMayRefer: cmp.Or(spec.WhoMayRefer, ReferCreator), AnswerConfirm: spec.AnswerConfirm, Rejoin: spec.Rejoin,
 		Layout:    cmp.Or(spec.Layout, LayoutMosaic),
 		DialLimit: strings.Join(a.DialPrefixes, " ")}
 	if bad := checkPolicies(c); bad != nil {
@@ -127,7 +127,7 @@ func (b *Bridge) CreateConference(ctx context.Context, a Actor, spec ConferenceS
 // makeConference writes a conference that is whole but for its PIN, and opens its room.
 func (b *Bridge) makeConference(ctx context.Context, c Conference, members ...Member) (*room, Conference, error) {
 	b.mu.Lock()
-	closing, full := b.closing, len(b.rooms) >= b.opt.MaxConferences
+	closing, full := b.closing || b.draining.Load(), len(b.rooms) >= b.opt.MaxConferences
 	b.mu.Unlock()
 	if closing {
 		return nil, Conference{}, errClosing()
@@ -228,7 +228,7 @@ func (b *Bridge) UpdateConference(ctx context.Context, a Actor, id string, p Con
 	err = r.do(func(now time.Time) {
 		r.conf.Name, r.conf.UpdatedAt = c.Name, c.UpdatedAt
 		r.conf.PIN, r.conf.Alias, r.conf.DialIn = c.PIN, c.Alias, c.DialIn
-		r.conf.JoinPolicy, r.conf.WhoMayRefer, r.conf.AnswerConfirm = c.JoinPolicy, c.WhoMayRefer, c.AnswerConfirm
+		r.conf.JoinPolicy, r.conf.WhoMayRefer, r.conf.AnswerConfirm, r.conf.Rejoin = c.JoinPolicy, c.WhoMayRefer, c.AnswerConfirm, c.Rejoin
 		if r.conf.Layout != c.Layout {
 			if r.conf.Layout = c.Layout; r.mediaOpen {
 				r.pushConference()
@@ -266,6 +266,9 @@ func (b *Bridge) patched(c Conference, p ConferencePatch) (Conference, error) {
 	}
 	if p.AnswerConfirm != nil {
 		c.AnswerConfirm = *p.AnswerConfirm
+	}
+	if p.Rejoin != nil {
+		c.Rejoin = *p.Rejoin
 	}
 	if p.Layout != nil {
 		c.Layout = *p.Layout
@@ -495,7 +498,7 @@ func (b *Bridge) Ready(context.Context) map[string]string {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closing {
+	if b.closing || b.draining.Load() {
 		out["state"] = "shutting down"
 	}
 	return out

@@ -125,8 +125,11 @@ type Conference struct {
 	WhoMayRefer Referrers  `json:"who_may_refer"`
 	// AnswerConfirm: who is called and answers must press 1 before he is in, unless the call
 	// says otherwise. Voicemail does not.
-	AnswerConfirm bool   `json:"answer_confirm"`
-	Layout        Layout `json:"layout"`
+	AnswerConfirm bool `json:"answer_confirm"`
+	// Rejoin: whoever was called and lost his call (Dropped, and another one is worth it) is
+	// called once more.
+	Rejoin bool   `json:"rejoin"`
+	Layout Layout `json:"layout"`
 	// DialLimit are the prefixes, separated by blanks, of the numbers that phones in it may
 	// have called, by REFER or a list: those of the key that made it; "": no limit.
 	DialLimit string `json:"-"`

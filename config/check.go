@@ -35,6 +35,9 @@ func (l *loader) check(c *File) {
 	if (c.HTTP.TLSCertFile == "") != (c.HTTP.TLSKeyFile == "") {
 		l.fault("http.tls_cert_file", "a certificate and its key go together")
 	}
+	if c.Calls.Drain != 0 {
+		l.between("calls.drain_timeout", c.Calls.Drain, time.Second, 24*time.Hour)
+	}
 	l.between("calls.ring_timeout", c.Calls.RingTimeout, 5*time.Second, 3*time.Minute)
 	l.between("calls.setup_timeout", c.Calls.SetupTimeout, 5*time.Second, 3*time.Minute)
 	if c.Calls.Country != "" && !countryCode.MatchString(c.Calls.Country) {

@@ -38,6 +38,7 @@ type HTTP struct {
 type Calls struct {
 	RingTimeout  time.Duration `yaml:"ring_timeout"`           // 5s to 3m
 	SetupTimeout time.Duration `yaml:"setup_timeout"`          // 5s to 3m
+	Drain        time.Duration `yaml:"drain_timeout"`          // how long SIGTERM waits for calls to end by themselves; 0: not
 	RetryAudio   bool          `yaml:"retry_audio_on_decline"` // call by voice who declined a call because it had video
 	Country      string        `yaml:"country"`                // ISO 3166: whose emergency numbers are refused; empty: every country's
 	Allow        []string      `yaml:"allow"`                  // prefixes of the numbers that may be called; empty: all

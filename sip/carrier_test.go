@@ -23,6 +23,12 @@ func TestOptionsSayWhetherThereIsRoom(t *testing.T) {
 		c.request("INVITE", "one", 1, "", "\n"+offerSDP)
 		c.expect("100")
 		_, call := k.next()
+		ua.SetBusy(true)
+		c.request("OPTIONS", "busy", 2, "")
+		if res := c.expect("503"); res.get("Retry-After") == "" {
+			t.Errorf("503 without Retry-After: %q", res.order)
+		}
+		ua.SetBusy(false)
 		c.request("OPTIONS", "full", 2, "")
 		if res := c.expect("503"); res.get("Retry-After") == "" {
 			t.Errorf("%q", res.order)

@@ -147,7 +147,7 @@ func (a *attachment) offhand(req *sipgo.Request) verdict {
 	switch {
 	case within || req.Method != sipgo.OPTIONS:
 		return verdict{status: 481}
-	case a.full(): // as an INVITE would be (RFC 3261 11.2)
+	case a.full() || a.ua.busy.Load(): // as an INVITE would be (RFC 3261 11.2)
 		return overload()
 	}
 	return verdict{status: 200}

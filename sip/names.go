@@ -37,9 +37,9 @@ func (a *attachment) lookUp(ctx context.Context) error {
 // unfold makes targets of what is configured. err is the last fault, which may leave some.
 func (a *attachment) unfold(ctx context.Context) (list []*target, until time.Time, err error) {
 	supported := []string{a.o.Transport}
-	for _, t := range a.transports() {
-		if t != a.o.Transport && t != "tls" {
-			supported = append(supported, t)
+	for _, l := range a.o.Listens() {
+		if l.Transport != a.o.Transport && l.Transport != "tls" {
+			supported = append(supported, l.Transport)
 		}
 	}
 	now := time.Now()

@@ -26,18 +26,30 @@ type socket struct {
 	udp  net.PacketConn // nil for streams
 }
 
-// transports are those an attachment listens on: its own, those of its targets, and
-// where the DNS chooses, whatever it may choose.
-func (a *attachment) transports() []string {
-	out := []string{a.o.Transport}
+// Listening is one socket of an attachment.
+type Listening struct {
+	Transport string // udp | tcp | tls
+	Port      int    // 0: any free one, the same for all
+}
+
+// Listens are the sockets that an attachment opens on its local address, its own transport
+// first: those of its targets too, and where the DNS chooses, whatever it may choose. UDP and
+// TCP have the same number; TLS beside one of them has the next (RFC 3261 19.1.2: 5060 and 5061).
+func (o AttachmentOptions) Listens() []Listening {
+	out := []Listening{{o.Transport, o.LocalPort}}
 	add := func(t string) {
-		if t != "" && !slices.Contains(out, t) {
-			out = append(out, t)
+		if t == "" || slices.ContainsFunc(out, func(l Listening) bool { return l.Transport == t }) {
+			return
 		}
+		port := o.LocalPort
+		if t == "tls" && port != 0 {
+			port++
+		}
+		out = append(out, Listening{t, port})
 	}
-	for _, t := range a.o.Peers {
+	for _, t := range o.Peers {
 		add(t.Transport)
-		if _, port := t.hostPort(); port == "" && t.Transport == "" && a.o.Mode != ModeUE && a.o.Transport != "tls" {
+		if _, port := t.hostPort(); port == "" && t.Transport == "" && o.Mode != ModeUE && o.Transport != "tls" {
 			add("tcp")
 			add("udp")
 		}
@@ -45,8 +57,7 @@ func (a *attachment) transports() []string {
 	return out
 }
 
-// open binds the ports and starts sipgo's layers on them. UDP and TCP have the same
-// number; TLS beside one of them has the next (RFC 3261 19.1.2: 5060 and 5061).
+// open binds the ports and starts sipgo's layers on them.
 func (a *attachment) open() error {
 	quiet := slog.New(slog.DiscardHandler) // sipgo logs whole messages, numbers and all
 	client, server, err := a.tlsConfigs()
@@ -150,21 +161,18 @@ func (a *attachment) readUDP(c net.PacketConn) (begun <-chan struct{}) {
 
 // bind opens all sockets, or none. Any free port must be free for all of them.
 func (a *attachment) bind() error {
-	transports, err := a.transports(), error(nil)
+	o, err := a.o, error(nil)
 	for range 20 {
-		port := a.o.LocalPort
-		for _, t := range transports {
-			p := port
-			if t == "tls" && t != a.o.Transport && p != 0 {
-				p++
-			}
+		o.LocalPort = a.o.LocalPort
+		for i := range a.o.Listens() {
+			l := o.Listens()[i]
 			var s socket
-			if s, err = a.listen(t, p); err != nil {
+			if s, err = a.listen(l.Transport, l.Port); err != nil {
 				break
 			}
-			a.sockets[t] = s
-			if port == 0 {
-				port = s.port
+			a.sockets[l.Transport] = s
+			if o.LocalPort == 0 {
+				o.LocalPort = s.port
 			}
 		}
 		if err == nil {
@@ -174,7 +182,7 @@ func (a *attachment) bind() error {
 			s.Close()
 			delete(a.sockets, t)
 		}
-		if a.o.LocalPort != 0 || len(transports) == 1 {
+		if a.o.LocalPort != 0 || len(o.Listens()) == 1 {
 			return err
 		}
 	}

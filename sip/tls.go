@@ -25,7 +25,7 @@ type TLSOptions struct {
 func (a *attachment) tlsConfigs() (client, server *tls.Config, err error) {
 	client = &tls.Config{MinVersion: tls.VersionTLS12}
 	o := a.o.TLS
-	if !slices.Contains(a.transports(), "tls") {
+	if !slices.ContainsFunc(a.o.Listens(), func(l Listening) bool { return l.Transport == "tls" }) {
 		return client, nil, nil
 	}
 	roots, err := loadCA(o.CAFile)

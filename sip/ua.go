@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
@@ -33,6 +34,8 @@ type UA struct {
 	atts []*attachment
 
 	traces *traces
+
+	busy atomic.Bool // who asks hears that no calls are taken
 
 	mu       sync.Mutex
 	closed   bool
@@ -209,6 +212,10 @@ func (ua *UA) changed(s AttachmentState) {
 		f(s)
 	}
 }
+
+// SetBusy says whether calls that come would be refused for now: then OPTIONS are answered 503
+// with Retry-After, as the calls are by their owner, and peers with a choice go elsewhere.
+func (ua *UA) SetBusy(busy bool) { ua.busy.Store(busy) }
 
 // closeCap is how long calls may take to end by themselves in Close.
 const closeCap = 5 * time.Second

@@ -181,6 +181,9 @@ type ConferencePatch struct {
 	// Pin Empty: another one is made up
 	Pin *string `json:"pin,omitempty"`
 
+	// Rejoin Whoever was called and lost his call, through no fault of his, is called once more, 5 s later: no radio, no media, no answer to the session timer. Off by default
+	Rejoin *bool `json:"rejoin,omitempty"`
+
 	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`
 }
@@ -316,8 +319,11 @@ type NewConference struct {
 	Name   string  `json:"name"`
 
 	// Pin Six digits, no other conference's; absent: made up
-	Pin  *string        `json:"pin,omitempty"`
-	Type ConferenceType `json:"type"`
+	Pin *string `json:"pin,omitempty"`
+
+	// Rejoin Whoever was called and lost his call, through no fault of his, is called once more, 5 s later: no radio, no media, no answer to the session timer. Off by default
+	Rejoin *bool          `json:"rejoin,omitempty"`
+	Type   ConferenceType `json:"type"`
 
 	// WhoMayRefer Who may have others called and hung up from a phone (REFER): the phone that made the conference over the factory (the default); hosts too; whoever is in; nobody. They call no number that the key which made the conference may not
 	WhoMayRefer *Referrers `json:"who_may_refer,omitempty"`

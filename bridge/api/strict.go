@@ -52,7 +52,7 @@ func (s strictServer) DeleteSession(ctx context.Context, _ DeleteSessionRequestO
 
 func (s strictServer) CreateConference(ctx context.Context, q CreateConferenceRequestObject) (CreateConferenceResponseObject, error) {
 	c, err := s.Service.CreateConference(ctx, actor(ctx), bridge.ConferenceSpec{Name: q.Body.Name, Type: q.Body.Type,
-		PIN: deref(q.Body.Pin), Alias: deref(q.Body.Alias), JoinPolicy: deref(q.Body.JoinPolicy), WhoMayRefer: deref(q.Body.WhoMayRefer), AnswerConfirm: deref(q.Body.AnswerConfirm), Layout: deref(q.Body.Layout)})
+		PIN: deref(q.Body.Pin), Alias: deref(q.Body.Alias), JoinPolicy: deref(q.Body.JoinPolicy), WhoMayRefer: deref(q.Body.WhoMayRefer), AnswerConfirm: deref(q.Body.AnswerConfirm), Rejoin: deref(q.Body.Rejoin), Layout: deref(q.Body.Layout)})
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func (s strictServer) GetConference(ctx context.Context, q GetConferenceRequestO
 
 func (s strictServer) UpdateConference(ctx context.Context, q UpdateConferenceRequestObject) (UpdateConferenceResponseObject, error) {
 	c, err := s.Service.UpdateConference(ctx, actor(ctx), q.C, bridge.ConferencePatch{Name: q.Body.Name,
-		PIN: q.Body.Pin, Alias: q.Body.Alias, JoinPolicy: q.Body.JoinPolicy, WhoMayRefer: q.Body.WhoMayRefer, AnswerConfirm: q.Body.AnswerConfirm, Layout: q.Body.Layout})
+		PIN: q.Body.Pin, Alias: q.Body.Alias, JoinPolicy: q.Body.JoinPolicy, WhoMayRefer: q.Body.WhoMayRefer, AnswerConfirm: q.Body.AnswerConfirm, Rejoin: q.Body.Rejoin, Layout: q.Body.Layout})
 	if err != nil {
 		return nil, err
 	}

@@ -16,13 +16,13 @@ import (
 func (s *Store) PutConference(ctx context.Context, c bridge.Conference, seq uint64) error {
 	return s.do(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`INSERT INTO conferences
-			(id, name, type, owner, created_at, updated_at, pin, alias, join_policy, who_may_refer, answer_confirm, ad_hoc, dial_limit, layout)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+			(id, name, type, owner, created_at, updated_at, pin, alias, join_policy, who_may_refer, answer_confirm, ad_hoc, dial_limit, layout, rejoin)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 			ON CONFLICT (id) DO UPDATE SET name=excluded.name, updated_at=excluded.updated_at, pin=excluded.pin, alias=excluded.alias,
 			join_policy=excluded.join_policy, who_may_refer=excluded.who_may_refer, answer_confirm=excluded.answer_confirm,
-			layout=excluded.layout`,
+			layout=excluded.layout, rejoin=excluded.rejoin`,
 			c.ID, c.Name, string(c.Type), c.Owner, c.CreatedAt.UnixNano(), c.UpdatedAt.UnixNano(),
-			c.PIN, c.Alias, string(c.JoinPolicy), string(c.WhoMayRefer), c.AnswerConfirm, c.AdHoc, c.DialLimit, string(c.Layout)); err != nil {
+			c.PIN, c.Alias, string(c.JoinPolicy), string(c.WhoMayRefer), c.AnswerConfirm, c.AdHoc, c.DialLimit, string(c.Layout), c.Rejoin); err != nil {
 			return fmt.Errorf("conference %s: %w", c.ID, err)
 		}
 		_, err := tx.Exec(`INSERT INTO event_seq (conference_id, seq) VALUES (?,?) ON CONFLICT DO NOTHING`, c.ID, int64(seq))
@@ -80,14 +80,14 @@ func (s *Store) Load(ctx context.Context) (bridge.Saved, error) {
 		var c bridge.Conference
 		var created, updated, seq int64
 		if err := rows.Scan(&c.ID, &c.Name, &c.Type, &c.Owner, &created, &updated, &seq,
-			&c.PIN, &c.Alias, &c.JoinPolicy, &c.WhoMayRefer, &c.AnswerConfirm, &c.AdHoc, &c.DialLimit, &c.Layout); err != nil {
+			&c.PIN, &c.Alias, &c.JoinPolicy, &c.WhoMayRefer, &c.AnswerConfirm, &c.AdHoc, &c.DialLimit, &c.Layout, &c.Rejoin); err != nil {
 			return err
 		}
 		c.CreatedAt, c.UpdatedAt = at(created), at(updated)
 		index[c.ID] = len(out.Conferences)
 		out.Conferences = append(out.Conferences, bridge.SavedConference{Conference: c, Seq: uint64(seq)})
 		return nil
-	}, `SELECT id, name, type, owner, created_at, updated_at, coalesce(seq, 0), pin, alias, join_policy, who_may_refer, answer_confirm, ad_hoc, dial_limit, layout
+	}, `SELECT id, name, type, owner, created_at, updated_at, coalesce(seq, 0), pin, alias, join_policy, who_may_refer, answer_confirm, ad_hoc, dial_limit, layout, rejoin
 		FROM conferences LEFT JOIN event_seq ON conference_id = id ORDER BY id`)
 	if err != nil {
 		return out, fmt.Errorf("load conferences: %w", err)

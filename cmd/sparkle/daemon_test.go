@@ -200,6 +200,7 @@ func (d *daemon) stop() {
 	}
 	d.dead = true
 	children := d.children()
+	_ = d.cmd.Process.Signal(syscall.SIGHUP)  // which ends nothing
 	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself; the exit code tells
 	select {
 	case <-d.done:

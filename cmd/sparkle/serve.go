@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
 	"sync"
@@ -29,6 +30,7 @@ import (
 	"sparkle/bridge/metrics"
 	"sparkle/bridge/store"
 	"sparkle/config"
+	"sparkle/config/doctor"
 	"sparkle/media"
 	"sparkle/sip"
 )
@@ -86,6 +88,7 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
 
+	defer noReload(log)()
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
@@ -175,6 +178,7 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 		Service: b, Accounts: people, Console: pages, Log: log, Hosts: cfg.HTTP.Hosts,
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 	}
+	registry.MustRegister(metrics.NewCertificate(func() time.Time { return doctor.CertificateExpiry(cfg) }))
 	if bills != nil {
 		registry.MustRegister(metrics.NewCDR(bills))
 		ask.CDRs = bills
@@ -218,7 +222,11 @@ func answer(ctx context.Context, cfg config.File, b *bridge.Bridge, srv *http.Se
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { cancel(b.Run(ctx)) })
+	// Calls that are waited for after the signal need the engine heard.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	wg.Go(func() { cancel(b.Run(running)) })
+	wg.Go(func() { doctor.WatchCertificates(ctx, cfg, log) })
 	wg.Go(func() {
 		scheme := "http"
 		var err error
@@ -236,12 +244,42 @@ func answer(ctx context.Context, cfg config.File, b *bridge.Bridge, srv *http.Se
 		cancel(err)
 	})
 	<-ctx.Done()
+	if cfg.Calls.Drain > 0 && errors.Is(context.Cause(ctx), context.Canceled) {
+		drain(b, cfg.Calls.Drain, log)
+	}
 	log.Info("shutting down")
 	closing(srv.Shutdown)
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// drain waits for the calls that there are, as long as may be; another signal cuts it short.
+func drain(b *bridge.Bridge, most time.Duration, log *slog.Logger) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	log.Info("draining: no call begins any more; another signal ends those that there are", "at_most", most)
+	if err := b.Drain(ctx); err != nil {
+		log.Warn("not all calls ended by themselves", "err", err)
+	}
+}
+
+// noReload keeps a SIGHUP from ending the daemon and every call.
+func noReload(log *slog.Logger) (stop func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		for range hup {
+			log.Warn("SIGHUP: nothing is read again; restart the daemon for a new configuration")
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(hup)
+	}
 }
 
 // closing gives f the time that a clean end may take.

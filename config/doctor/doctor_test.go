@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -181,6 +182,76 @@ func TestCertificates(t *testing.T) {
 		if got := find(r.findings, "certificate http"); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
+	}
+}
+
+// One socket is one attachment's, whichever of its transports it is for; and the API does not
+// belong where the carrier is.
+func TestAttachmentsDoNotShare(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free, and its next
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	const two = `
+data_dir: %q
+http: {listen: %q}
+attachments:
+  - {name: one, mode: trunk, transport: udp, local_addr: %[3]s, local_port: %[4]d, targets: [{host: "192.0.2.7:5060"}, {host: "192.0.2.8:5060", transport: tcp}], domain: example.net, impu: "tel:+15550100"}
+  - {name: two, mode: trunk, transport: tcp, local_addr: %[3]s, local_port: %[4]d, targets: ["192.0.2.9:5060"], domain: example.net, impu: "tel:+15550100"}
+`
+	r := &report{}
+	r.ports(parse(t, two, t.TempDir(), "127.0.0.1:0", "127.0.0.1", port), false)
+	if got, want := find(r.findings, "port one"), fmt.Sprintf("ok udp 127.0.0.1:%d can be bound; ok tcp 127.0.0.1:%[1]d can be bound", port); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := find(r.findings, "port two"); !strings.HasPrefix(got, "fail tcp") || !strings.HasSuffix(got, "is attachment one's too") {
+		t.Error(got)
+	}
+	for listen, want := range map[string]string{"0.0.0.0:8080": "warn http.listen 0.0.0.0:8080: every address", ":8080": "warn http.listen :8080: every",
+		"192.0.2.1:8080": "warn http.listen 192.0.2.1:8080 is the address of attachment one; warn", "192.0.2.2:8080": "", "127.0.0.1:8080": ""} {
+		r := &report{}
+		r.management(parse(t, two, "x", listen, "192.0.2.1", 5070))
+		if got := find(r.findings, "http and the carrier"); want == "" && got != "" || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", listen, got, want)
+		}
+	}
+}
+
+// Two weeks before a certificate ends its daemon begins to say so.
+func TestCertificatesAreWatched(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := func(name string, left time.Duration) string {
+		c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(left)}
+		der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cfg := config.File{HTTP: config.HTTP{TLSCertFile: file("http", 20*24*time.Hour)}, Attachments: []config.Attachment{
+		{Name: "soon", TLS: config.TLS{CertFile: file("soon", 10*24*time.Hour)}}, {Name: "none", TLS: config.TLS{CertFile: filepath.Join(dir, "none")}}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // once
+	var log strings.Builder
+	WatchCertificates(ctx, cfg, slog.New(slog.NewTextHandler(&log, nil)))
+	if s := log.String(); strings.Count(s, "\n") != 2 || !strings.Contains(s, `level=WARN msg="certificate expires soon" of=soon`) || !strings.Contains(s, `level=ERROR msg="certificate cannot be read" of=none`) {
+		t.Error(s)
+	}
+	if first := CertificateExpiry(cfg); time.Until(first).Round(time.Hour) != 10*24*time.Hour {
+		t.Errorf("the first expires %v", first)
+	}
+	if first := CertificateExpiry(config.File{}); !first.IsZero() {
+		t.Errorf("none expires %v", first)
 	}
 }
 

@@ -3,9 +3,9 @@ package doctor
 import (
 	"bufio"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sparkle/config"
+	"sparkle/sip"
 )
 
 // What a machine should have.
@@ -203,36 +204,70 @@ func (r *report) ports(cfg config.File, up bool) {
 			r.warn("http without TLS", "set http.tls_cert_file, or listen on loopback behind a proxy", "passwords and keys go over the network in clear")
 		}
 	}
-	for _, a := range cfg.Attachments {
-		r.sipPort(a, up)
+	r.management(cfg)
+	held := map[string]string{} // by socket: whose
+	for i, o := range cfg.SIP("").Attachments {
+		for _, l := range o.Listens() {
+			defer r.sipPort(cfg.Attachments[i], l, up, held)()
+		}
 	}
 	r.rtpPorts(cfg)
 }
 
-func (r *report) sipPort(a config.Attachment, up bool) {
-	check, at := "port "+a.Name, net.JoinHostPort(a.LocalAddr, strconv.Itoa(a.LocalPort))
+// management sees whether the API is where the carrier is.
+func (r *report) management(cfg config.File) {
+	host, _, err := net.SplitHostPort(cfg.HTTP.Listen)
+	if err != nil {
+		return
+	}
+	ip, err := netip.ParseAddr(host)
+	if err == nil && ip.IsLoopback() || len(cfg.Attachments) == 0 {
+		return
+	}
+	do := "set http.listen to an address that the carrier does not reach"
+	if host == "" || err == nil && ip.IsUnspecified() {
+		r.warn("http and the carrier", do, "http.listen %s: every address of this machine, the carrier's side too", cfg.HTTP.Listen)
+		return
+	}
+	for _, a := range cfg.Attachments {
+		if own, bad := netip.ParseAddr(a.LocalAddr); err == nil && bad == nil && own.Unmap() == ip.Unmap() {
+			r.warn("http and the carrier", do, "http.listen %s is the address of attachment %s", cfg.HTTP.Listen, a.Name)
+		}
+	}
+}
+
+// sipPort binds a socket, and holds it until release: two attachments cannot have one.
+func (r *report) sipPort(a config.Attachment, l sip.Listening, up bool, held map[string]string) (release func()) {
+	check, at := "port "+a.Name, net.JoinHostPort(a.LocalAddr, strconv.Itoa(l.Port))
+	network := "tcp"
+	if l.Transport == "udp" {
+		network = "udp"
+	}
+	release = func() {}
+	if other := held[network+at]; other != "" && l.Port != 0 {
+		r.fail(check, "give one of them another local_port", "%s %s is attachment %s's too", l.Transport, at, other)
+		return release
+	}
+	held[network+at] = a.Name
+	var c io.Closer
 	var err error
-	if a.Transport == "udp" {
-		var c net.PacketConn
-		if c, err = net.ListenPacket("udp", at); err == nil {
-			c.Close()
-		}
+	if network == "udp" {
+		c, err = net.ListenPacket("udp", at)
 	} else {
-		var l net.Listener
-		if l, err = net.Listen("tcp", at); err == nil {
-			l.Close()
-		}
+		c, err = net.Listen("tcp", at)
 	}
 	switch {
 	case err == nil:
-		r.ok(check, "%s %s can be bound", a.Transport, at)
+		release = func() { c.Close() }
+		r.ok(check, "%s %s can be bound", l.Transport, at)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		r.fail(check, "set local_addr to an address of this machine (`ip addr`)", "%s is no address of this machine", a.LocalAddr)
 	case errors.Is(err, syscall.EADDRINUSE) && up:
-		r.ok(check, "%s %s is the running daemon's", a.Transport, at)
+		r.ok(check, "%s %s is the running daemon's", l.Transport, at)
 	default:
 		r.fail(check, "stop who has it, or change local_port", "%v", err)
 	}
+	return release
 }
 
 // rtpSample is how many ports of the range are tried.
@@ -275,41 +310,6 @@ func (r *report) rtpPorts(cfg config.File) {
 		r.warn("rtp ports", "choose a range that nobody else uses", "%d of %d ports tried are taken", taken, tried)
 	default:
 		r.ok("rtp ports", "%d to %d: enough for %d legs; %d of %d ports tried are free", lo, hi, legs, tried-taken, tried)
-	}
-}
-
-// certificates reads those that we show.
-func (r *report) certificates(cfg config.File, now time.Time) {
-	one := func(check, file string) {
-		if file == "" {
-			return
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			r.fail(check, "name a PEM file that the daemon may read", "%v", err)
-			return
-		}
-		for rest := text; ; {
-			var block *pem.Block
-			if block, rest = pem.Decode(rest); block == nil {
-				r.fail(check, "name a PEM file with a certificate", "%s has none", file)
-				return
-			}
-			if block.Type != "CERTIFICATE" {
-				continue
-			}
-			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				r.fail(check, "replace it", "%s: %v", file, err)
-				return
-			}
-			r.expiry(check, cert, now)
-			return
-		}
-	}
-	one("certificate http", cfg.HTTP.TLSCertFile)
-	for _, a := range cfg.Attachments {
-		one("certificate "+a.Name, a.TLS.CertFile)
 	}
 }
 

@@ -106,9 +106,14 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 			p.row(name, "`%s`", v)
 		}
 	}
-	p.row("Asserted identities", "believed from the addresses above only")
+	if o.Untrusted {
+		p.row("Asserted identities", "not believed, nor sent: you are outside our trust domain (RFC 3325)")
+	} else {
+		p.row("Asserted identities", "believed from the addresses above only")
+	}
 	if o.Mode == sip.ModeUE {
-		p.row("Registration", "digest %s; expires %v asked for, what is granted counts; reg event (RFC 3680) subscribed", strings.Join(o.Auth.Algorithms, ", "), o.Expires)
+		p.row("Registration", "digest %s; expires %v asked for, what is granted counts; reg event (RFC 3680) %s", strings.Join(o.Auth.Algorithms, ", "), o.Expires,
+			map[string]string{sip.RegEventOff: "not subscribed", sip.RegEventTry: "subscribed, not needed", sip.RegEventRequired: "subscribed and needed"}[o.RegEvent])
 	} else {
 		asks := "none; yours are answered"
 		if o.OptionsInterval > 0 {
@@ -139,12 +144,12 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	p.section("Load and failure")
 	p.row("New calls a second", "%s, paced before the INVITE", atMost(o.CPS))
 	p.row("Calls at once", "%s", atMost(float64(o.MaxCalls)))
-	p.row("INVITEs taken", "%g a second from all peers, then 503 with Retry-After", o.InviteRate)
+	p.row("INVITEs taken", "%g a second, shared by the peers that send, then 503 with Retry-After", o.InviteRate)
 	wait := "4 s on UDP, 6 s on TCP and TLS"
 	if o.Failover > 0 {
 		wait = o.Failover.String()
 	}
-	if o.Mode == sip.ModeTrunk {
+	if o.Mode != sip.ModeUE {
 		p.row("Failover of an INVITE", "no answer in %s, connection error%s; never after a 18x", wait, codes(o.FailoverOn))
 	}
 	longest := "no limit"
@@ -181,7 +186,18 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 		p.row("Video", "not offered")
 	}
 	p.row("SRTP", "not supported")
-	p.row("Media is accepted", "from the signalled address only; a leg without RTP and RTCP for %v ends", cfg.Media.Timeout)
+	from := "from the signalled address and port only"
+	switch o.Latch {
+	case sip.LatchStrict:
+		from = "from the signalled address, there from the port it first comes from"
+	case sip.LatchNAT:
+		var nat []string
+		for _, pre := range o.NATPrefixes {
+			nat = append(nat, pre.String())
+		}
+		from = "from the signalled address, or after three packets in a row of one stream from " + strings.Join(nat, ", ") + "; then sent there"
+	}
+	p.row("Media is accepted", "%s; a leg without RTP and RTCP for %v ends", from, cfg.Media.Timeout)
 
 	p.section("Records")
 	if cfg.Charging.Enabled {

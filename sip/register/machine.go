@@ -335,7 +335,7 @@ func (m machine) answered(now time.Time, r response) (machine, []any) {
 		m.expires = r.minExpires
 		return m.transmit(send{proof: m.session})
 	case r.status == 421 || r.status == 494:
-		return m.to(now, Rejected, why+": the network wants security agreement (IPsec), which is not configured").
+		return m.to(now, Rejected, why+": the network wants a security agreement (RFC 3329), which is not done here: it must take TLS, or a VPN, without one").
 			pause(now, longWait), nil
 	case r.status == 305 || r.status == 408 || r.status >= 500 && r.status < 600:
 		return m.unreachable(now, why, r.retryAfter)

@@ -1,6 +1,7 @@
 package churn
 
 import (
+	"errors"
 	"math"
 	"os"
 	"strings"
@@ -47,6 +48,34 @@ func TestPaceOf(t *testing.T) {
 	}
 	if _, err := paceOf(every(20, gap), 20); err == nil {
 		t.Error("a second's worth says nothing of a second")
+	}
+}
+
+// A train that is off by 6 %, or one second of it, fails its row.
+func TestPaceIsJudged(t *testing.T) {
+	const gap = 50 * time.Millisecond
+	slow := every(200, gap)
+	for i := 100; i < len(slow); i++ {
+		slow[i] += 60 * time.Millisecond // one second of 1.06 s; the whole is 0.6 % off
+	}
+	for _, tt := range []struct {
+		name string
+		at   []time.Duration
+		well bool
+	}{
+		{"exact", every(200, gap), true},
+		{"4 % slow", every(200, gap*104/100), true},
+		{"6 % slow", every(200, gap*106/100), false},
+		{"6 % fast", every(200, gap*94/100), false},
+		{"one second 6 % long", slow, false},
+	} {
+		p, err := paceOf(tt.at, 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.judge(20); (err == nil) != tt.well || err != nil && !errors.Is(err, ErrPace) {
+			t.Errorf("%s: %v, %+v", tt.name, err, p)
+		}
 	}
 }
 

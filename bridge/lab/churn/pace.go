@@ -109,7 +109,24 @@ func (s *Suite) callAll(ctx context.Context, dir string) (row Row, err error) {
 	}
 	p, err := paceOf(at, paceCPS)
 	row.InviteRate, row.WorstSecondPct = round(p.Rate, 3), round(p.WorstPct, 2)
+	if err == nil {
+		err = p.judge(paceCPS)
+	}
 	return row, err
+}
+
+// ErrPace says that INVITEs came further from their pace than paceOff.
+var ErrPace = errors.New("churn: the pace is off")
+
+// paceOff is how far from the limit the whole train may be, and any second of it, in per cent.
+const paceOff = 5
+
+func (p Pace) judge(cps int) error {
+	whole := 100 * (p.Rate/float64(cps) - 1)
+	if math.Abs(whole) > paceOff || math.Abs(p.WorstPct) > paceOff {
+		return fmt.Errorf("%w: %.3f a second where %d are allowed (%+.2f %%), the worst second %+.2f %%; at most %d %% are", ErrPace, p.Rate, cps, whole, p.WorstPct, paceOff)
+	}
+	return nil
 }
 
 // readArrivals reads SIPp's log: lines "INVITE seconds.microseconds".

@@ -19,7 +19,7 @@ var t0 = time.Date(2026, 3, 4, 5, 6, 7, 891, time.UTC)
 func Conference(n int) bridge.Conference {
 	return bridge.Conference{ID: fmt.Sprintf("conf_%04d", n), Name: "Élan 会议", Type: bridge.VideoConference,
 		Owner: "acc_1", CreatedAt: t0, UpdatedAt: t0.Add(time.Second), PIN: fmt.Sprintf("%06d", n), Alias: fmt.Sprintf("+861082%06d", n),
-		JoinPolicy: bridge.JoinListed, WhoMayRefer: bridge.ReferModerators, AnswerConfirm: true, AdHoc: true, DialLimit: "+86 +852",
+		JoinPolicy: bridge.JoinListed, WhoMayRefer: bridge.ReferModerators, AnswerConfirm: true, Rejoin: true, AdHoc: true, DialLimit: "+86 +852",
 		Layout: bridge.LayoutSwitched}
 }
 
@@ -87,7 +87,7 @@ func Run(t *testing.T, open func(*testing.T) (s bridge.Store, reopen func() brid
 		s = reopen()
 		c.Name, m.Name, m.Muted, m.Role = "new", "neu", false, "host"
 		c.Layout = bridge.LayoutMosaic
-		c.PIN, c.Alias, c.JoinPolicy, c.WhoMayRefer, c.AnswerConfirm = "654321", "", bridge.JoinOpen, bridge.ReferNone, false
+		c.PIN, c.Alias, c.JoinPolicy, c.WhoMayRefer, c.AnswerConfirm, c.Rejoin = "654321", "", bridge.JoinOpen, bridge.ReferNone, false, false
 		must(t, s.PutConference(ctx, c, 1))
 		must(t, s.PutMembers(ctx, m))
 		got := load(t, s).Conferences[0]
