@@ -100,7 +100,9 @@ prompts:
 	$(call apt-install,espeak-ng ffmpeg)
 	$(GO) generate ./bridge/prompts
 
+## generate: what is made from openapi.yaml and media.proto
 generate:
+	$(call apt-install,protobuf-compiler)
 	$(GO) generate ./bridge/api ./media/...
 
 clean:

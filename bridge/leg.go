@@ -697,19 +697,22 @@ func (r *room) pushLeg(l *leg) {
 		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
 		want.Held = m.Held || l.held
 	}
-	r.work.setLeg(want, func(err error) {
+	r.work.setLeg(want, func(what *mediapb.Leg, err error) {
 		r.post(func(now time.Time) {
 			r.about = l
-			r.mediaRefused(now, l, err)
+			r.mediaRefused(now, l, what, err)
 		})
 	})
 }
 
-// mediaRefused: a leg whose streams the engine does not take goes on without a picture. Where
+// mediaRefused: a leg whose streams the engine does not take, what, goes on without a picture. Where
 // that is not it, it cannot be heard: better to end it than to leave somebody in silence.
-func (r *room) mediaRefused(now time.Time, l *leg, err error) {
+func (r *room) mediaRefused(now time.Time, l *leg, what *mediapb.Leg, err error) {
 	r.log.Warn("media refused a leg", "leg_id", l.ID, "err", err)
 	l.note(now, "media", "refused by the engine: "+status.Convert(err).Message())
+	if status.Code(err) == codes.InvalidArgument && what.Video != nil && l.agreed != nil && l.agreed.Video == nil {
+		return // it was on its way as another refusal took the picture away
+	}
 	if status.Code(err) == codes.InvalidArgument && l.agreed != nil && l.agreed.Video != nil && l.agreed.Audio != nil {
 		res := *l.agreed
 		res.Video, res.WhyNoVideo = nil, sdp.VideoCodecMismatch

@@ -78,8 +78,8 @@ func (w *mediaWork) do(job func(context.Context)) {
 	w.kick()
 }
 
-// setLeg sends the newest wanted state of a leg; failed hears of an error.
-func (w *mediaWork) setLeg(l *mediapb.Leg, failed func(error)) {
+// setLeg sends the newest wanted state of a leg; failed hears of an error, and what was sent.
+func (w *mediaWork) setLeg(l *mediapb.Leg, failed func(*mediapb.Leg, error)) {
 	w.mu.Lock()
 	_, waiting := w.sets[l.Id]
 	w.sets[l.Id] = l
@@ -93,7 +93,7 @@ func (w *mediaWork) setLeg(l *mediapb.Leg, failed func(error)) {
 		delete(w.sets, l.Id)
 		w.mu.Unlock()
 		if err := w.api.SetLeg(ctx, newest); err != nil {
-			failed(err)
+			failed(newest, err)
 		}
 	})
 }
