@@ -80,7 +80,7 @@ func TestCalledBackAfterARefusedCommand(t *testing.T) {
 		h.wait(5 * time.Second)
 		h.eng.die()
 		h.run("mute Ann")
-		h.wait(time.Millisecond) // the BYE is out, and not answered yet
+		h.wait(time.Second / 2)
 		h.b.MediaDown()
 		h.wait(time.Second)
 		h.eng.revive()

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"sparkle/bridge/fault"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
 	"sparkle/sip/ims"
@@ -705,9 +706,23 @@ func (r *room) pushLeg(l *leg) {
 	})
 }
 
+// tellTime is how long it may take until somebody tells that the engine has died.
+const tellTime = time.Second
+
 // mediaRefused: a leg whose streams the engine does not take, what, goes on without a picture. Where
 // that is not it, it cannot be heard: better to end it than to leave somebody in silence.
 func (r *room) mediaRefused(now time.Time, l *leg, what *mediapb.Leg, err error) {
+	if status.Code(err) == codes.Unavailable && l.ConnectedAt != nil && l.why == "" {
+		// The engine has died, most likely: MediaDown will say so, and have him called back.
+		time.AfterFunc(tellTime, fault.Safely(r.log, "leg", func() {
+			r.post(func(now time.Time) {
+				if r.about = l; r.legs[l.ID] == l && l.why == "" {
+					r.drop(now, l, "media_lost")
+				}
+			})
+		}))
+		return
+	}
 	r.log.Warn("media refused a leg", "leg_id", l.ID, "err", err)
 	l.note(now, "media", "refused by the engine: "+status.Convert(err).Message())
 	if status.Code(err) == codes.InvalidArgument && what.Video != nil && l.agreed != nil && l.agreed.Video == nil {
@@ -804,9 +819,9 @@ func (r *room) rejoin(now time.Time, m *member, l *leg, v verdict) {
 	if l.wantsPic || strings.HasPrefix(l.fallback, "rejected") {
 		m.recall = "video"
 	}
-	time.AfterFunc(rejoinAfter, func() {
+	time.AfterFunc(rejoinAfter, fault.Safely(r.log, "rejoin", func() {
 		r.post(func(now time.Time) { r.recall(now, r.member(m.ID)) })
-	})
+	}))
 }
 
 func sortedLegs(legs map[string]*leg) []*leg {
