@@ -81,8 +81,9 @@ func (c *caller) listen(ctx context.Context) error {
 					c.onEnded(e)
 				}
 				continue
-			case ctx.Err() != nil, !errors.Is(err, io.EOF):
-			default:
+			case ctx.Err() != nil:
+				return
+			case errors.Is(err, io.EOF):
 				stream.Close()
 				if stream, err = c.api.Events(ctx, "", last); err == nil {
 					continue
