@@ -53,10 +53,14 @@ func (s *script) onset(n int) (which, at int) {
 	return (n - s.firstTry) / onsetEvery, (n - s.firstTry) % onsetEvery
 }
 
+// turnShift is by how many frames a conference changes its talkers before the next one does:
+// people do not all take turns at one instant.
+const turnShift = 37
+
 // talks says whether phone i of total speaks in frame n.
 func (s *script) talks(i, total, n int) bool {
 	if n < s.end {
-		first := n / s.turn * s.talkers % s.room
+		first := (n + i/s.room*turnShift) / s.turn * s.talkers % s.room
 		return (i%s.room-first+s.room)%s.room < s.talkers
 	}
 	which, at := s.onset(n)

@@ -18,7 +18,7 @@ const (
 
 // limit finds the largest number of legs at which c keeps to mostMissing and mostLate with
 // the media process on one core and the generator on another: upwards by a half until it
-// does not, then between, to a tenth.
+// does not, then between, to a twentieth.
 func (s *Suite) limit(ctx context.Context, c conference) (best Row, err error) {
 	step := max(c.room, 10)
 	good, err := search(c.legs/2, step, MaxLegs, func(legs int) (bool, error) {
@@ -39,12 +39,12 @@ func (s *Suite) limit(ctx context.Context, c conference) (best Row, err error) {
 	return best, err
 }
 
-// search finds the largest multiple of step, at most most, for which try is true, to a tenth.
+// search finds the largest multiple of step, at most most, for which try is true, to a twentieth.
 // It begins near start; 0: none.
 func search(start, step, most int, try func(n int) (bool, error)) (good int, err error) {
 	fit := func(n int) int { return min(max(n/step, 1), most/step) * step }
 	bad := most/step*step + step
-	for n := fit(start); bad-good > max(bad/10, step); {
+	for n := fit(start); bad-good > max(bad/20, step); {
 		ok, err := try(n)
 		if err != nil {
 			return good, err
