@@ -115,8 +115,9 @@ func (us *usages) stop(why string) {
 	us.ended = true
 }
 
-// behind runs f when all that was posted before has been done: what was notified is sent, unless
-// the peer does not answer what was sent before (farewell).
+// behind runs f when all that was posted before has been done and answered: who gets BYE right
+// behind a NOTIFY may have no dialog left to answer it in. A peer that does not answer is not
+// waited for (farewell).
 func (us *usages) behind(f func()) {
 	us.mu.Lock()
 	busy := us.running
@@ -273,7 +274,7 @@ func (us *usages) handle(in any) {
 	}
 }
 
-// release runs what waited for NOTIFYs to be sent.
+// release runs what waited for NOTIFYs to be answered.
 func (us *usages) release() {
 	if slices.ContainsFunc(us.list, func(u *usage) bool { return u.n.Waits() }) && time.Now().Before(us.till) {
 		return

@@ -67,10 +67,10 @@ func (k *call) inDialog(tx *wire.ServerTx) {
 // forkRequest is what the phones beside the one that won get.
 func (k *call) forkRequest(tx *wire.ServerTx, tag string) {
 	if tx.Req.Method == "BYE" && k.forks[tag] != "ringing" {
-		tx.Respond(tx.Req.Reply(200, "", ""))
 		k.forks[tag] = "gone"
 		k.view.ForkByes++
-		k.h.publish(k)
+		k.h.publish(k) // who has the answer may look
+		tx.Respond(tx.Req.Reply(200, "", ""))
 		return
 	}
 	tx.Respond(tx.Req.Reply(481, "", ""))

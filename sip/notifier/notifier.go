@@ -167,8 +167,8 @@ func New(now time.Time, o Options) *Machine {
 // Done says that nothing of it is left.
 func (n *Machine) Done() bool { return n.state == done }
 
-// Waits says that a NOTIFY waits for the answer to the one that is out.
-func (n *Machine) Waits() bool { return n.out != 0 && len(n.queue) > 1 }
+// Waits says that a NOTIFY is out that has not been answered.
+func (n *Machine) Waits() bool { return n.out != 0 }
 
 // Next is the earliest deadline; zero if there is none.
 func (n *Machine) Next() time.Time {
