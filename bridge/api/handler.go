@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -197,10 +198,15 @@ func (s *server) badRequest(w http.ResponseWriter, r *http.Request, err error) {
 
 func (s *server) error(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
-	if p.status == http.StatusInternalServerError {
+	if p.status == http.StatusInternalServerError && !hungUp(err) {
 		s.Log.Error("request failed", "request", requestID(r.Context()), "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	p.write(w, r)
+}
+
+// hungUp says that whoever asked did not wait for the answer: a browser that has gone on.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func (s *server) hostAllowed(host string) bool {
