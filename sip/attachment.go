@@ -3,7 +3,6 @@ package sip
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -445,10 +444,23 @@ func (a *attachment) nextHop(req *sip.Request, fallback string) string {
 	return hopTo(transport, net.JoinHostPort(host, strconv.Itoa(port)))
 }
 
-// transact starts a client transaction for a request that is complete.
-func (a *attachment) transact(req *sip.Request, dest string) (sip.ClientTransaction, error) {
+// transact starts a client transaction for a request that is complete. A connection that could
+// not be written to is taken out of the pool: sipgo would give it to the next one too, until its
+// reader notices.
+func (a *attachment) transact(ctx context.Context, req *sip.Request, dest string) (*sip.ClientTx, error) {
 	a.prepare(req, dest)
-	return a.client.TransactionRequest(a.ctx, req, asBuilt)
+	tx, err := a.stack.TransactionLayer().NewClientTransaction(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.Init(); err != nil {
+		tx.Terminate()
+		if pool := a.streams(req); pool != nil {
+			_ = pool.CloseAndDelete(tx.Connection(), req.Destination()) // an error says that it was closed already
+		}
+		return nil, err
+	}
+	return tx, nil
 }
 
 // write sends an ACK to a 2xx, which has no transaction.
@@ -460,12 +472,13 @@ func (a *attachment) write(req *sip.Request, fallback string) error {
 // exchange sends a request outside a dialog and waits for its final response.
 func (a *attachment) exchange(ctx context.Context, req *sip.Request, dest string) (*sip.Response, error) {
 	a.addVia(req)
-	a.prepare(req, dest)
-	tx, err := a.client.TransactionRequest(ctx, req, asBuilt)
+	tx, err := a.transact(ctx, req, dest)
 	if err != nil {
 		return nil, err
 	}
 	defer tx.Terminate()
+	under := a.watchConn(req, tx)
+	defer under.stop()
 	for {
 		select {
 		case res := <-tx.Responses():
@@ -473,25 +486,14 @@ func (a *attachment) exchange(ctx context.Context, req *sip.Request, dest string
 				return res, nil
 			}
 		case <-tx.Done():
-			a.discard(req, tx)
 			return nil, tx.Err()
+		case <-under.look:
+			if under.gone() {
+				return nil, fmt.Errorf("connection closed: %w", sip.ErrTransactionTransport)
+			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-	}
-}
-
-// discard takes the connection of a transaction that it broke under out of the pool.
-// sipgo tells of a closed connection before it forgets it: what is sent at once would go
-// into the closed one, and be lost without an error.
-func (a *attachment) discard(req *sip.Request, tx sip.ClientTransaction) {
-	transport := strings.ToLower(req.Transport())
-	if transport == "udp" || !errors.Is(tx.Err(), sip.ErrTransactionTransport) {
-		return
-	}
-	if c, ok := tx.(*sip.ClientTx); ok && c.Connection() != nil {
-		// An error here only says that it was closed already.
-		_ = a.stack.TransportLayer().Pool(transport).CloseAndDelete(c.Connection(), req.Destination())
 	}
 }
 

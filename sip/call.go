@@ -467,7 +467,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 	default: // and his connection may be gone
 		dest = c.a.target()
 	}
-	tx, err := c.a.transact(req, dest)
+	tx, err := c.a.transact(c.a.ctx, req, dest)
 	if req.IsInvite() {
 		c.hop = hopOf(req)
 	}
@@ -489,46 +489,56 @@ func (c *call) send(req *sipgo.Request, again bool) {
 // listen watches a transaction. Its responses, every further 2xx of the INVITE and those of
 // other forks too (RFC 6026), have come by way of the screen, all but the one that sipgo has
 // acknowledged; what comes when the call has been forgotten is a stray.
-func (c *call) listen(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
+func (c *call) listen(req *sipgo.Request, tx *sipgo.ClientTx, again bool) {
 	c.open[txKey(req)] = true
 	tx.OnRetransmission(c.a.onStray)
 	c.a.wg.Go(c.a.safely(func() { c.follow(req, tx, again) }))
 }
 
 // follow reads a transaction to its end: not reading it would stop its timers.
-func (c *call) follow(req *sipgo.Request, tx sipgo.ClientTransaction, again bool) {
+func (c *call) follow(req *sipgo.Request, tx *sipgo.ClientTx, again bool) {
 	final, heard := false, false
+	under := c.a.watchConn(req, tx)
+	defer under.stop()
 	for {
 		select {
 		case res := <-tx.Responses():
 			heard = true
-			final = final || res.StatusCode >= 200
+			if res.StatusCode >= 200 {
+				final = true
+				under.stop()
+			}
 			switch {
 			case acknowledged(res):
 				c.post(dialog.Response{Res: res})
 			case res.IsSuccess():
 				c.a.onStray(res)
 			}
+			continue
+		case <-under.look:
+			if !under.gone() {
+				continue
+			}
+			tx.Terminate()
 		case <-tx.Done():
-			if final {
-				return
-			}
-			c.a.discard(req, tx)
-			timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
-			if !timeout {
-				c.a.flowLost(hopOf(req), "connection closed", false)
-			}
-			// Its connection was closed under it, or died unnoticed as it was written: a new
-			// one may do. A BYE is worth a second try after silence too, since without it
-			// a phone stays connected. An INVITE that was heard of is not repeated: its
-			// answer finds us.
-			if again && (!req.IsInvite() || !heard && !timeout) && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
-				c.post(resend{req, true})
-				return
-			}
-			c.post(dialog.Failed{Req: req, Timeout: timeout})
+		}
+		if final {
 			return
 		}
+		timeout := errors.Is(tx.Err(), sipgo.ErrTransactionTimeout)
+		if !timeout {
+			c.a.flowLost(hopOf(req), "connection closed", false)
+		}
+		// Its connection was closed under it, or died unnoticed as it was written: a new
+		// one may do. A BYE is worth a second try after silence too, since without it
+		// a phone stays connected. An INVITE that was heard of is not repeated: its
+		// answer finds us.
+		if again && (!req.IsInvite() || !heard && !timeout) && c.a.ctx.Err() == nil && (!timeout || req.Method == sipgo.BYE) {
+			c.post(resend{req, true})
+			return
+		}
+		c.post(dialog.Failed{Req: req, Timeout: timeout})
+		return
 	}
 }
 

@@ -110,8 +110,7 @@ func (c *call) try(peer *target) bool {
 			h.req.ReplaceHeader(sipgo.NewHeader("Route", c.a.origRoute(peer.hop)))
 		}
 		t := &try{req: h.req.Clone(), peer: peer}
-		c.a.prepare(t.req, peer.hop)
-		tx, err := c.a.client.TransactionRequest(c.a.ctx, t.req, asBuilt)
+		tx, err := c.a.transact(c.a.ctx, t.req, peer.hop)
 		if err != nil {
 			c.a.log.Warn("peer not reached", "peer", peer.hop, "err", err)
 			continue
@@ -292,8 +291,7 @@ func (c *call) late(t *try, res *sipgo.Response) {
 		t.cancelled = true
 		cancel := dialog.Cancel(t.req, `SIP;cause=487;text="peer was too slow"`, c.a.ua.o.UserAgent)
 		c.tell(Message{At: time.Now(), Sent: true, Summary: "CANCEL"})
-		c.a.prepare(cancel, t.peer.hop)
-		tx, err := c.a.client.TransactionRequest(c.a.ctx, cancel, asBuilt)
+		tx, err := c.a.transact(c.a.ctx, cancel, t.peer.hop)
 		if err != nil {
 			c.a.log.Warn("CANCEL not sent", "peer", t.peer.hop, "err", err)
 			return

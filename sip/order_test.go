@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // sipgo takes each message in a goroutine of its own. Whatever the scheduler does with them,
@@ -69,21 +68,14 @@ func TestOrderOfArrival(t *testing.T) {
 }
 
 // A peer may answer our BYE and close its connection in one breath: the connection has died
-// after the answer, and the BYE is not sent to anybody else.
+// after the answer, and the BYE is not sent to anybody else. The next INVITE, which may go into
+// the connection before its end is noticed, is sent again.
 func TestConnectionClosedBehindTheAnswer(t *testing.T) {
 	p := newPeer(t, "tcp")
 	ua := newTrunk(t, p, func(o *AttachmentOptions) { o.CPS, o.PeerRate = 1000, 1e6 })
-	for round := range 50 {
+	for range 50 {
 		c, ev := place(t, ua)
-		var inv message
-		select {
-		case inv = <-p.in:
-		case <-time.After(patience):
-			t.Skipf("round %d: the INVITE was written into the connection that was being closed", round)
-		}
-		if inv.method() != "INVITE" {
-			t.Fatalf("round %d: %s after the last call's end", round, inv.start)
-		}
+		inv := p.expect("INVITE") // nothing of the last call
 		inv.write(answer(inv, 200, "OK", "tag", p.contact(), "\n"+answerSDP))
 		next[Answer](ev)
 		next[Connected](ev)

@@ -83,7 +83,6 @@ func (a *attachment) open() error {
 		sipgo.WithUserAgentTransactionLayerOptions(
 			sip.WithTransactionLayerLogger(quiet),
 			sip.WithTransactionLayerUnhandledResponseHandler(a.onStray),
-			sip.WithTransactionLayerTerminateOnConnClose(),
 		))
 	if err != nil {
 		return err
