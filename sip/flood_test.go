@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -155,11 +156,11 @@ func TestSlowPeersAreLeft(t *testing.T) {
 	}
 	close(stop)
 	for range maxConnsPeer {
-		if !g.enter(netip.MustParseAddr("127.0.0.1")) {
+		if !g.open.enter(netip.MustParseAddr("127.0.0.1"), maxConns, maxConnsPeer) {
 			t.Fatal("refused below the limit")
 		}
 	}
-	if g.enter(netip.MustParseAddr("127.0.0.1")) || !g.enter(netip.MustParseAddr("127.0.0.2")) {
+	if g.open.enter(netip.MustParseAddr("127.0.0.1"), maxConns, maxConnsPeer) || !g.open.enter(netip.MustParseAddr("127.0.0.2"), maxConns, maxConnsPeer) {
 		t.Error("the limit of one peer is not that of one peer")
 	}
 }
@@ -381,23 +382,24 @@ func TestShare(t *testing.T) {
 // Transactions have a bound: for one peer, for all, and a little more for what ends calls.
 func TestTransactionsAreBounded(t *testing.T) {
 	one, two, three := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
-	var x transactions
-	var ends []func()
+	s := &screen{}
+	x := &s.busy
 	fill := func(who netip.Addr, method string) {
-		for x.room(who, method) {
-			ends = append(ends, x.begin(who))
+		for s.mayBegin(who, method) {
+			x.enter(who, math.MaxInt, math.MaxInt)
 		}
 	}
 	fill(one, "SUBSCRIBE")
-	if x.total != maxTransactions/2 || x.room(one, "INVITE") || !x.room(two, "INVITE") || !x.room(one, "ACK") || !x.room(one, "") {
+	if x.total != maxTransactions/2 || s.mayBegin(one, "INVITE") || !s.mayBegin(two, "INVITE") || !s.mayBegin(one, "ACK") || !s.mayBegin(one, "") {
 		t.Errorf("one peer has %d", x.total)
 	}
 	fill(two, "SUBSCRIBE")
-	if x.total != maxTransactions || x.room(three, "INVITE") || !x.room(three, "BYE") {
+	if x.total != maxTransactions || s.mayBegin(three, "INVITE") || !s.mayBegin(three, "BYE") {
 		t.Errorf("two peers have %d", x.total)
 	}
-	for _, end := range ends {
-		end()
+	for range maxTransactions / 2 {
+		x.leave(one)
+		x.leave(two)
 	}
 	if x.total != 0 || len(x.of) != 0 {
 		t.Errorf("%d are left, of %d", x.total, len(x.of))

@@ -3,6 +3,7 @@ package sip
 import (
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"regexp"
@@ -85,9 +86,10 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 		// An ACK has no answer: sipgo would keep its transaction for ever.
 		defer tx.Terminate()
 	} else if source, err := netip.ParseAddrPort(req.Source()); err == nil {
-		end := a.screen.busy.begin(source.Addr().Unmap().WithZone(""))
-		if !tx.OnTerminate(func(string, error) { end() }) {
-			end()
+		from := source.Addr().Unmap().WithZone("")
+		a.screen.busy.enter(from, math.MaxInt, math.MaxInt) // it was let in: see mayBegin
+		if !tx.OnTerminate(func(string, error) { a.screen.busy.leave(from) }) {
+			a.screen.busy.leave(from)
 		}
 	}
 	v := validate(req)

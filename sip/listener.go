@@ -32,10 +32,7 @@ type guardedListener struct {
 	screen   *screen
 	patience patienceTCP
 	again    func(error) bool // after an error of Accept
-
-	mu   sync.Mutex
-	open int
-	from map[netip.Addr]int
+	open     heads            // connections
 }
 
 func (l *guardedListener) Accept() (net.Conn, error) {
@@ -47,7 +44,7 @@ func (l *guardedListener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		if !l.peers.trusts(conn.RemoteAddr()) || !l.enter(addrOf(conn.RemoteAddr())) {
+		if !l.peers.trusts(conn.RemoteAddr()) || !l.open.enter(addrOf(conn.RemoteAddr()), maxConns, maxConnsPeer) {
 			l.peers.dropped.Add(1)
 			conn.Close()
 			continue
@@ -124,29 +121,6 @@ func (c *tlsConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (l *guardedListener) enter(peer netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open >= maxConns || l.from[peer] >= maxConnsPeer {
-		return false
-	}
-	if l.from == nil {
-		l.from = map[netip.Addr]int{}
-	}
-	l.open++
-	l.from[peer]++
-	return true
-}
-
-func (l *guardedListener) leave(peer netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.open--
-	if l.from[peer]--; l.from[peer] == 0 {
-		delete(l.from, peer)
-	}
-}
-
 // guardedConn is a peer's connection. Its reader is one goroutine of sipgo's.
 type guardedConn struct {
 	net.Conn
@@ -181,7 +155,7 @@ func (c *guardedConn) Read(b []byte) (int, error) {
 // Close implements net.Conn.
 func (c *guardedConn) Close() error {
 	c.closed.Do(func() {
-		c.l.leave(addrOf(c.RemoteAddr()))
+		c.l.open.leave(addrOf(c.RemoteAddr()))
 		c.l.screen.forget(c.Conn)
 	})
 	return c.Conn.Close()

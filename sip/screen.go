@@ -67,7 +67,7 @@ type screen struct {
 	offhand func(*sipgo.Request) verdict
 	// admit says whether a new INVITE of a peer can be taken; nil: all are.
 	admit func(netip.Addr, raw) bool
-	busy  transactions
+	busy  heads // server transactions
 
 	throttled, held, malformed, refused, shed, misled, faults atomic.Uint64
 
@@ -208,7 +208,7 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	}
 	from := addrOf(info.RemoteAddr)
 	first := r.method == "INVITE" && !tagParam.MatchString(r.first("to"))
-	if first && s.admit != nil && !s.admit(from, r) || !s.busy.room(from, r.method) {
+	if first && s.admit != nil && !s.admit(from, r) || !s.mayBegin(from, r.method) {
 		s.shed.Add(1)
 		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)
 		return false
@@ -399,15 +399,8 @@ func frame(data []byte) (int, error) {
 // for 32 s after its answer. One peer may have half of them.
 const maxTransactions = 40_000
 
-// transactions counts those of each peer.
-type transactions struct {
-	mu    sync.Mutex
-	total int
-	of    map[netip.Addr]int
-}
-
-// room says whether a request may have one. What belongs to a call goes on a little longer.
-func (t *transactions) room(from netip.Addr, method string) bool {
+// mayBegin says whether a request may have one. What belongs to a call goes on a little longer.
+func (s *screen) mayBegin(from netip.Addr, method string) bool {
 	most := maxTransactions
 	switch method {
 	case "", "ACK": // has none
@@ -415,27 +408,44 @@ func (t *transactions) room(from netip.Addr, method string) bool {
 	case "BYE", "CANCEL", "PRACK", "UPDATE":
 		most += most / 4
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.total < most && t.of[from] < most/2
+	return s.busy.room(from, most, most/2)
 }
 
-// begin counts one; end must be called.
-func (t *transactions) begin(from netip.Addr) (end func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.of == nil {
-		t.of = map[netip.Addr]int{}
+// heads counts what peers hold, all and each.
+type heads struct {
+	mu    sync.Mutex
+	total int
+	of    map[netip.Addr]int
+}
+
+// room says whether there are fewer than most, and of who fewer than each.
+func (h *heads) room(who netip.Addr, most, each int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.total < most && h.of[who] < each
+}
+
+// enter counts one if there is room; leave must be called for it.
+func (h *heads) enter(who netip.Addr, most, each int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.total >= most || h.of[who] >= each {
+		return false
 	}
-	t.total++
-	t.of[from]++
-	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.total--
-		if t.of[from]--; t.of[from] == 0 {
-			delete(t.of, from)
-		}
+	if h.of == nil {
+		h.of = map[netip.Addr]int{}
+	}
+	h.total++
+	h.of[who]++
+	return true
+}
+
+func (h *heads) leave(who netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.total--
+	if h.of[who]--; h.of[who] == 0 {
+		delete(h.of, who)
 	}
 }
 
