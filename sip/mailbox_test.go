@@ -3,6 +3,8 @@ package sip
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -173,5 +175,38 @@ func BenchmarkMailbox(b *testing.B) {
 		m.expect(now, req)
 		m.put(dialog.Request{Req: req})
 		m.take(now)
+	}
+}
+
+// A refusal of our INVITE is read when sipgo hands it over, which it does behind its ACK, and
+// what came later is read later; everything else that answers is read at once.
+func TestRefusalIsReadBehindItsACK(t *testing.T) {
+	c := &call{box: newMailbox()}
+	a := &attachment{calls: map[string]*call{callKey("id", "ours"): c}}
+	read := func() (statuses []int) {
+		letters, _ := c.box.take(time.Now())
+		for _, l := range letters {
+			statuses = append(statuses, l.in.(dialog.Response).Res.StatusCode)
+		}
+		return statuses
+	}
+	respond := func(status int) *sipgo.Response {
+		m, err := sipgo.ParseMessage(fmt.Appendf(nil, "SIP/2.0 %d X\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=ours\r\n"+
+			"To: <sip:b@h>;tag=b\r\nCall-ID: id\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n", status))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.(*sipgo.Response)
+	}
+	refusal := respond(486)
+	for _, res := range []*sipgo.Response{refusal, respond(180)} {
+		a.arrive(sipgo.TransportReadProps{RemoteAddr: &net.TCPAddr{}}, res)
+	}
+	if got := read(); len(got) != 0 {
+		t.Errorf("%v was read before the ACK", got)
+	}
+	c.post(dialog.Response{Res: refusal})
+	if got := read(); !slices.Equal(got, []int{486, 180}) {
+		t.Errorf("%v was read, want 486 and 180", got)
 	}
 }
