@@ -103,7 +103,8 @@ prompts:
 ## generate: what is made from openapi.yaml and media.proto
 generate:
 	$(call apt-install,protobuf-compiler)
-	$(GO) generate ./bridge/api ./media/...
+	GOBIN=$(CURDIR)/bin/tools $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	PATH="$(CURDIR)/bin/tools:$$PATH" $(GO) generate ./bridge/api ./media/...
 
 clean:
 	rm -rf bin bridge/console/dist/app $(WEB)/node_modules

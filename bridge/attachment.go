@@ -29,7 +29,7 @@ type Attachment struct {
 	Ingress      Ingress            `json:"ingress"`
 }
 
-// Ingress counts what an attachment did not take in since it opened; see sip.IngressStats.
+// Ingress counts what came to an attachment and was not taken in since it opened; see sip.IngressStats.
 type Ingress struct {
 	Strangers uint64 `json:"strangers"`
 	Throttled uint64 `json:"throttled"`
@@ -38,6 +38,7 @@ type Ingress struct {
 	Refused   uint64 `json:"refused"`
 	Shed      uint64 `json:"shed"`
 	Misled    uint64 `json:"misled"`
+	Passed    uint64 `json:"passed"`
 	Faults    uint64 `json:"faults"`
 }
 

@@ -120,6 +120,7 @@ func New(d Deps) (*Bridge, error) {
 	b.lobby.post(func(time.Time) { b.lobby.mute = true })
 	d.Caller.OnIncoming(b.onIncoming)
 	d.Caller.OnRefused(b.onRefused)
+	d.Caller.SetOurs(func(attachment, target, to string) bool { return b.addressed(attachment, target, to).status == 0 })
 	d.Caller.OnRefer(b.onRefer)
 	d.Caller.OnSubscribe(b.onSubscribe)
 	return b, nil

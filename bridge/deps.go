@@ -25,6 +25,9 @@ type Caller interface {
 	MediaProfile(attachment string) (sip.MediaProfile, bool)
 	// OnIncoming sets who takes calls that come in.
 	OnIncoming(func(sip.Incoming, sip.IncomingCall) func(sip.Event))
+	// SetOurs sets who says which addresses are served here: what a core has by way of us for
+	// others goes on.
+	SetOurs(func(attachment, target, to string) bool)
 	// OnRefused sets who hears of calls that came in and were refused before that.
 	OnRefused(func(in sip.Incoming, status int))
 	// SetBusy says whether calls that come would be refused, for those who ask beforehand.

@@ -4,10 +4,8 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"sparkle/bridge"
-	"sparkle/sip"
 )
 
 // Who has mended an attachment has it register at once, and is in the audit.
@@ -47,26 +45,24 @@ func (h *house) audited(action, target, result string) bool {
 	return false
 }
 
-// A call over ISC that names no conference is not ours to refuse: the core goes on without us.
-func TestOrdinaryCallOverISC(t *testing.T) {
+// What the core has by way of us is told apart from what is for us: conferences, a factory and
+// shared numbers, by the address or that of To, and nothing else.
+func TestServedHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, bridge.AudioConference)
 		defer h.close()
 		for _, tt := range []struct {
-			served string
-			routes []string
-			want   int
+			target, to string
+			want       bool
 		}{
-			{"tel:+8613800138001", []string{"<sip:iscmark@192.0.2.1;lr;s=1>"}, 500},
-			{"sip:psi@ims.example", nil, 404}, // a PSI of ours that nobody knows
-			{"", nil, 404},
+			{"sip:" + h.conf + "@ims.example", "sip:x@ims.example", true},
+			{"sip:contact@192.0.2.1", "sip:" + h.conf + "@ims.example", true},
+			{"tel:+8613800139999", "tel:+8613800139999", false},
+			{"urn:service:sos", "urn:service:sos", false}, // somebody's, who must not fail by us
+			{"sip:nobody@ims.example", "", false},
 		} {
-			c := &caller{say: func(string, ...any) {}, in: sip.Incoming{Attachment: "core", Target: "tel:+8613800139999", To: "tel:+8613800139999",
-				ServedUser: tt.served, SesCase: "orig", Routes: tt.routes}}
-			h.net.take(c.in, c)
-			h.wait(time.Second)
-			if c.final != tt.want {
-				t.Errorf("%+v: %d", tt, c.final)
+			if got := h.net.ours("core", tt.target, tt.to); got != tt.want {
+				t.Errorf("%s, To %s: %v", tt.target, tt.to, got)
 			}
 		}
 	})

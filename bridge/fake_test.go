@@ -348,6 +348,7 @@ type network struct {
 	registers int // how often it was asked to register
 
 	refused   func(sip.Incoming, int)
+	ours      func(attachment, target, to string) bool
 	refer     func(sip.Refer, sip.Referral)
 	subscribe func(sip.Subscribe, sip.Subscription) func(sip.SubscriptionEvent)
 }
@@ -396,7 +397,8 @@ func (n *network) Register(name string) error {
 	return sip.ErrUnknownAttachment
 }
 
-func (n *network) OnRefused(f func(sip.Incoming, int)) { n.refused = f }
+func (n *network) SetOurs(f func(attachment, target, to string) bool) { n.ours = f }
+func (n *network) OnRefused(f func(sip.Incoming, int))                { n.refused = f }
 
 func (n *network) setUp(up bool) {
 	n.mu.Lock()

@@ -159,9 +159,14 @@ func (b *Bridge) route(in sip.Incoming) destination {
 		}
 		return destination{room: r, takes: id}
 	}
-	// Whoever is registered is called by his Contact; a core that does not say who was
-	// dialled has left that in To at least. It may be more than the number in Contact is.
-	dialled := []target{parseTarget(in.Target), parseTarget(in.To)}
+	return b.addressed(in.Attachment, in.Target, in.To)
+}
+
+// addressed is what an address means here, or that of To: 404 nothing. Whoever is registered is
+// called by his Contact; a core that does not say who was dialled has left that in To at least. It
+// may be more than the number in Contact is.
+func (b *Bridge) addressed(attachment, uri, to string) destination {
+	dialled := []target{parseTarget(uri), parseTarget(to)}
 	for _, t := range dialled {
 		if b.isFactory(t) {
 			return destination{factory: true}
@@ -173,13 +178,8 @@ func (b *Bridge) route(in sip.Incoming) destination {
 	if slices.ContainsFunc(dialled, func(t target) bool { return slices.Contains(b.opt.DialIn, b.numberOf(t)) }) {
 		return destination{lobby: true}
 	}
-	if id, ok := strings.CutPrefix(parseTarget(in.Target).user, "conf="); ok && b.isServer(in.Attachment) && aliasForm.MatchString(strings.ToLower(id)) {
+	if id, ok := strings.CutPrefix(dialled[0].user, "conf="); ok && b.isServer(attachment) && aliasForm.MatchString(strings.ToLower(id)) {
 		return destination{mrf: strings.ToLower(id)}
-	}
-	if in.ServedUser != "" && len(in.Routes) > 0 {
-		// Somebody's ordinary call, which a filter has sent by way of us. At a 5xx the S-CSCF goes on
-		// by its default handling (TS 24.229 §5.4.3.2); any other refusal would end a call that is not ours.
-		return destination{status: 500}
 	}
 	return destination{status: 404}
 }

@@ -54,6 +54,10 @@ type attachment struct {
 	usages  usageTable
 	invites *share // new INVITEs
 
+	transits sync.WaitGroup  // requests for others on their way through us
+	leaving  context.Context // ends before ctx: they are given up
+	leave    context.CancelFunc
+
 	mu      sync.Mutex
 	list    []*target // where requests may go, best first; replaced, never changed
 	pace    pacer
@@ -80,9 +84,10 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 		a.pace.fixed = a.fixedTarget
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.leaving, a.leave = context.WithCancel(a.ctx)
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
 	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
-	a.screen.ours, a.screen.admit, a.screen.offhand = a.sentByUs, a.hasRoom, a.offhand
+	a.screen.ours, a.screen.admit, a.screen.offhand, a.screen.passes = a.sentByUs, a.hasRoom, a.offhand, a.passes
 	if o.Mode == ModeUE {
 		a.screen.heard = a.onRead
 	}
@@ -472,6 +477,11 @@ func (a *attachment) write(req *sip.Request, fallback string) error {
 // exchange sends a request outside a dialog and waits for its final response.
 func (a *attachment) exchange(ctx context.Context, req *sip.Request, dest string) (*sip.Response, error) {
 	a.addVia(req)
+	return a.await(ctx, req, dest)
+}
+
+// await is exchange for a request that has its Via.
+func (a *attachment) await(ctx context.Context, req *sip.Request, dest string) (*sip.Response, error) {
 	tx, err := a.transact(ctx, req, dest)
 	if err != nil {
 		return nil, err
@@ -521,10 +531,22 @@ func (a *attachment) close(ctx context.Context) {
 		c.post(kill{})
 		<-c.done
 	}
+	a.endTransits(ctx)
 	a.usages.close(ctx)
 	a.watch()
 	a.watchd.Wait()
 	a.shut()
+}
+
+// endTransits gives up what is on its way to others, and waits until they have heard of it.
+func (a *attachment) endTransits(ctx context.Context) {
+	a.leave()
+	done := make(chan struct{})
+	a.wg.Go(a.safely(func() { a.transits.Wait(); close(done) }))
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // shut closes the sockets and waits for the goroutines on them.

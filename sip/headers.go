@@ -187,11 +187,15 @@ func (a *attachment) outOfDialog(req *sipgo.Request, to string) {
 func (a *attachment) addVia(req *sipgo.Request) {
 	for req.RemoveHeader("Via") {
 	}
+	req.PrependHeader(a.freshVia())
+}
+
+func (a *attachment) freshVia() *sipgo.ViaHeader {
 	via := &sipgo.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: strings.ToUpper(a.o.Transport),
 		Host: a.host, Port: a.port, Params: sipgo.NewParams()}
 	via.Params.Add("branch", sipgo.RFC3261BranchMagicCookie+token())
 	via.Params.Add("rport", "")
-	req.PrependHeader(via)
+	return via
 }
 
 func retryAfter(res *sipgo.Response) (time.Duration, bool) {

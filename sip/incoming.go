@@ -408,11 +408,7 @@ func (ua *UA) replaced(req *sipgo.Request) (callID string, v verdict) {
 	if err != nil || len(hs) > 1 {
 		return "", verdict{status: 400}
 	}
-	for _, a := range ua.atts {
-		c := a.find(r.CallID, r.ToTag)
-		if c == nil {
-			continue
-		}
+	if c := ua.callNamed(r); c != nil {
 		switch m := c.match(r.FromTag); {
 		case !m.Found:
 		case m.Ended:
@@ -425,6 +421,16 @@ func (ua *UA) replaced(req *sipgo.Request) (callID string, v verdict) {
 		}
 	}
 	return "", verdict{status: 481}
+}
+
+// callNamed finds the call whose dialog Replaces names by our tag.
+func (ua *UA) callNamed(r ims.Replaces) *call {
+	for _, a := range ua.atts {
+		if c := a.find(r.CallID, r.ToTag); c != nil {
+			return c
+		}
+	}
+	return nil
 }
 
 // match asks the call's goroutine about one of its dialogs.

@@ -92,6 +92,10 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 			a.screen.busy.leave(from)
 		}
 	}
+	if a.passes(req) {
+		a.sendOn(req, tx)
+		return
+	}
 	v := validate(req)
 	if v.status == 405 && req.Method == sipgo.REGISTER && a.o.Mode == ModeAS {
 		a.onThirdParty(req, tx)

@@ -19,7 +19,7 @@ import (
 	"sparkle/sip/dialog"
 )
 
-// IngressStats count what an attachment did not take in, since it opened.
+// IngressStats count what came to an attachment and was not taken in, since it opened.
 type IngressStats struct {
 	Strangers uint64 // datagrams and connections from addresses we do not know
 	Throttled uint64 // datagrams above a peer's rate, dropped
@@ -28,19 +28,20 @@ type IngressStats struct {
 	Refused   uint64 // requests answered without a transaction: 400, 405, 505
 	Shed      uint64 // requests answered 503 without a transaction: INVITEs above InviteRate, and what is too much at once
 	Misled    uint64 // responses to requests that were not ours, dropped
+	Passed    uint64 // requests over ISC that were for nobody here, sent on to the core
 	Faults    uint64 // panics of ours, each the end of one message, call or subscription
 }
 
 // Add is the sum of two.
 func (s IngressStats) Add(o IngressStats) IngressStats {
 	return IngressStats{s.Strangers + o.Strangers, s.Throttled + o.Throttled, s.Held + o.Held, s.Malformed + o.Malformed,
-		s.Refused + o.Refused, s.Shed + o.Shed, s.Misled + o.Misled, s.Faults + o.Faults}
+		s.Refused + o.Refused, s.Shed + o.Shed, s.Misled + o.Misled, s.Passed + o.Passed, s.Faults + o.Faults}
 }
 
 // stats is what the attachment did not take in.
 func (s *screen) stats() IngressStats {
 	return IngressStats{s.peers.dropped.Load(), s.throttled.Load(), s.held.Load(), s.malformed.Load(), s.refused.Load(),
-		s.shed.Load(), s.misled.Load(), s.faults.Load()}
+		s.shed.Load(), s.misled.Load(), s.passed.Load(), s.faults.Load()}
 }
 
 // screen sees every read before sipgo does, in the reader's goroutine, and passes on
@@ -63,13 +64,15 @@ type screen struct {
 	arrive func(sipgo.TransportReadProps, sipgo.Message)
 	// heard is told of every read from a stream of a known peer; nil: nobody wants to know.
 	heard func(sipgo.TransportReadProps, []byte)
+	// passes says whether a request goes on to others, whatever its method; nil: none does.
+	passes func(*sipgo.Request) bool
 	// offhand answers what needs no transaction; status 0 does not. nil: nothing does.
 	offhand func(*sipgo.Request) verdict
 	// admit says whether a new INVITE of a peer can be taken; nil: all are.
 	admit func(netip.Addr, raw) bool
 	busy  heads // server transactions
 
-	throttled, held, malformed, refused, shed, misled, faults atomic.Uint64
+	throttled, held, malformed, refused, shed, misled, passed, faults atomic.Uint64
 
 	mu      sync.Mutex
 	streams map[string]*stream // connections with an unfinished message, by both addresses
@@ -171,7 +174,9 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		}
 		return false
 	}
-	if r.request() && !slices.Contains(methods, r.method) && !(s.registers && r.method == "REGISTER") {
+	req, ok := m.(*sipgo.Request)
+	onward := ok && s.passes != nil && s.passes(req)
+	if r.request() && !slices.Contains(methods, r.method) && !(s.registers && r.method == "REGISTER") && !(onward && r.method == strings.ToUpper(r.method)) {
 		// Here and not in onRequest: sipgo folds the case of a method, in the answer too.
 		s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
 		return false
@@ -193,7 +198,7 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 			return false
 		}
 	}
-	if req, ok := m.(*sipgo.Request); ok && s.offhand != nil {
+	if ok && !onward && s.offhand != nil {
 		if v := s.offhand(req); v.status != 0 {
 			var lines []string
 			for _, h := range v.headers() {

@@ -35,6 +35,7 @@ type UA struct {
 
 	traces *traces
 
+	ours atomic.Pointer[func(attachment, target, to string) bool]
 	busy atomic.Bool // who asks hears that no calls are taken
 
 	mu       sync.Mutex
@@ -177,6 +178,11 @@ func (ua *UA) OnIncoming(f func(in Incoming, call IncomingCall) func(Event)) {
 	defer ua.mu.Unlock()
 	ua.incoming = f
 }
+
+// SetOurs sets who says whether an address, that of a request or of its To, is served here. A
+// request that came over ISC by way of this application server, with the S-CSCF's Route behind
+// ours, goes on to that if it is not (TS 24.229 §5.7.4). f must not block.
+func (ua *UA) SetOurs(f func(attachment, target, to string) bool) { ua.ours.Store(&f) }
 
 // OnRefused sets who hears of an INVITE that was answered with status before anybody could take
 // it: malformed, of a kind that we do not do, or naming a call to replace that there is not. f

@@ -32,9 +32,8 @@ func (v verdict) headers() []dialog.Header {
 // single are the headers every request has exactly once (RFC 3261 8.1.1).
 var single = []string{"From", "To", "Call-ID", "CSeq"}
 
-// validate checks a request before anything looks into it. Its rows are in the order
-// of RFC 3261 8.2.
-func validate(req *sipgo.Request) verdict {
+// malformed checks what whoever touches a request must be able to rely on.
+func malformed(req *sipgo.Request) verdict {
 	for _, name := range single {
 		if len(req.GetHeaders(name)) != 1 {
 			return verdict{status: 400}
@@ -53,6 +52,17 @@ func validate(req *sipgo.Request) verdict {
 		return verdict{status: 505}
 	case seq.MethodName != req.Method || seq.SeqNo >= 1<<31:
 		return verdict{status: 400}
+	}
+	return verdict{}
+}
+
+// validate checks a request before anything looks into it. Its rows are in the order
+// of RFC 3261 8.2.
+func validate(req *sipgo.Request) verdict {
+	if v := malformed(req); v.status != 0 {
+		return v
+	}
+	switch {
 	case !slices.Contains(methods, string(req.Method)):
 		return verdict{405, dialog.Header{Name: "Allow", Value: allow}}
 	case req.IsAck():

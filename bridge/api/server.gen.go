@@ -202,7 +202,7 @@ type FieldError struct {
 	Pointer string `json:"pointer"`
 }
 
-// Ingress What the attachment did not take in, since the start
+// Ingress What came to the attachment and was not taken in, since the start
 type Ingress = bridge.Ingress
 
 // JoinPolicy Who may call in: everybody; asserted numbers that are on the roster; who gives the PIN (the default)

@@ -55,6 +55,7 @@ var (
 	sipDropped    = desc("sip_dropped_total", "SIP messages and connections that were not taken in, by reason.", "reason")
 	sipRefused    = desc("sip_refused_total", "SIP requests answered before a transaction: 400, 405, 503 ...")
 	sipHeld       = desc("sip_held_total", "Reads of SIP connections made to wait for their peer's rate.")
+	sipPassed     = desc("sip_passed_total", "SIP requests over ISC that were for nobody here, sent on to the core.")
 	sipFaults     = desc("sip_faults_total", "Faults of ours in SIP handling, each the end of one message, call or subscription.")
 	faults        = desc("faults_total", "Faults of ours elsewhere than in SIP handling, each the end of one job, leg or request.")
 	slowReaders   = desc("event_slow_readers_total", "Event streams closed because their reader was too slow.")
@@ -62,7 +63,7 @@ var (
 
 var all = []*prometheus.Desc{build, conferences, members, legs, outcomes, setup, fallback, rtpPackets, rtpLost, rtpStrangers,
 	mediaUp, ticks, tickLate, tickSkipped, tickLateness, encodes, encodesSaved, decodes, composed, encoded, reduced, videoRestarts,
-	videoDeaths, portsFree, attachments, attachmentsUp, sipDropped, sipRefused, sipHeld, sipFaults, faults, slowReaders}
+	videoDeaths, portsFree, attachments, attachmentsUp, sipDropped, sipRefused, sipHeld, sipPassed, sipFaults, faults, slowReaders}
 
 // Describe names every metric.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
@@ -139,6 +140,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(sipRefused, in.Refused)
 	count(sipHeld, in.Held)
+	count(sipPassed, in.Passed)
 	count(sipFaults, in.Faults)
 	count(faults, s.Faults)
 }

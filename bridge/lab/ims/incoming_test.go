@@ -277,3 +277,56 @@ func TestContinuesOverISC(t *testing.T) {
 	p.hangUp()
 	onward.hangUp()
 }
+
+// A filter has a user's calls go by way of an application server that they are not for: the core
+// has them back and goes on, in the originating case and in the terminating one.
+func TestPassesOnOverISC(t *testing.T) {
+	for _, transport := range []string{"tcp", "udp"} {
+		t.Run(transport, func(t *testing.T) {
+			as, uri := server(t, transport)
+			as.SetOurs(func(attachment, target, to string) bool { return false })
+			from, to := subscribe(t, akaAuth, "tcp"), subscribe(t, akaAuth, "tcp")
+			from.Filters = []hss.Filter{{Server: uri, Method: "INVITE", Session: hss.Originating}}
+			to.Filters = []hss.Filter{{Server: uri, Method: "INVITE", Session: hss.Terminating}}
+			from.set(t)
+			to.set(t)
+			caller := from.registered(t)
+			calls := answering(t, to.registered(t))
+
+			p := place(t, caller, to.number)
+			c := next(t, calls)
+			if c.in.Caller.Number != from.number || !c.in.Caller.Trusted {
+				t.Errorf("called by %+v", c.in.Caller)
+			}
+			c.call.Ring()
+			until[sip.Ringing](p)
+			c.accept()
+			until[sip.Connected](p)
+			until[sip.Connected](&c.placed)
+			if n := as.Attachments()[0].Ingress.Passed; n != 2 {
+				t.Errorf("%d requests passed on, want 2: once for who calls, once for who is called", n)
+			}
+			p.hangUp()
+			if e := until[sip.Ended](&c.placed); e.By != sip.ByRemote {
+				t.Errorf("ended %+v", e)
+			}
+
+			p = place(t, caller, to.number)
+			c = next(t, calls)
+			c.call.Ring()
+			until[sip.Ringing](p)
+			p.call.Hangup("cancelled", `SIP;cause=487;text="cancelled"`)
+			if e := until[sip.Ended](p); e.Status != 487 {
+				t.Errorf("cancelled: %+v", e)
+			}
+			if e := until[sip.Ended](&c.placed); e.By != sip.ByRemote || e.Connected {
+				t.Errorf("cancelled call: %+v", e)
+			}
+			p = place(t, caller, to.number)
+			next(t, calls).call.Reject(486, 0)
+			if e := until[sip.Ended](p); e.Status != 486 {
+				t.Errorf("refused: %+v", e)
+			}
+		})
+	}
+}
