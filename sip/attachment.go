@@ -57,6 +57,7 @@ type attachment struct {
 	transits sync.WaitGroup  // requests for others on their way through us
 	leaving  context.Context // ends before ctx: they are given up
 	leave    context.CancelFunc
+	timerC   time.Duration
 
 	mu      sync.Mutex
 	list    []*target // where requests may go, best first; replaced, never changed
@@ -91,7 +92,7 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	if o.Mode == ModeUE {
 		a.screen.heard = a.onRead
 	}
-	a.invites = newShare(o.InviteRate)
+	a.invites, a.timerC = newShare(o.InviteRate), timerC
 	a.screen.registers = o.Mode == ModeAS
 	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
 	a.clock.Stop()

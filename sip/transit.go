@@ -23,7 +23,7 @@ type transit struct {
 	up     responder
 	cancel chan string // cap 1: the Reason of the CANCEL that came
 
-	patience *time.Timer // timer C
+	patience *time.Timer // timer C, runs from the first answer on
 	heard    bool        // of who is called: a CANCEL may follow (RFC 3261 §9.1)
 	dropped  bool        // who calls has had an answer that was not theirs: who answers now is alone
 	stopping bool        // CANCEL is due, or has left
@@ -31,7 +31,7 @@ type transit struct {
 	reason   string      // of the CANCEL
 }
 
-// timerC is how long who was heard of may take to answer (RFC 3261 §16.6 step 11).
+// timerC is how long who was heard of may take to say more (RFC 3261 §16.6 step 11).
 const timerC = 3*time.Minute + time.Second
 
 // passes says whether a request is one to send on: outside any dialog, of good form, with a Route
@@ -72,7 +72,7 @@ func (a *attachment) sendOn(req *sipgo.Request, tx *sipgo.ServerTx) {
 		a.answer(req, tx, overload())
 		return
 	}
-	t := &transit{a: a, came: req, up: tx, cancel: make(chan string, 1), patience: time.NewTimer(timerC)}
+	t := &transit{a: a, came: req, up: tx, cancel: make(chan string, 1), patience: time.NewTimer(time.Hour)}
 	t.patience.Stop()
 	if req.IsInvite() {
 		t.upInvite(tx)
@@ -107,16 +107,6 @@ func (t *transit) upInvite(tx *sipgo.ServerTx) {
 	if !tx.OnCancel(cancelled) {
 		cancelled(nil) // it came before we listened
 	}
-	// Nobody here wants the ACK of a refusal, but sipgo has a goroutine wait for one who does.
-	t.a.wg.Go(t.a.safely(func() {
-		for {
-			select {
-			case <-tx.Acks():
-			case <-tx.Done():
-				return
-			}
-		}
-	}))
 }
 
 // onward is a request as it goes on: without our Route, with those behind it byte for byte.
@@ -171,7 +161,7 @@ func (t *transit) run() bool {
 				t.patience.Stop()
 				under.stop()
 			} else if res.StatusCode > 100 {
-				t.patience.Reset(timerC)
+				t.patience.Reset(t.a.timerC)
 			}
 			if res.StatusCode > 100 {
 				t.back(res)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -59,6 +60,10 @@ func (p *passage) invites(extra ...string) (callID string, inv message) {
 	return callID, inv
 }
 
+func (p *passage) ack(callID string, res message) {
+	p.k.send([]byte(strings.Replace(p.toUs(p.ua, "ACK", "tel:+15550177", callID), "<sip:+15550100@carrier.example>", res.get("To"), 1)))
+}
+
 func (p *passage) cancel(callID string) {
 	p.k.send([]byte(strings.Replace(p.toUs(p.ua, "CANCEL", "tel:+15550177", callID, `Reason: SIP;cause=200;text="elsewhere"`), "\r\nMax-F",
 		"\r\nVia: SIP/2.0/UDP 192.0.2.99:5060;branch=z9hG4bKcaller\r\nMax-F", 1)))
@@ -112,12 +117,56 @@ func TestGoesOnOverISC(t *testing.T) {
 			if got := res.get("Retry-After") != ""; got == (status == 503) || res.get("Warning") == "" {
 				t.Errorf("%d came back as %q", status, res.order)
 			}
-			p.k.send([]byte(strings.Replace(p.toUs(p.ua, "ACK", "tel:+15550177", callID), "<sip:+15550100@carrier.example>", "<sip:+15550100@carrier.example>;tag=callee", 1)))
+			p.ack(callID, res)
 		}
-		// A session that is ours is not sent on.
-		p.sends("OPTIONS", "sip:ours@carrier.example")
-		p.hears("200")
 	})
+}
+
+// What is for us stays: by its address, by the call that it replaces, or since no Route leads on.
+func TestWhatIsOursStays(t *testing.T) {
+	p := newPassage(t, "tcp")
+	got := make(chan Incoming, 1)
+	p.ua.OnIncoming(func(in Incoming, c IncomingCall) func(Event) {
+		got <- in
+		c.Reject(486, 0)
+		return func(Event) {}
+	})
+	p.sends("OPTIONS", "sip:ours@carrier.example")
+	p.hears("200")
+	c, ev := place(t, p.ua)
+	inv := p.expect("INVITE")
+	inv.write(answer(inv, 200, "OK", "callee", p.contact(), "\n"+answerSDP))
+	p.expect("ACK")
+	next[Answer](ev)
+	next[Connected](ev)
+	_, tag, _ := strings.Cut(inv.get("From"), "tag=")
+	token := p.token
+	for _, tt := range []struct{ uri, token, replaces string }{
+		{"sip:ours@carrier.example", token, ""},
+		{"sip:conf@carrier.example", token, ""},
+		{"tel:+15550177", token, inv.get("Call-Id") + ";to-tag=" + tag + ";from-tag=callee"},
+		{"tel:+15550177", "<sip:" + p.ua.Attachments()[0].LocalAddr + ";lr>", ""}, // us again, and nobody behind
+	} {
+		extra := []string{"Contact: <sip:x@" + p.addr + ">", "\n" + offerSDP}
+		if tt.replaces != "" {
+			extra = append(extra, "Replaces: "+tt.replaces)
+		}
+		p.token = tt.token
+		p.sends("INVITE", tt.uri, extra...)
+		select {
+		case in := <-got:
+			if in.Target != tt.uri || (in.Replaces != "") != (tt.replaces != "") {
+				t.Errorf("%+v came in for %+v", in, tt)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%+v did not come in", tt)
+		}
+		p.hears("100")
+		p.hears("486")
+	}
+	c.Hangup("hung_up", "")
+	bye := p.expect("BYE")
+	bye.write(answer(bye, 200, "OK", "callee"))
 }
 
 // Who calls gives up: the one who is called hears of it, when he may, and if he has answered
@@ -191,11 +240,19 @@ func TestOnItsWayOverISC(t *testing.T) {
 		}
 		p.k.send([]byte(strings.Replace(p.toUs(p.ua, "INVITE", "tel:+15550177", "hops", "Route: "+p.token, "Contact: <sip:x@y>"), "Max-Forwards: 70", "Max-Forwards: 0", 1)))
 		p.hears("483")
-		// The core is silent.
-		p.sends("INVITE", "tel:+15550177", "Contact: <sip:x@y>", "\n"+offerSDP)
+		// The core is silent. Only an INVITE hears of that, and nothing is kept.
+		p.sends("MESSAGE", "sip:friend@carrier.example")
+		p.expect("MESSAGE")
+		callID := p.sends("INVITE", "tel:+15550177", "Contact: <sip:x@y>", "\n"+offerSDP)
 		p.expect("INVITE")
 		p.hears("100")
-		p.hears("408")
+		p.ack(callID, p.hears("408"))
+		busy := &p.ua.atts[0].screen.busy
+		for deadline := time.Now().Add(patience); !busy.room(netip.MustParseAddr("127.0.0.1"), 1, 1); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("a request that nobody answered is kept")
+			}
+		}
 	})
 	p := newPassage(t, "tcp")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -214,6 +271,19 @@ func TestOnItsWayOverISC(t *testing.T) {
 	p.hears("180")
 	p.drop()
 	p.hears("500")
+	// It rings for ever.
+	p = newPassage(t, "tcp")
+	p.ua.atts[0].timerC = 100 * time.Millisecond
+	_, inv = p.invites()
+	inv.write(answer(inv, 180, "Ringing", "callee"))
+	p.hears("180")
+	p.hears("408")
+	cancel := p.expect("CANCEL")
+	cancel.write(answer(cancel, 200, "OK", "callee"))
+	inv.write(answer(inv, 200, "OK", "callee", p.contact(), "\n"+answerSDP))
+	p.expect("ACK")
+	bye := p.expect("BYE")
+	bye.write(answer(bye, 200, "OK", "callee"))
 }
 
 // We go: what is on its way is given up on both sides.
