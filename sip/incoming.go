@@ -90,11 +90,8 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	take, closed := a.ua.incoming, a.ua.closed
 	a.ua.mu.Unlock()
 	switch {
-	case closed:
+	case closed, take == nil: // not any more, or not yet
 		a.answer(req, tx, overload())
-		return
-	case take == nil:
-		a.answer(req, tx, verdict{status: 404})
 		return
 	}
 	c := newIncomingCall(a, req, tx, take)

@@ -212,7 +212,7 @@ func TestIncomingRefused(t *testing.T) {
 			}
 			c.request("ACK", branch, 1, tagIn(res))
 		}
-		expect("r1", "404", "", "") // nobody takes calls
+		expect("r1", "503", "Retry-After", "") // nobody takes calls yet
 		k := take(t, ua)
 		expect("r2", "422", "Min-Se", "90", "Session-Expires: 30", "Supported: timer")
 		expect("r3", "481", "", "", "Replaces: nobody@nowhere;to-tag=1;from-tag=2")

@@ -247,7 +247,7 @@ func TestFrontHandler(t *testing.T) {
 		name, msg, want string
 		header          string
 	}{
-		{"inbound call", build("INVITE", "", "Max-Forwards: 70"), "404", ""},
+		{"inbound call", build("INVITE", "", "Max-Forwards: 70"), "503", "Retry-After"},
 		{"options", build("OPTIONS", "", "Max-Forwards: 70"), "200", "Allow"},
 		{"bye in no dialog", build("BYE", ";tag=zz", "Max-Forwards: 70"), "481", ""},
 		{"bye without tag", build("BYE", "", "Max-Forwards: 70"), "481", ""},

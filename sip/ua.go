@@ -170,7 +170,7 @@ func (ua *UA) OnAttachment(f func(AttachmentState)) {
 	ua.watchers = append(ua.watchers, f)
 }
 
-// OnIncoming sets who takes calls that come in; without one they are answered 404. f is
+// OnIncoming sets who takes calls that come in; without one they are answered 503. f is
 // called from the call's own goroutine and must not block. It answers by call, then or
 // later, and returns what the call's events go to; nil with no answer given is a 404.
 func (ua *UA) OnIncoming(f func(in Incoming, call IncomingCall) func(Event)) {
