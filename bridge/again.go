@@ -40,17 +40,37 @@ func (r *room) elsewhere(now time.Time, l *leg, v verdict, why string) bool {
 	r.supersede(now, l, v)
 	why = l.Attachment + ": " + why + ", trying " + at.Name
 	l.tried, l.Attachment = append(l.tried, l.Attachment), at.Name
-	l.passive, l.otherForm = false, false // what the one wanted the other need not
-	moves := p.LocalIP != l.profile.LocalIP
+	l.passive, l.otherForm, l.otherIP = false, false, false // what the one wanted the other need not
+	ip := p.LocalIP
+	p.LocalIP = l.profile.LocalIP
 	l.profile = p
 	r.anew(now, l, why)
-	if !moves {
+	if ip == p.LocalIP {
 		r.invite(now, l)
-		return true
+	} else { // its phones reach another address of ours
+		r.moveTo(l, ip)
 	}
-	r.closeLeg(l, func(*mediapb.LegStats) {}) // its phones reach another address of ours
-	r.openLeg(l)
 	return true
+}
+
+// otherFamily places the call once more with media at our address of the other IP family, which
+// the phone asks for by Warning 301 (IMS.md §3 row 9); false: there is none, or it was that one.
+func (r *room) otherFamily(now time.Time, l *leg, v verdict, e sip.Ended) bool {
+	ip := r.b.opt.OtherIP(l.profile.LocalIP)
+	if ip == "" || l.otherIP {
+		return false
+	}
+	l.otherIP = true
+	r.refusedSo(now, l, v, e, "address family refused, trying the other")
+	r.moveTo(l, ip)
+	return true
+}
+
+// moveTo has a leg that is to be placed anew receive at another address of ours, and places it.
+func (r *room) moveTo(l *leg, ip string) {
+	r.closeLeg(l, func(*mediapb.LegStats) {})
+	l.profile.LocalIP = ip
+	r.openLeg(l)
 }
 
 // supersede charges an INVITE that failed and that another one of the leg is to follow: to the
@@ -66,13 +86,18 @@ func (r *room) supersede(now time.Time, l *leg, v verdict) {
 	r.b.charge(record)
 }
 
-// inviteAgain places the call once more, in the same leg. What the network said of it
-// this time stays in the timeline.
+// inviteAgain places the call once more, in the same leg.
 func (r *room) inviteAgain(now time.Time, l *leg, v verdict, e sip.Ended, why string) {
+	r.refusedSo(now, l, v, e, why)
+	r.invite(now, l)
+}
+
+// refusedSo makes a leg one that is to be placed anew. What the network said of it this time stays
+// in the timeline.
+func (r *room) refusedSo(now time.Time, l *leg, v verdict, e sip.Ended, why string) {
 	r.supersede(now, l, v)
 	said := slices.DeleteFunc([]string{e.Phrase, e.ReasonText, e.Warning}, func(s string) bool { return s == "" })
 	r.anew(now, l, fmt.Sprintf("%s: %d %s", why, e.Status, MaskNumbers(strings.Join(said, "; "))))
-	r.invite(now, l)
 }
 
 // anew makes a leg one that has not been placed yet.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -384,14 +383,7 @@ func (b *Bridge) attachment(tried ...string) (sip.AttachmentState, sip.MediaProf
 		if !ok {
 			continue
 		}
-		if p.LocalIP == "" {
-			p.LocalIP = b.opt.MediaIP
-		}
-		if _, err := netip.ParseAddr(p.LocalIP); err != nil {
-			if h, err := netip.ParseAddrPort(a.LocalAddr); err == nil { // next to signalling
-				p.LocalIP = h.Addr().String()
-			}
-		}
+		p.LocalIP = b.opt.LocalIP(p.LocalIP)
 		return a, p, nil
 	}
 	return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "attachment_down",

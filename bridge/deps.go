@@ -157,8 +157,9 @@ type Options struct {
 	FactoryURIs []string
 	// Domain of the conferences' own URIs; "": they have none to show.
 	Domain string
-	// MediaIP is the local address for media where an attachment does not name one.
-	MediaIP string
+	// MediaIP is the local address for media, "" the attachment's; OtherMediaIP one of the other IP
+	// family, "" none: for attachments, and for phones, that have no other.
+	MediaIP, OtherMediaIP string
 	// CloseTimeout caps how long Close waits for BYEs. 0: 5 s.
 	CloseTimeout time.Duration
 }

@@ -527,6 +527,26 @@ func (c *call) start() {
 		}
 		fate = "voice"
 	}
+	if fate == "family" { // reaches nobody but by IPv6, there by arg
+		if !strings.Contains(string(c.inv.Offer), "IN IP6") {
+			c.at(200*time.Millisecond, func() {
+				c.end(sip.Ended{By: sip.ByRemote, Status: 488, Phrase: "Not Acceptable Here", Warning: `301 phone "Incompatible network address formats"`})
+			})
+			return
+		}
+		if arg == "never" {
+			c.at(200*time.Millisecond, func() {
+				c.end(sip.Ended{By: sip.ByRemote, Status: 488, Phrase: "Not Acceptable Here", Warning: `301 phone "x"`})
+			})
+			return
+		}
+		if fate = arg; arg == "novideo" {
+			if fate = "voice"; c.inv.Video {
+				final(200*time.Millisecond, 488, "No Video", 0)
+				return
+			}
+		}
+	}
 	switch fate {
 	case "status":
 		var code int
@@ -633,6 +653,9 @@ func (c *call) answer(fate string) []byte {
 	}
 	o := sdp.AnswerOptions{Origin: sdp.NewOrigin(time.Now()), Addr: netip.MustParseAddr("127.0.0.1"), AudioPort: 50000,
 		Video: takesVideo(fate), VideoPort: 50002, H264: "42c00c"}
+	if offer.Audio.Addr.Is6() {
+		o.Addr = netip.IPv6Loopback()
+	}
 	if fate == "pstn" {
 		o.Codecs = []sdp.Codec{{Name: "PCMA"}}
 	}

@@ -449,7 +449,10 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 		return nil
 	}
 	p, _ := r.b.caller.MediaProfile(v.in.Attachment)
-	p = r.b.withLocalIP(v.in.Attachment, p)
+	p.LocalIP = r.b.opt.LocalIP(p.LocalIP)
+	if s, err := sdp.Parse(v.in.Offer); err == nil && s.Audio != nil && isIPv6(s.Audio.Addr.String()) != isIPv6(p.LocalIP) {
+		p.LocalIP = cmp.Or(r.b.opt.OtherIP(p.LocalIP), p.LocalIP)
+	}
 	l := &leg{number: v.number(), profile: p, wantsPic: r.conf.Type == VideoConference && !r.b.opt.NoVideo,
 		visitor: v, call: v.call, attempt: 1, door: d, began: v.in.At, Leg: Leg{
 			ID: newID("leg"), Member: member, Conference: r.id, Direction: "inbound", Attachment: v.in.Attachment,
@@ -600,22 +603,6 @@ func language(number string) prompts.Language {
 		return prompts.Chinese
 	}
 	return prompts.English
-}
-
-// withLocalIP fills in where media is received, as for a call that goes out.
-func (b *Bridge) withLocalIP(attachment string, p sip.MediaProfile) sip.MediaProfile {
-	if p.LocalIP == "" {
-		p.LocalIP = b.opt.MediaIP
-	}
-	if _, err := netip.ParseAddr(p.LocalIP); err == nil {
-		return p
-	}
-	for _, a := range b.caller.Attachments() {
-		if h, err := netip.ParseAddrPort(a.LocalAddr); err == nil && a.Name == attachment { // next to signalling
-			p.LocalIP = h.Addr().String()
-		}
-	}
-	return p
 }
 
 // dropRow takes a row that went with its call off the roster.

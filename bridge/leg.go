@@ -57,6 +57,7 @@ type leg struct {
 	seen      VideoState   // flowing or stalled, by the engine; "" nothing yet
 	seenWhy   string
 	passive   bool      // preconditions as a phone's network likes them: it refused ours
+	otherIP   bool      // media at our address of the other family: the phone refused the one
 	otherForm bool      // of the number's URI: the network refused the one
 	tried     []string  // attachments that could not take the call, before this one
 	over      bool      // its call has ended
@@ -404,6 +405,8 @@ func (r *room) onEnded(now time.Time, l *leg, e sip.Ended) {
 	retry = retry || r.b.opt.RetryAudioOnDecline && declinedVideo(e)
 	may := l.visitor == nil && l.why == "" && l.ConnectedAt == nil && !r.closing && !r.mediaDown
 	switch {
+	case may && v.reason == "address_family" && r.otherFamily(now, l, v, e):
+		return
 	case may && retry && l.wantsPic:
 		l.wantsPic, l.fallback = false, fmt.Sprintf("rejected_%d", e.Status)
 		l.passive = e.Status == 580

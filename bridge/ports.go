@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"sparkle/sip/sdp"
 )
@@ -44,6 +45,29 @@ func (b *Bridge) owns(addr netip.Addr, port int) bool {
 	}
 	return false
 }
+
+// LocalIP is where media is received for an attachment that is at this address: at what is
+// configured, of two addresses at that of the same family.
+func (o Options) LocalIP(attachment string) string {
+	for _, ip := range []string{o.MediaIP, o.OtherMediaIP} {
+		if ip != "" && isIPv6(ip) == isIPv6(attachment) {
+			return ip
+		}
+	}
+	return cmp.Or(o.MediaIP, attachment)
+}
+
+// OtherIP is an address of ours for media that is of the other IP family than ip; "" there is none.
+func (o Options) OtherIP(ip string) string {
+	for _, other := range []string{o.MediaIP, o.OtherMediaIP} {
+		if other != "" && isIPv6(other) != isIPv6(ip) {
+			return other
+		}
+	}
+	return ""
+}
+
+func isIPv6(ip string) bool { return strings.Contains(ip, ":") }
 
 // portsOf are a leg's, RTP and RTCP.
 func portsOf(l *leg) (all []netip.AddrPort) {

@@ -103,6 +103,12 @@ func (l *loader) media(m *Media) {
 	if m.LocalIP != "" {
 		l.concreteIP("media.local_ip", m.LocalIP)
 	}
+	if m.OtherIP != "" {
+		l.concreteIP("media.other_ip", m.OtherIP)
+		if strings.Contains(m.OtherIP, ":") == strings.Contains(m.LocalIP, ":") && m.LocalIP != "" {
+			l.fault("media.other_ip", "%q is of the same IP family as media.local_ip", m.OtherIP)
+		}
+	}
 	switch {
 	case m.PortMin == 0 && m.PortMax == 0:
 	case m.PortMin < 1024 || m.PortMin > 65535:

@@ -56,6 +56,7 @@ type Inbound struct {
 // Media is the media process.
 type Media struct {
 	LocalIP    string        `yaml:"local_ip"` // where RTP is received and what SDP says; empty: the attachment's
+	OtherIP    string        `yaml:"other_ip"` // one of the other IP family; empty: none
 	PortMin    int           `yaml:"port_min"` // 0 and 0: any free port
 	PortMax    int           `yaml:"port_max"`
 	Timeout    time.Duration `yaml:"timeout"` // neither RTP nor RTCP for so long: the leg is dropped

@@ -174,6 +174,8 @@ func TestFaults(t *testing.T) {
 			`line 8: calls.deny[1]: "900" is not the beginning of a number: + and 1 to 15 digits`,
 			`line 10: video.fps: 0 is not from 1 to 30`,
 			`line 11: video.stall: 1s is not from 3s to 5m0s`}},
+		{"other address", "media:\n  other_ip: any\n", nil, []string{`line 2: media.other_ip: "any" is not a concrete IP address`}},
+		{"one family", "media:\n  local_ip: 192.0.2.1\n  other_ip: 192.0.2.2\n", nil, []string{"line 3: media.other_ip: \"192.0.2.2\" is of the same IP family as media.local_ip"}},
 		{"port range", "media:\n  port_min: 40000\n  port_max: 40001\n", nil, []string{"line 3: media.port_max: a video leg needs four ports"}},
 		{"tls by half", "http:\n  tls_cert_file: a.pem\n", nil, []string{"line 2: http.tls_cert_file: a certificate and its key go together"}},
 		{"attachment", "attachments:\n  - name: a b\n    mode: pbx\n    local_addr: 0.0.0.0\n    targets: [core]\n    domain: ''\n    impu: bob\n", nil, []string{

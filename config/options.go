@@ -79,7 +79,7 @@ func (f File) Bridge() bridge.Options {
 	return bridge.Options{
 		RingTimeout: f.Calls.RingTimeout, SetupTimeout: f.Calls.SetupTimeout, RetryAudioOnDecline: f.Calls.RetryAudio,
 		Allow: f.Calls.Allow, Deny: f.Calls.Deny, Country: f.Calls.Country, CallingCode: f.Calls.CallingCode,
-		MediaIP: f.Media.LocalIP, NoVideo: !f.Video.Enabled,
+		MediaIP: f.Media.LocalIP, OtherMediaIP: f.Media.OtherIP, NoVideo: !f.Video.Enabled,
 		DialIn: f.Inbound.DialIn, FactoryURIs: f.Inbound.FactoryURIs, Domain: f.domain(),
 	}
 }

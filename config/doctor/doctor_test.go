@@ -277,3 +277,24 @@ func TestSilenceIsBounded(t *testing.T) {
 		t.Errorf("took %v: %+v", took, r.findings)
 	}
 }
+
+// Every address that media is to be received at must be one of this machine.
+func TestMediaAddresses(t *testing.T) {
+	at := func(ip string) []config.Attachment { return []config.Attachment{{Name: "t", LocalAddr: ip}} }
+	for _, tt := range []struct {
+		cfg  config.File
+		want string
+	}{
+		{config.File{}, "ok "},
+		{config.File{Attachments: at("127.0.0.1"), Media: config.Media{OtherIP: "::1"}}, "ok "},
+		{config.File{Attachments: at("127.0.0.1"), Media: config.Media{OtherIP: "2001:db8::1"}}, "fail "},
+		{config.File{Attachments: at("127.0.0.1"), Media: config.Media{LocalIP: "192.0.2.1"}}, "fail "},
+		{config.File{Attachments: at("192.0.2.1"), Media: config.Media{LocalIP: "127.0.0.1"}}, "ok "},
+	} {
+		r := &report{}
+		r.rtpPorts(tt.cfg)
+		if got := find(r.findings, "rtp ports"); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%+v: %q, want %q", tt.cfg.Media, got, tt.want)
+		}
+	}
+}

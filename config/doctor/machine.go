@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -273,9 +274,35 @@ func (r *report) sipPort(a config.Attachment, l sip.Listening, up bool, held map
 // rtpSample is how many ports of the range are tried.
 const rtpSample = 200
 
+// mediaIPs are the addresses that media is received at; without an attachment and one of its own, any.
+func mediaIPs(cfg config.File) (ips []string) {
+	o := cfg.Bridge()
+	for _, a := range cfg.Attachments {
+		ips = append(ips, o.LocalIP(a.LocalAddr), o.OtherIP(a.LocalAddr))
+	}
+	ips = append(ips, o.MediaIP, o.OtherMediaIP)
+	slices.Sort(ips)
+	if ips = slices.Compact(ips); ips[0] == "" {
+		ips = ips[1:]
+	}
+	if len(ips) == 0 {
+		return []string{""}
+	}
+	return ips
+}
+
 // rtpPorts compares the range with the calls that may be, and tries some of it.
 func (r *report) rtpPorts(cfg config.File) {
 	lo, hi := cfg.Media.PortMin, cfg.Media.PortMax
+	ips := mediaIPs(cfg)
+	for _, ip := range ips {
+		c, err := net.ListenPacket("udp", net.JoinHostPort(ip, "0"))
+		if err != nil {
+			r.fail("rtp ports", "set media.local_ip and media.other_ip to addresses of this machine", "%v", err)
+			return
+		}
+		c.Close()
+	}
 	if lo == 0 && hi == 0 {
 		r.ok("rtp ports", "any free one: a firewall must let all of them through")
 		return
@@ -285,23 +312,16 @@ func (r *report) rtpPorts(cfg config.File) {
 		per = 4
 	}
 	legs, want := (hi-lo+1)/per, wantedLegs(cfg)
-	ip := cfg.Media.LocalIP
-	if ip == "" && len(cfg.Attachments) > 0 {
-		ip = cfg.Attachments[0].LocalAddr
-	}
 	tried, taken := 0, 0
 	step := max((hi-lo+1)/rtpSample, 1)
 	for port := lo; port <= hi; port += step {
 		tried++
-		c, err := net.ListenPacket("udp", net.JoinHostPort(ip, strconv.Itoa(port)))
-		if errors.Is(err, syscall.EADDRINUSE) {
+		c, err := net.ListenPacket("udp", net.JoinHostPort(ips[0], strconv.Itoa(port)))
+		if err != nil { // it is taken: see above
 			taken++
-		} else if err != nil {
-			r.fail("rtp ports", "set media.local_ip to an address of this machine", "%v", err)
-			return
-		} else {
-			c.Close()
+			continue
 		}
+		c.Close()
 	}
 	switch {
 	case legs < want:

@@ -48,7 +48,7 @@ func (p page) row(question, format string, args ...any) {
 func (p page) section(title string) { fmt.Fprintf(p.b, "\n## %s\n\n| | |\n|---|---|\n", title) }
 
 func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.AttachmentOptions, userAgent string) error {
-	media := cmp.Or(cfg.Media.LocalIP, a.LocalAddr)
+	media := cfg.Bridge().LocalIP(a.LocalAddr)
 	addr, err := netip.ParseAddr(media)
 	if err != nil {
 		return fmt.Errorf("media address: %w", err)
@@ -169,7 +169,11 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	if cfg.Media.PortMin != 0 {
 		ports = fmt.Sprintf("UDP %d to %d", cfg.Media.PortMin, cfg.Media.PortMax)
 	}
-	p.row("Our RTP address", "%s, %s, %s; RTP even, RTCP odd", media, family(media), ports)
+	other := ""
+	if ip := cfg.Bridge().OtherIP(media); ip != "" {
+		other = fmt.Sprintf("; where a phone wants the other family (488 with Warning 301, or its own offer): %s, %s", ip, family(ip))
+	}
+	p.row("Our RTP address", "%s, %s, %s; RTP even, RTCP odd%s", media, family(media), ports, other)
 	for _, line := range strings.Split(string(offer), "\r\n") {
 		if strings.HasPrefix(line, "m=") {
 			p.row("", "**%s**", strings.Fields(line[2:])[0])

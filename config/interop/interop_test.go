@@ -49,6 +49,7 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 		{"avp", fmt.Sprintf(trunk, ", video_avpf: avp"), []string{"none, RTP/AVP |"}, []string{"a=tcap"}},
 		{"elsewhere", "calls: {country: DE, ring_timeout: 90s}\nmedia: {local_ip: 192.0.2.11, port_min: 20000, port_max: 20999, timeout: 45s}\ncdr: {numbers: masked}\n" + fmt.Sprintf(trunk, ""),
 			[]string{"those of DE", "CANCEL after 1m30s", "192.0.2.11, IPv4, UDP 20000 to 20999", "for 45s ends", "numbers masked"}, nil},
+		{"both families", "media: {other_ip: '2001:db8::11'}\n" + fmt.Sprintf(trunk, ""), []string{"192.0.2.10, IPv4, UDP 40000", "Warning 301, or its own offer): 2001:db8::11, IPv6"}, nil},
 		{"latch off", fmt.Sprintf(trunk, ""), []string{"from the signalled address and port only;"}, nil},
 		{"latch strict", fmt.Sprintf(trunk, ", latch: strict"), []string{"there from the port it first comes from;"}, []string{"port only"}},
 		{"latch nat", fmt.Sprintf(trunk, ", latch: nat, nat_prefixes: [100.64.0.0/10]"), []string{"of one stream from 100.64.0.0/10;"}, []string{"port only"}},
