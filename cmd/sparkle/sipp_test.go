@@ -79,6 +79,8 @@ var calleeFlows = []flow{
 	{scenario: "uas-488", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
 		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_488", "ended hung_up"},
 		timeline: []string{"488", "INVITE", "200"}},
+	{scenario: "uas-301", config: "media: {port_min: 0, port_max: 0, realtime: false, other_ip: '::1'}", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
+		legs: takesVoice, timeline: []string{"488", "trying the other: 488 Not Acceptable Here; 301", "INVITE", "200"}},
 	{scenario: "uas-416", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp, legs: takesVoice, timeline: []string{"416", "INVITE", "200"}},
 	{scenario: "uas-403", steps: []step{hangUp, oneLeg}, outcome: bridge.HungUp,
 		legs:     []string{"dialing", "ringing", "connected AMR-WB rejected_403", "ended hung_up"},
