@@ -242,14 +242,14 @@ func TestStoppedChildIsReplaced(t *testing.T) {
 	p, _ := plane(t, opt)
 	p.SetConference("c", true, false)
 	a := join(t, p, "c", "A", 90, nil)
-	eventually(t, 10*time.Second, "pictures", func() bool { n, _ := a.counts(); return n > 5 })
+	eventually(t, 20*time.Second, "pictures", func() bool { n, _ := a.counts(); return n > 5 })
 	pid := p.Snapshot().PID
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "another process", func() bool { s := p.Snapshot(); return s.PID > 0 && s.PID != pid })
+	eventually(t, 30*time.Second, "another process", func() bool { s := p.Snapshot(); return s.PID > 0 && s.PID != pid })
 	n, _ := a.counts()
-	eventually(t, 5*time.Second, "pictures", func() bool { m, _ := a.counts(); return m > n+5 })
+	eventually(t, 20*time.Second, "pictures", func() bool { m, _ := a.counts(); return m > n+5 })
 	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("the stopped process is still there: %v", err)
 	}
