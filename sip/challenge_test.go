@@ -178,7 +178,7 @@ func TestWrongProof(t *testing.T) {
 		a := newAsker(t, p, ua, guardURI)
 		first := a.invite()
 		for _, wrong := range []string{proof(t, first, 0, guardUser, "guess", "INVITE", guardURI), proof(t, first, 1, "nobody", guardPass, "INVITE", guardURI)} {
-			res := a.invite(wrong)
+			res := a.invite(wrong, "Require: nothing") // who it is comes first
 			if c := res.get("Www-Authenticate"); res.status() != "401" || c == "" || strings.Contains(c, "stale") {
 				t.Errorf("%s %s", res.start, c)
 			}

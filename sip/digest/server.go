@@ -80,8 +80,7 @@ func (s *Server) turn(now time.Time) {
 		return
 	}
 	s.number++
-	if s.old = s.now; age >= 2*generation {
-		s.number++ // the nonces of the last one are as old
+	if s.old = s.now; age >= 2*generation { // nobody came for long: its nonces are too old too
 		s.old = nil
 	}
 	s.since, s.now = now, map[nonceMAC]window{}

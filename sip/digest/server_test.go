@@ -71,6 +71,9 @@ func TestServerChecks(t *testing.T) {
 	elsewhere := sha
 	elsewhere.Nonce = s.Challenges(dawn, "192.0.2.8", "one", false)[0].Nonce
 	right := proves(t, sha, user, pass, invite)
+	if got, _ := s.Check(dawn, "192.0.2.8", []string{proves(t, elsewhere, user, pass, invite)}, invite, is(uri)); got != Right {
+		t.Errorf("at the address that it was made for: %v", got)
+	}
 	bare := md
 	bare.Algorithm = ""
 	for _, tt := range []struct {
