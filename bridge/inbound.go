@@ -389,6 +389,8 @@ func (b *Bridge) onRefused(in sip.Incoming, status int) {
 	v := refusal(status)
 	switch status {
 	case 404, 503:
+	case 401:
+		v = verdict{outcome: NotAllowed, text: Text{Zh: "来电方未能通过身份验证", En: "The caller's network gave a wrong user name or password."}}
 	case 481:
 		v.text = Text{Zh: "来电要接替的通话不存在", En: "The call that the caller wanted to take over does not exist."}
 	default:

@@ -28,11 +28,11 @@ func TestRefusedCalls(t *testing.T) {
 				Caller: sip.Identity{URI: "tel:+8613900000002", Number: "+8613900000002"}}
 		}
 		h.net.take(in("unknown"), &caller{say: h.say})
-		for status, id := range map[int]string{420: "extension", 481: "replaces", 486: "early", 503: "full"} {
+		for status, id := range map[int]string{401: "credentials", 420: "extension", 481: "replaces", 486: "early", 503: "full"} {
 			h.net.refused(in(id), status)
 		}
 		h.wait(time.Second)
-		want := map[string]bridge.Outcome{"unknown": bridge.NotFound, "extension": bridge.NetworkError, "replaces": bridge.NotFound,
+		want := map[string]bridge.Outcome{"unknown": bridge.NotFound, "credentials": bridge.NotAllowed, "extension": bridge.NetworkError, "replaces": bridge.NotFound,
 			"early": bridge.NetworkError, "full": bridge.NetworkError}
 		admin := bridge.Actor{Account: "acc_9", Admin: true}
 		for _, r := range h.bills.records {

@@ -203,6 +203,7 @@ func (l *loader) attachment(a *Attachment, key string) {
 			l.fault(fmt.Sprintf("%s.auth.algorithms[%d]", key, i), "%v", err)
 		}
 	}
+	l.challenge(a, key+".challenge")
 	if a.Mode == "ue" {
 		if a.IMPI == "" {
 			l.fault(key+".impi", "is empty: mode ue registers with it")
@@ -211,6 +212,17 @@ func (l *loader) attachment(a *Attachment, key string) {
 		l.auth(&a.Auth, key+".auth")
 	} else if a.OptionsEvery != 0 {
 		l.between(key+".options_interval", a.OptionsEvery, time.Second, time.Hour)
+	}
+}
+
+// challenge checks the proof that is asked for.
+func (l *loader) challenge(a *Attachment, key string) {
+	c := a.Challenge.options()
+	if a.Challenge.PasswordFile != "" && c.Password == "" {
+		c.Password = "in the file" // and what is wrong with that has been said
+	}
+	for _, f := range c.Faults(a.Mode) {
+		l.fault(strings.TrimSuffix(key+"."+f.Key, "."), "%s", f.Text)
 	}
 }
 

@@ -97,6 +97,7 @@ type Attachment struct {
 	IMPI          string        `yaml:"impi"`
 	IMPU          string        `yaml:"impu"`
 	Auth          Auth          `yaml:"auth"`
+	Challenge     Challenge     `yaml:"challenge"`
 	Expires       time.Duration `yaml:"expires"`
 	RegState      string        `yaml:"regstate"`   // as: unreg | reg
 	OrigRoute     string        `yaml:"orig_route"` // as: param | user
@@ -167,6 +168,15 @@ type Auth struct {
 	Realm        string   `yaml:"realm"` // empty: the domain; *: any
 	BareFirst    bool     `yaml:"bare_first"`
 	Outbound     bool     `yaml:"outbound"` // reg-id in Contact, Supported: outbound (RFC 5626)
+}
+
+// Challenge is the proof that a trunk asks of who begins something; empty: none.
+type Challenge struct {
+	Username     string   `yaml:"username"`
+	Password     string   `yaml:"password" secret:"true"`
+	PasswordFile string   `yaml:"password_file"`
+	Realm        string   `yaml:"realm"`      // empty: the domain
+	Algorithms   []string `yaml:"algorithms"` // of SHA-512-256, SHA-256, MD5; empty: SHA-256 and MD5
 }
 
 // Default is the configuration of an empty file. It runs: the API on loopback, no

@@ -71,7 +71,8 @@ func TestCommentedAttachmentNamesEveryKeyWithItsDefault(t *testing.T) {
 		t    reflect.Type
 		keys map[string]any
 	}{{reflect.TypeFor[Attachment](), raw.Attachments[0]}, {reflect.TypeFor[Auth](), auth},
-		{reflect.TypeFor[TLS](), raw.Attachments[0]["tls"].(map[string]any)}} {
+		{reflect.TypeFor[TLS](), raw.Attachments[0]["tls"].(map[string]any)},
+		{reflect.TypeFor[Challenge](), raw.Attachments[0]["challenge"].(map[string]any)}} {
 		for f := range c.t.Fields() {
 			if _, ok := c.keys[f.Tag.Get("yaml")]; f.IsExported() && !ok {
 				t.Errorf("the commented attachment lacks %s", f.Tag.Get("yaml"))
@@ -204,6 +205,16 @@ func TestFaults(t *testing.T) {
 		{"an algorithm without its secret", ue("auth: {password: x, algorithms: [AKAv1-MD5, SHA-256, SHA-512-256]}"), nil, []string{"attachments[0].auth.algorithms[0]: AKAv1-MD5 needs k"}},
 		{"another without its secret", ue("auth: {k: '" + hex32 + "', opc: '" + hex32 + "', algorithms: [AKAv2-MD5, MD5]}"), nil, []string{"attachments[0].auth.algorithms[1]: MD5 needs a password"}},
 		{"a trunk's algorithm", ue("mode: trunk\n    auth: {password: x, algorithms: [MD4, AKAv1-MD5]}"), nil, []string{`attachments[0].auth.algorithms[0]: "MD4" is none of`, "attachments[0].auth.algorithms[1]: AKAv1-MD5 needs k"}},
+		{"a challenge of nobody", ue("mode: trunk\n    challenge: {realm: r, algorithms: [MD5]}"), nil, []string{
+			"line 8: attachments[0].challenge.username: is empty", "line 8: attachments[0].challenge.password: is empty"}},
+		{"a challenge that no peer can answer", ue("mode: trunk\n    challenge:\n      username: 'a:b'\n      password: hunter2\n      realm: 'a\"b'\n      algorithms: [SHA-256, AKAv1-MD5, MD4, SHA-256]"), nil, []string{
+			`line 9: attachments[0].challenge.username: "a:b": no colon may be in it`, `line 11: attachments[0].challenge.realm: "a\"b" cannot stand between quotes`,
+			`line 12: attachments[0].challenge.algorithms[1]: "AKAv1-MD5" is none of SHA-512-256, SHA-256, MD5`, `algorithms[2]: "MD4" is none of`, `algorithms[3]: SHA-256 is named twice`}},
+		{"a challenge of a ue", ue("auth: {password: x}\n    challenge: {username: u, password: p}"), nil, []string{"line 8: attachments[0].challenge: goes with mode trunk, not ue"}},
+		{"a challenge of an as", ue("mode: as\n    challenge: {username: u, password: p}"), nil, []string{"line 8: attachments[0].challenge: goes with mode trunk, not as"}},
+		{"a challenge without its file", ue("mode: trunk\n    challenge: {username: u, password_file: /does/not/exist}"), nil, []string{"line 8: attachments[0].challenge.password_file: open /does/not/exist"}},
+		{"an unknown key in a challenge", ue("mode: trunk\n    challenge: {user: u}"), nil, []string{`line 8: unknown key "user"`}},
+		{"a challenge", ue("mode: trunk\n    challenge: {username: u, password: p, realm: r, algorithms: [MD5, SHA-512-256, SHA-256]}"), nil, nil},
 		{"k alone", ue("auth: {k: '" + hex32 + "'}"), nil, []string{"k needs either op or opc"}},
 		{"missing secret file", ue("auth: {password_file: /does/not/exist}"), nil, []string{"attachments[0].auth.password_file: open /does/not/exist"}},
 		{"same name twice", ue("auth: {password: x}") + strings.TrimPrefix(ue("auth: {password: x}"), "attachments:\n"), nil, []string{`attachments[1].name: "carrier" is another attachment's`}},
@@ -284,6 +295,34 @@ func TestEnvironmentAndSecretFiles(t *testing.T) {
 	}
 }
 
+// What a peer is to prove is a secret as what we prove is.
+func TestChallengeIsRedacted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for challenge, want := range map[string]string{"password: s3cret": "password: '" + Redacted + "'", "password_file: " + file: "password_file: " + file} {
+		c, err := Parse([]byte(ue("mode: trunk\n    challenge: {username: their-sbc, "+challenge+"}")), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.SIP("x").Attachments[0].Challenge; got.Password != "s3cret" || got.Username != "their-sbc" {
+			t.Errorf("%s: %+v", challenge, got)
+		}
+		out, err := Print(c)
+		if err != nil || bytes.Contains(out, []byte("s3cret")) || !bytes.Contains(out, []byte("username: their-sbc")) || !bytes.Contains(out, []byte(want)) {
+			t.Errorf("%s: %v\n%s", challenge, err, out)
+		}
+		if _, err := Parse(out, nil); err != nil {
+			t.Errorf("what is printed does not load: %v", err)
+		}
+	}
+	c, err := Parse([]byte(ue("mode: trunk\n    challenge: {username: u}")), []string{"SPARKLE__ATTACHMENTS__0__CHALLENGE__PASSWORD=12345"})
+	if err != nil || c.Attachments[0].Challenge.Password != "12345" {
+		t.Errorf("from the environment: %v", err)
+	}
+}
+
 // No fault may show a secret, whatever is wrong with it.
 func TestFaultsDoNotShowSecrets(t *testing.T) {
 	_, err := Parse([]byte(ue("auth: {k: hunter2, op: hunter2}")), []string{"SPARKLE__ATTACHMENTS__0__AUTH__OPC=hunter2"})
@@ -352,6 +391,7 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 		"auth.algorithms": "[MD5]", "auth.password": "y", "auth.password_file": cert, "auth.k": hex32 + ", opc: " + hex32, "auth.k_file": cert + ", opc: " + hex32,
 		"auth.op": hex32 + ", k: " + hex32, "auth.op_file": cert + ", k: " + hex32, "auth.opc": hex32 + ", k: " + hex32, "auth.opc_file": cert + ", k: " + hex32,
 		"auth.sqn_file": "/tmp/sqn", "auth.realm": "r", "auth.bare_first": "true", "auth.outbound": "true",
+		"challenge.username": "v", "challenge.password": "q", "challenge.password_file": cert, "challenge.realm": "r", "challenge.algorithms": "[MD5]",
 		"tls.cert_file": "a, key_file: b", "tls.key_file": "a, cert_file: b", "tls.ca_file": "a", "tls.server_name": "a", "tls.peer_names": "[a], ca_file: a",
 	}
 	options := func(lines map[string]string) sip.AttachmentOptions {
@@ -371,6 +411,23 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 			"impu": "sip:+15550100@ims.test", "auth": "{password: x}"}
 	}
 	usual := options(base())
+	challenge := func(key, value string) string {
+		keys := map[string]string{"username": "u", "password": "p"}
+		if key == "password_file" {
+			delete(keys, "password")
+		}
+		if key != "" {
+			keys[key] = value
+		}
+		var b strings.Builder
+		for k, v := range keys {
+			b.WriteString(k + ": " + v + ", ")
+		}
+		return "{" + strings.TrimSuffix(b.String(), ", ") + "}"
+	}
+	lines := base()
+	lines["mode"], lines["challenge"] = "trunk", challenge("", "")
+	asking := options(lines)
 	check := func(section string, typ reflect.Type) {
 		for f := range typ.Fields() {
 			if !f.IsExported() {
@@ -380,7 +437,7 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 			full := section + key
 			value, ok := other[full]
 			if !ok {
-				if key != "auth" && key != "tls" {
+				if key != "auth" && key != "tls" && key != "challenge" {
 					t.Errorf("%s has no row here: what does it change?", full)
 				}
 				continue
@@ -394,10 +451,16 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 				lines["auth"] = "{" + key + ": " + value + "}"
 			case "tls.":
 				lines["tls"] = "{" + key + ": " + value + "}"
+			case "challenge.":
+				lines["mode"], lines["challenge"] = "trunk", challenge(key, value)
 			default:
 				lines[key] = value
 			}
-			if reflect.DeepEqual(options(lines), usual) {
+			than := usual
+			if section == "challenge." {
+				than = asking
+			}
+			if reflect.DeepEqual(options(lines), than) {
 				t.Errorf("%s: %s changes nothing", full, value)
 			}
 		}
@@ -405,6 +468,7 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 	check("", reflect.TypeFor[Attachment]())
 	check("auth.", reflect.TypeFor[Auth]())
 	check("tls.", reflect.TypeFor[TLS]())
+	check("challenge.", reflect.TypeFor[Challenge]())
 	trunk := base()
 	trunk["mode"] = "trunk"
 	if o := options(trunk); o.NumberForm != "sip" || !o.OfferG711 || usual.OfferG711 || usual.NumberForm != "tel" {

@@ -79,7 +79,9 @@ func Parse(text []byte, environ []string) (File, error) {
 	cfg := l.decode(text)
 	l.overrides(&cfg, environ)
 	for i := range cfg.Attachments {
-		l.secrets(&cfg.Attachments[i].Auth, fmt.Sprintf("attachments[%d].auth", i))
+		a, key := &cfg.Attachments[i], fmt.Sprintf("attachments[%d]", i)
+		l.secrets(a.Auth.secrets(), key+".auth")
+		l.secrets(a.Challenge.secrets(), key+".challenge")
 	}
 	l.check(&cfg)
 	if len(l.faults) > 0 {
@@ -361,17 +363,21 @@ func target(v reflect.Value, path []string) (reflect.Value, error) {
 	return v, nil
 }
 
+// secret is one that may be in a file of its own.
+type secret struct {
+	name, file string
+	to         *string
+}
+
+func (a *Auth) secrets() []secret {
+	return []secret{{"password", a.PasswordFile, &a.Password}, {"k", a.KFile, &a.K}, {"op", a.OPFile, &a.OP}, {"opc", a.OPcFile, &a.OPc}}
+}
+
+func (c *Challenge) secrets() []secret { return []secret{{"password", c.PasswordFile, &c.Password}} }
+
 // secrets reads the *_file keys. A secret given twice is a fault: which one holds?
-func (l *loader) secrets(a *Auth, key string) {
-	for _, s := range []struct {
-		name, file string
-		to         *string
-	}{
-		{"password", a.PasswordFile, &a.Password},
-		{"k", a.KFile, &a.K},
-		{"op", a.OPFile, &a.OP},
-		{"opc", a.OPcFile, &a.OPc},
-	} {
+func (l *loader) secrets(all []secret, key string) {
+	for _, s := range all {
 		if s.file == "" {
 			continue
 		}

@@ -29,7 +29,7 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 		Name: a.Name, Mode: a.Mode, Transport: a.Transport, LocalAddr: a.LocalAddr, LocalPort: a.LocalPort,
 		Domain: a.Domain, PeerDomain: a.PeerDomain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
 		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,
-			OPc: a.Auth.OPc, SQNFile: sqn, Realm: a.Auth.Realm, BareFirst: a.Auth.BareFirst, Outbound: a.Auth.Outbound},
+			OPc: a.Auth.OPc, SQNFile: sqn, Realm: a.Auth.Realm, BareFirst: a.Auth.BareFirst, Outbound: a.Auth.Outbound}, Challenge: a.Challenge.options(),
 		Expires: a.Expires, RegEvent: a.RegEvent, RegState: a.RegState, OrigRoute: a.OrigRoute, Untrusted: !a.Trusted, HideCaller: a.HideCaller,
 		OptionsInterval: a.OptionsEvery, Preconditions: a.Preconditions, VideoAVPF: a.VideoAVPF, Latch: a.Latch,
 		OfferG711: a.OfferG711, OfferOpus: a.OfferOpus, NumberForm: a.NumberForm, PANI: a.PANI, MaxCalls: a.MaxCalls, CPS: a.CPS,
@@ -62,6 +62,10 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	}
 	o.TrustPeers, o.NATPrefixes = prefixes(a.TrustPeers), prefixes(a.NATPrefixes)
 	return o
+}
+
+func (c Challenge) options() sip.Challenge {
+	return sip.Challenge{Username: c.Username, Password: c.Password, Realm: c.Realm, Algorithms: c.Algorithms}
 }
 
 // prefixes are address ranges that were checked on load.

@@ -19,13 +19,10 @@ const Redacted = "[redacted]"
 func Print(c File) ([]byte, error) {
 	c.Attachments = append([]Attachment(nil), c.Attachments...) // the caller keeps its secrets
 	for i := range c.Attachments {
-		a := &c.Attachments[i].Auth
-		for _, s := range []struct {
-			file string
-			text *string
-		}{{a.PasswordFile, &a.Password}, {a.KFile, &a.K}, {a.OPFile, &a.OP}, {a.OPcFile, &a.OPc}} {
+		a := &c.Attachments[i]
+		for _, s := range append(a.Auth.secrets(), a.Challenge.secrets()...) {
 			if s.file != "" { // what is printed must load again: the secret is in its file
-				*s.text = ""
+				*s.to = ""
 			}
 		}
 		redact(reflect.ValueOf(&c.Attachments[i]).Elem())

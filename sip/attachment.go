@@ -53,6 +53,7 @@ type attachment struct {
 
 	usages  usageTable
 	invites *share // new INVITEs
+	guard   *guard // nil: no proof is asked for
 
 	transits sync.WaitGroup  // requests for others on their way through us
 	leaving  context.Context // ends before ctx: they are given up
@@ -87,12 +88,13 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.leaving, a.leave = context.WithCancel(a.ctx)
 	a.screen = newScreen(a.ctx, a.peers, o.PeerRate, a.reply)
-	a.screen.record, a.screen.arrive = ua.traces.received, a.arrive
+	a.screen.record, a.screen.recordOwn, a.screen.arrive = ua.traces.received, ua.traces.replied, a.arrive
 	a.screen.ours, a.screen.admit, a.screen.offhand, a.screen.passes = a.sentByUs, a.hasRoom, a.offhand, a.passes
 	if o.Mode == ModeUE {
 		a.screen.heard = a.onRead
 	}
 	a.invites, a.timerC = newShare(o.InviteRate), timerC
+	a.guard = newGuard(o.Challenge)
 	a.screen.registers = o.Mode == ModeAS
 	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
 	a.clock.Stop()

@@ -96,7 +96,7 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	}
 	c := newIncomingCall(a, req, tx, take)
 	if status, h := dialog.Refusal(c.options, req); status != 0 {
-		a.turnAway(req, tx, verdict{status, h}, c.in.info)
+		a.turnAway(req, tx, verdict{status: status, header: h}, c.in.info)
 		return
 	}
 	id, v := a.ua.replaced(req)
@@ -117,8 +117,8 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 	})()
 }
 
-// turnAway answers an INVITE that will be no call, and tells of it. A merged one (482) is the
-// attempt that another one is.
+// turnAway answers an INVITE that will be no call, and tells of it, but not of what is an attempt
+// with another one: a merged one (482), and one that is to come again with a newer proof.
 func (a *attachment) turnAway(req *sipgo.Request, tx responder, v verdict, in Incoming) {
 	a.ua.traces.begin(in.CallID, time.Now())
 	a.answer(req, tx, v)
@@ -126,14 +126,14 @@ func (a *attachment) turnAway(req *sipgo.Request, tx responder, v verdict, in In
 	a.ua.mu.Lock()
 	tell := a.ua.refused
 	a.ua.mu.Unlock()
-	if tell != nil && v.status != 482 {
+	if tell != nil && v.status != 482 && !v.usual {
 		tell(in, v.status)
 	}
 }
 
 // overload sends a caller away for a short while, not all of them for the same one.
 func overload() verdict {
-	return verdict{503, dialog.Header{Name: "Retry-After", Value: strconv.Itoa(1 + rand.IntN(10))}}
+	return verdict{status: 503, header: dialog.Header{Name: "Retry-After", Value: strconv.Itoa(1 + rand.IntN(10))}}
 }
 
 // admit counts a call that comes in, if there is room for it and it is not the same

@@ -82,11 +82,11 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 			a.answer(req, tx, verdict{status: 500})
 		}
 	}()
+	from := sourceOf(req)
 	if req.IsAck() {
 		// An ACK has no answer: sipgo would keep its transaction for ever.
 		defer tx.Terminate()
-	} else if source, err := netip.ParseAddrPort(req.Source()); err == nil {
-		from := source.Addr().Unmap().WithZone("")
+	} else if from.IsValid() {
 		a.screen.busy.enter(from, math.MaxInt, math.MaxInt) // it was let in: see mayBegin
 		if !tx.OnTerminate(func(string, error) { a.screen.busy.leave(from) }) {
 			a.screen.busy.leave(from)
@@ -100,6 +100,11 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 	if v.status == 405 && req.Method == sipgo.REGISTER && a.o.Mode == ModeAS {
 		a.onThirdParty(req, tx)
 		return
+	}
+	if v.status != 400 { // who it is comes first (RFC 3261 8.2), but for what cannot be read
+		if u := a.used(req, from); u.status != 0 {
+			v = u
+		}
 	}
 	if a.o.Untrusted {
 		distrust(req)
@@ -133,16 +138,16 @@ func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {
 }
 
 // offhand answers without a transaction, which over UDP would stay for 32 s, what leaves no
-// state behind: OPTIONS, and what names no call of ours. What can begin something passes.
-func (a *attachment) offhand(req *sipgo.Request) verdict {
+// state behind: OPTIONS, what names no call of ours, and who is asked for a proof. What can begin
+// something passes.
+func (a *attachment) offhand(req *sipgo.Request, from netip.Addr) verdict {
+	if begins(req) {
+		return a.unproven(req, from)
+	}
 	within := req.To().Params.Has("tag")
 	switch req.Method {
 	case sipgo.ACK, sipgo.CANCEL, sipgo.SUBSCRIBE, sipgo.REFER, sipgo.NOTIFY, sipgo.REGISTER:
 		return verdict{}
-	case sipgo.INVITE:
-		if !within {
-			return verdict{}
-		}
 	}
 	if a.callOf(req) != nil {
 		return verdict{}
@@ -156,7 +161,7 @@ func (a *attachment) offhand(req *sipgo.Request) verdict {
 	case a.full() || a.ua.busy.Load(): // as an INVITE would be (RFC 3261 11.2)
 		return overload()
 	}
-	return verdict{status: 200}
+	return verdict{status: 200, usual: true}
 }
 
 // onUsage takes a request of a subscription that is in no call's dialog.

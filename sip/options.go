@@ -46,9 +46,10 @@ type AttachmentOptions struct {
 	Domain    string // home domain: ours
 	// PeerDomain is that of the numbers we call, in sip: URIs; "": Domain.
 	PeerDomain string
-	IMPI       string   // private identity: the digest's username; ue only
-	IMPU       string   // public identity, sip: or tel:; on a trunk the number asserted
-	Auth       Auth     // ue; on a trunk only where the peer challenges
+	IMPI       string // private identity: the digest's username; ue only
+	IMPU       string // public identity, sip: or tel:; on a trunk the number asserted
+	Auth       Auth   // ue; on a trunk only where the peer challenges
+	Challenge  Challenge
 	Targets    []string // ParseTarget's forms: P-CSCFs, trunk peers or S-CSCFs, best first
 	Peers      []Target // the long form; Targets come before these
 	DNS        []string // name servers, host:port; none: the system's
@@ -222,6 +223,9 @@ func (a AttachmentOptions) Validate() error {
 	if strings.ContainsAny(a.Auth.Realm, "\"\\\r\n") {
 		bad("auth: realm %q cannot stand between quotes", a.Auth.Realm)
 	}
+	for _, f := range a.Challenge.Faults(a.Mode) {
+		bad("challenge: %s %s", f.Key, f.Text)
+	}
 	if a.InviteRate < 0 {
 		bad("invite_rate: %v is negative", a.InviteRate)
 	}
@@ -267,6 +271,12 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	set(&a.NumberForm, "tel")
 	if len(a.Auth.Algorithms) == 0 && a.Auth.Password+a.Auth.K != "" {
 		a.Auth.Algorithms = digest.Answerable(a.Auth.K != "")
+	}
+	if a.Challenge.Username != "" {
+		set(&a.Challenge.Realm, a.Domain)
+		if len(a.Challenge.Algorithms) == 0 {
+			a.Challenge.Algorithms = []string{digest.SHA256, digest.MD5}
+		}
 	}
 	dur(&a.Expires, 600000*time.Second)
 	dur(&a.OptionsInterval, 30*time.Second)

@@ -35,6 +35,9 @@ func TestValidate(t *testing.T) {
 		{"impi", func(o *AttachmentOptions) { o.IMPI = "" }},
 		{"auth", func(o *AttachmentOptions) { o.Auth = Auth{} }},
 		{"auth", func(o *AttachmentOptions) { o.Auth = Auth{K: "00"} }},
+		{"challenge", func(o *AttachmentOptions) { o.Challenge = Challenge{Username: "u", Password: "p"} }}, // of a ue
+		{"challenge", func(o *AttachmentOptions) { o.Mode, o.Challenge = ModeTrunk, Challenge{Username: "u"} }},
+		{"challenge", func(o *AttachmentOptions) { o.Mode, o.Challenge = ModeTrunk, Challenge{Password: "p"} }},
 		{"preconditions", func(o *AttachmentOptions) { o.Preconditions = "always" }},
 		{"number_form", func(o *AttachmentOptions) { o.NumberForm = "e164" }},
 	} {

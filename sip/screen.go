@@ -25,7 +25,7 @@ type IngressStats struct {
 	Throttled uint64 // datagrams above a peer's rate, dropped
 	Held      uint64 // reads of a TCP connection made to wait for its peer's rate
 	Malformed uint64 // messages that are not SIP; those that could be answered count in Refused too
-	Refused   uint64 // requests answered without a transaction: 400, 405, 505
+	Refused   uint64 // requests answered without a transaction: 400, 405, 505, and 401 after a wrong proof
 	Shed      uint64 // requests answered 503 without a transaction: INVITEs above InviteRate, and what is too much at once
 	Misled    uint64 // responses to requests that were not ours, dropped
 	Passed    uint64 // requests over ISC that were for nobody here, sent on to the core
@@ -58,6 +58,7 @@ type screen struct {
 	ctx       context.Context // ends the waiting of TCP readers
 	reply     func(network string, to net.Addr, b []byte) error
 	record    func(sipgo.TransportReadProps, []byte) // of what passes; nil: nobody wants it
+	recordOwn func(sipgo.TransportReadProps, []byte) // of our answer, over UDP: what goes over a stream sipgo tells of
 	// ours says whether a sent-by is what our requests have in Via; nil: whatever it is.
 	ours func(host string, port int) bool
 	// arrive is told of what passes, in the order it came; nil: nobody wants to know.
@@ -67,7 +68,7 @@ type screen struct {
 	// passes says whether a request goes on to others, whatever its method; nil: none does.
 	passes func(*sipgo.Request) bool
 	// offhand answers what needs no transaction; status 0 does not. nil: nothing does.
-	offhand func(*sipgo.Request) verdict
+	offhand func(*sipgo.Request, netip.Addr) verdict
 	// admit says whether a new INVITE of a peer can be taken; nil: all are.
 	admit func(netip.Addr, raw) bool
 	busy  heads // server transactions
@@ -198,20 +199,13 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 			return false
 		}
 	}
+	from := addrOf(info.RemoteAddr)
 	if ok && !onward && s.offhand != nil {
-		if v := s.offhand(req); v.status != 0 {
-			var lines []string
-			for _, h := range v.headers() {
-				lines = append(lines, h.Name+": "+h.Value)
-			}
-			s.say(info, r, v.status, dialog.Phrase(v.status), lines)
-			if v.status != 200 {
-				s.refused.Add(1)
-			}
+		if v := s.offhand(req, from); v.status != 0 {
+			s.answer(info, r, data, v)
 			return false
 		}
 	}
-	from := addrOf(info.RemoteAddr)
 	first := r.method == "INVITE" && !tagParam.MatchString(r.first("to"))
 	if first && s.admit != nil && !s.admit(from, r) || !s.mayBegin(from, r.method) {
 		s.shed.Add(1)
@@ -253,22 +247,44 @@ func (s *screen) parse(data []byte) (m sipgo.Message, err error) {
 // refuse answers a request without a transaction (RFC 3261 8.2.7). It is sent to the
 // address it came from, whatever its Via says of others.
 func (s *screen) refuse(info sipgo.TransportReadProps, r raw, status int, phrase string, extra ...string) {
-	if s.say(info, r, status, phrase, extra) {
+	if s.say(info, r, status, phrase, extra) != nil {
 		s.refused.Add(1)
 	}
 }
 
-// say is true if the answer left.
-func (s *screen) say(info sipgo.TransportReadProps, r raw, status int, phrase string, extra []string) bool {
+// answer gives what offhand said of a message.
+func (s *screen) answer(info sipgo.TransportReadProps, r raw, data []byte, v verdict) {
+	asks := v.usual && len(v.ask) > 0 && s.record != nil
+	if asks { // it is how the call begins
+		s.record(info, data)
+	}
+	var lines []string
+	for _, h := range v.headers() {
+		lines = append(lines, h.Name+": "+h.Value)
+	}
+	res := s.say(info, r, v.status, dialog.Phrase(v.status), lines)
+	if asks && res != nil && strings.EqualFold(info.Transport, "udp") {
+		s.recordOwn(info, res)
+	}
+	if !v.usual {
+		s.refused.Add(1)
+	}
+}
+
+// say is the answer that left, nil if none did.
+func (s *screen) say(info sipgo.TransportReadProps, r raw, status int, phrase string, extra []string) []byte {
 	res, port, ok := r.response(info.RemoteAddr, status, phrase, extra)
 	if !ok {
-		return false
+		return nil
 	}
 	to := info.RemoteAddr
 	if u, udp := to.(*net.UDPAddr); udp && port != 0 {
 		to = &net.UDPAddr{IP: u.IP, Zone: u.Zone, Port: port}
 	}
-	return s.reply(info.Transport, to, res) == nil
+	if s.reply(info.Transport, to, res) != nil {
+		return nil
+	}
+	return res
 }
 
 // stream cuts what a TCP connection delivers into messages (RFC 3261 18.3).

@@ -220,6 +220,11 @@ func (t *traces) received(info sipgo.TransportReadProps, data []byte) {
 	t.record(TraceMessage{At: time.Now(), Transport: upper(info.Transport), Local: addr(info.LocalAddr), Remote: addr(info.RemoteAddr), Raw: data})
 }
 
+// replied is what the front door answered by itself.
+func (t *traces) replied(info sipgo.TransportReadProps, data []byte) {
+	t.record(TraceMessage{At: time.Now(), Sent: true, Transport: upper(info.Transport), Local: addr(info.LocalAddr), Remote: addr(info.RemoteAddr), Raw: data})
+}
+
 func addr(a net.Addr) string {
 	if a == nil {
 		return ""

@@ -59,7 +59,7 @@ func (a *attachment) passes(req *sipgo.Request) bool {
 func (a *attachment) sendOn(req *sipgo.Request, tx *sipgo.ServerTx) {
 	// Unlike Require, which is for who answers, this is for all on the way.
 	if wants := dialog.Values(req, "Proxy-Require"); len(wants) > 0 {
-		a.answer(req, tx, verdict{420, dialog.Header{Name: "Unsupported", Value: strings.Join(wants, ", ")}})
+		a.answer(req, tx, verdict{status: 420, header: dialog.Header{Name: "Unsupported", Value: strings.Join(wants, ", ")}})
 		return
 	}
 	a.mu.Lock()

@@ -433,6 +433,13 @@ func (t *usageTable) remove(o *outside) {
 	delete(t.firsts, o.first)
 }
 
+// began says whether a request has made a dialog: see inviteKey.
+func (t *usageTable) began(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.firsts[key]
+}
+
 // find is the dialog that a request names.
 func (t *usageTable) find(req *sipgo.Request) *outside {
 	local, _ := req.To().Params.Get("tag")
@@ -496,5 +503,5 @@ func (w *inCall) ask(id uint64, headers []dialog.Header, contentType string, bod
 // sourceOf is the address a request came from.
 func sourceOf(req *sipgo.Request) netip.Addr {
 	ap, _ := netip.ParseAddrPort(req.Source())
-	return ap.Addr().Unmap()
+	return ap.Addr().Unmap().WithZone("")
 }

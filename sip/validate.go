@@ -8,12 +8,15 @@ import (
 
 	"sparkle/sip/body"
 	"sparkle/sip/dialog"
+	"sparkle/sip/digest"
 )
 
 // verdict is what the front handler says of a request: 0 lets it pass.
 type verdict struct {
 	status int
-	header dialog.Header // what the status must carry
+	header dialog.Header      // what the status must carry
+	ask    []digest.Challenge // of a 401: the strongest first
+	usual  bool               // no refusal: an answer to OPTIONS, a 401 to who was not asked before
 }
 
 // headers are what an answer of this verdict has besides those that every answer has.
@@ -21,6 +24,9 @@ func (v verdict) headers() []dialog.Header {
 	var hs []dialog.Header
 	if v.header.Name != "" {
 		hs = append(hs, v.header)
+	}
+	for _, c := range v.ask { // a field for each (RFC 8760 2.4)
+		hs = append(hs, dialog.Header{Name: "WWW-Authenticate", Value: c.String()})
 	}
 	if v.status == 200 {
 		hs = append(hs, dialog.Header{Name: "Allow", Value: allow}, dialog.Header{Name: "Accept", Value: accepted},
@@ -64,7 +70,7 @@ func validate(req *sipgo.Request) verdict {
 	}
 	switch {
 	case !slices.Contains(methods, string(req.Method)):
-		return verdict{405, dialog.Header{Name: "Allow", Value: allow}}
+		return verdict{status: 405, header: dialog.Header{Name: "Allow", Value: allow}}
 	case req.IsAck():
 		return verdict{} // nothing may answer it
 	case req.MaxForwards() != nil && req.MaxForwards().Val() == 0 && req.Method != sipgo.OPTIONS:
@@ -76,7 +82,7 @@ func validate(req *sipgo.Request) verdict {
 		return verdict{status: 416}
 	}
 	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
-		return verdict{420, dialog.Header{Name: "Unsupported", Value: strings.Join(unknown, ", ")}}
+		return verdict{status: 420, header: dialog.Header{Name: "Unsupported", Value: strings.Join(unknown, ", ")}}
 	}
 	if v := unreadable(req); v.status != 0 {
 		return v
@@ -108,9 +114,9 @@ func unreadable(req *sipgo.Request) verdict {
 		return verdict{}
 	}
 	if enc := first(req, "Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return verdict{415, dialog.Header{Name: "Accept-Encoding", Value: "identity"}}
+		return verdict{status: 415, header: dialog.Header{Name: "Accept-Encoding", Value: "identity"}}
 	}
-	unknown := verdict{415, dialog.Header{Name: "Accept", Value: accepted}}
+	unknown := verdict{status: 415, header: dialog.Header{Name: "Accept", Value: accepted}}
 	if first(req, "Content-Type") == "" {
 		return unknown
 	}

@@ -53,8 +53,8 @@ func WriteMessage(out *pcap.Writer, m sip.TraceMessage, full bool) error {
 var (
 	// keep are the headers whose digits are counters, tokens and addresses.
 	keep = regexp.MustCompile(`(?i)^(call-id|i|cseq|rseq|rack|via|v|max-forwards|content-length|l|session-expires|x|min-se|expires|p-charging-vector|timestamp|supported|k|require|allow|date|server|user-agent|content-type|c)\s*:`)
-	// secret are those whose value is a credential.
-	secret = regexp.MustCompile(`(?i)^((?:proxy-)?authorization\s*:\s*digest\s*)(.*)$`)
+	// secret are those whose value is a credential, up to the scheme that it begins with.
+	secret = regexp.MustCompile(`(?i)^(?:proxy-)?authorization\s*:\s*(?:digest\b[ \t]*)?`)
 	digits = regexp.MustCompile(`[0-9]{5,}`)
 	person = regexp.MustCompile(`[0-9]{7,}`)
 	key    = regexp.MustCompile(`(?i)(signal\s*=\s*)[0-9A-D*#]`)
@@ -67,14 +67,18 @@ func stars(raw string) string {
 		end = len(raw)
 	}
 	lines := strings.SplitAfter(raw[:end], "\n")
-	held := false // a folded line is its header's
+	held, hushed := false, false // a folded line is its header's
 	for i, line := range lines {
+		name := ""
 		if i > 0 && line[:min(1, len(line))] != " " && line[:min(1, len(line))] != "\t" {
-			held = keep.MatchString(line)
+			held, name = keep.MatchString(line), secret.FindString(line)
+			hushed = name != ""
 		}
-		switch m := secret.FindStringSubmatchIndex(strings.TrimRight(line, "\r\n")); {
-		case m != nil:
-			lines[i] = line[:m[4]] + strings.Repeat("*", m[5]-m[4]) + line[m[5]:]
+		switch {
+		case hushed:
+			text := strings.TrimRight(line, "\r\n")
+			from := min(len(name), len(text))
+			lines[i] = text[:from] + strings.Repeat("*", len(text)-from) + line[len(text):]
 		case !held || i == 0:
 			lines[i] = person.ReplaceAllStringFunc(user.ReplaceAllStringFunc(line, func(uri string) string {
 				return digits.ReplaceAllStringFunc(uri, star)

@@ -50,6 +50,24 @@ func TestStars(t *testing.T) {
 	}
 }
 
+// A peer writes his credentials as he likes: folded, in another scheme, in both fields.
+func TestStarsOfCredentials(t *testing.T) {
+	for _, field := range []string{
+		"Authorization: Digest username=\"hush\",response=\"hush\"\r\n",
+		"authorization : DIGEST username=\"x\",\r\n\tresponse=\"hush\",\r\n nonce=\"hush\"\r\n",
+		"Proxy-Authorization:\r\n Digest username=\"hush\"\r\n",
+		"Authorization: Basic hush\r\n",
+		"Authorization: hush\r\n",
+		"Authorization:Digest\tusername=hush\r\n",
+	} {
+		raw := strings.Replace(invite, "Content-Type:", field+"Content-Type:", 1)
+		got := stars(raw)
+		if strings.Contains(got, "hush") || len(got) != len(raw) || !strings.Contains(got, "\r\nContent-Type: application/sdp\r\n") {
+			t.Errorf("%q is shown as\n%s", field, got)
+		}
+	}
+}
+
 // Wireshark's own dissectors read what we write.
 func TestTsharkReadsACapture(t *testing.T) {
 	tshark, err := exec.LookPath("tshark")

@@ -53,6 +53,7 @@ attachments:
   - name: a
     mode: ue
     local_addr: 0.0.0.0
+    challenge: {realm: r}
     tragets: []
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -67,7 +68,9 @@ attachments:
 			file + `:3: http.listen: "127.0.0.1" is not host:port`,
 			file + `:5: calls.ring_timeout: soon is not a duration`,
 			file + `:9: attachments[0].local_addr: "0.0.0.0" is not a concrete IP`,
-			file + `:10: unknown key "tragets"`,
+			file + `:10: attachments[0].challenge: goes with mode trunk, not ue`,
+			file + `:10: attachments[0].challenge.username: is empty`,
+			file + `:11: unknown key "tragets"`,
 		} {
 			if !strings.Contains(stderr, want) {
 				t.Errorf("%v says\n%swithout %q", args, stderr, want)

@@ -29,6 +29,9 @@ const (
 	inboundKeys  = `inbound: {dial_in: ["` + sharedNumber + `"], factory_uris: ["sip:` + factoryUser + `@sipp.example"]}`
 )
 
+// asksForProof has a trunk ask who calls for one, in the only way that SIPp 3.6.1 can answer.
+const asksForProof = "challenge: {username: sipp, password: the-right-one, algorithms: [MD5]}"
+
 // referredNumbers are whom they have called: the first by REFER, all by a list.
 var referredNumbers = []string{"+8613800138002", "+8613800138003"}
 
@@ -55,6 +58,10 @@ var callerFlows = []flow{
 	{scenario: "uac-replaces-nobody", members: staysOut, outcome: bridge.NotFound, status: 481},
 	{scenario: "uac-420", members: staysOut, outcome: bridge.NetworkError, status: 420},
 	{scenario: "uac-422", members: staysOut, outcome: bridge.NetworkError, status: 422},
+
+	{scenario: "uac-challenged", attachment: asksForProof, transports: []string{"tcp", "udp"}, outcome: bridge.Left,
+		legs: []string{"dialing", "connected AMR-WB not_offered", "ended left"}, timeline: []string{"INVITE", "200", "ACK", "BYE"}},
+	{scenario: "uac-challenged-wrong", attachment: asksForProof, transports: []string{"tcp", "udp"}, members: staysOut, outcome: bridge.NotAllowed, status: 401},
 
 	{scenario: "uac-pin", raw: true, join: bridge.JoinPIN, steps: []step{hangUpWhoever}, outcome: bridge.HungUp,
 		legs: []string{"connected AMR-WB not_offered", "ended hung_up"}, members: []string{"in_conference", "idle"},
@@ -238,7 +245,9 @@ func (x *dialled) row(ok func(bridge.Member) bool) (string, error) {
 
 // alone says that a flow cannot share a daemon: its configuration is its own, there is a
 // phone that it calls, or its PIN must be nobody else's.
-func (f flow) alone() bool { return f.config != "" || f.then != "" || f.join == bridge.JoinPIN }
+func (f flow) alone() bool {
+	return f.attachment != "" || f.config != "" || f.then != "" || f.join == bridge.JoinPIN
+}
 
 // TestSIPpCalls starts one daemon for all flows that can share it: each calls a conference
 // of its own.
@@ -260,7 +269,7 @@ func TestSIPpCalls(t *testing.T) {
 						phones = append(phones, startSIPp(t, f.then, transport))
 					}
 					if f.alone() {
-						d = callableDaemon(t, transport, f.config, phones...)
+						d = callableTrunk(t, transport, f.attachment, f.config, phones...)
 					}
 					if len(phones) > 0 {
 						d.ready()

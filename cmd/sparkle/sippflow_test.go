@@ -46,7 +46,7 @@ func startSIPpAt(t *testing.T, scenario, transport string, port int) *sippPhone 
 func callWithSIPp(t *testing.T, scenario, transport, peer, user string, calls int) *sippPhone {
 	t.Helper()
 	return runSIPp(t, lab.SIPpOptions{Scenario: sippFile(scenario), Transport: transport, Dir: t.TempDir(), Peer: peer,
-		Args: []string{"-s", user, "-m", fmt.Sprint(calls), "-r", "20"}})
+		Args: []string{"-s", user, "-auth_uri", user + "@sipp.example", "-m", fmt.Sprint(calls), "-r", "20"}})
 }
 
 func runSIPp(t *testing.T, o lab.SIPpOptions) *sippPhone {

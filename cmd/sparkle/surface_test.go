@@ -134,7 +134,7 @@ func TestMetricsTellOfACall(t *testing.T) {
 func TestConfigPrintHidesSecrets(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	secrets := []string{"pass-0f3b", "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100", "file-77aa"}
+	secrets := []string{"pass-0f3b", "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100", "file-77aa", "peer-51d0"}
 	fileSecret := filepath.Join(dir, "password")
 	file := filepath.Join(dir, "sparkle.yaml")
 	entry := `
@@ -142,7 +142,8 @@ func TestConfigPrintHidesSecrets(t *testing.T) {
 	text := "data_dir: " + dir + "\ncalls: {ring_timeout: 17s}\nattachments:" +
 		fmt.Sprintf(entry, "one", "password: "+secrets[0]) +
 		fmt.Sprintf(entry, "two", `k: "`+secrets[1]+`", opc: "`+secrets[2]+`"`) +
-		fmt.Sprintf(entry, "three", "password_file: "+fileSecret) + "\n"
+		fmt.Sprintf(entry, "three", "password_file: "+fileSecret) +
+		strings.Replace(fmt.Sprintf(entry, "four", "}, challenge: {username: peer, password: "+secrets[4]), "mode: ue", "mode: trunk", 1) + "\n"
 	if err := errors.Join(os.WriteFile(fileSecret, []byte(secrets[3]), 0o600), os.WriteFile(file, []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +156,7 @@ func TestConfigPrintHidesSecrets(t *testing.T) {
 			t.Errorf("the secret %s is printed", s)
 		}
 	}
-	for _, want := range []string{"ring_timeout: 17s", "setup_timeout: 1m0s", "password: '[redacted]'", "opc: '[redacted]'", "password_file: " + fileSecret, "name: three"} {
+	for _, want := range []string{"ring_timeout: 17s", "setup_timeout: 1m0s", "password: '[redacted]'", "opc: '[redacted]'", "password_file: " + fileSecret, "name: three", "username: peer"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%q is not in\n%s", want, stdout)
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 	"sparkle/config"
 	"sparkle/media/video/rtp264"
 	"sparkle/sip"
+	"sparkle/sip/digest"
 	"sparkle/sip/sdp"
 )
 
@@ -110,6 +112,9 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 		p.row("Asserted identities", "not believed, nor sent: you are outside our trust domain (RFC 3325)")
 	} else {
 		p.row("Asserted identities", "believed from the addresses above only")
+	}
+	if o.Mode == sip.ModeTrunk {
+		p.row("Your requests are authenticated", "%s", asked(o))
 	}
 	if o.Mode == sip.ModeUE {
 		p.row("Registration", "digest %s; expires %v asked for, what is granted counts; reg event (RFC 3680) %s", strings.Join(o.Auth.Algorithms, ", "), o.Expires,
@@ -277,6 +282,21 @@ func tlsWords(o sip.AttachmentOptions) string {
 		return "1.2 or newer; your certificate is verified, ours is shown"
 	}
 	return "1.2 or newer; your certificate is verified, we have none: you cannot connect to us"
+}
+
+// asked is what proves a peer of a trunk.
+func asked(o sip.AttachmentOptions) string {
+	if o.Challenge.Username == "" {
+		return "by your address, and over TLS by your certificate; no digest is asked for"
+	}
+	var algorithms []string
+	for _, a := range digest.Servable() {
+		if slices.Contains(o.Challenge.Algorithms, a) {
+			algorithms = append(algorithms, a)
+		}
+	}
+	return fmt.Sprintf("by your address, and by digest: 401 to INVITE, SUBSCRIBE and REFER outside a dialog, realm `%s`, %s, qop auth; in a dialog, and OPTIONS, not",
+		o.Challenge.Realm, strings.Join(algorithms, " and "))
 }
 
 func marked(dscp int) string {

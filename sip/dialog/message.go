@@ -26,7 +26,7 @@ func Phrase(status int) string {
 var phrases = map[int]string{
 	100: "Trying", 180: "Ringing", 183: "Session Progress", 200: "OK", 202: "Accepted",
 	300: "Multiple Choices", 301: "Moved Permanently", 302: "Moved Temporarily", 380: "Alternative Service",
-	400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
 	406: "Not Acceptable", 416: "Unsupported URI Scheme",
 	415: "Unsupported Media Type", 420: "Bad Extension", 422: "Session Interval Too Small",
 	480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist", 482: "Loop Detected",
