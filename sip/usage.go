@@ -43,6 +43,7 @@ type usages struct {
 	use     func(n int) // called with mu held: +1 when the goroutine begins, -1 when it ends
 
 	list []*usage         // the goroutine's, as what follows
+	had  bool             // there was one
 	out  map[uint64]asked // NOTIFYs that are out
 	held []func()         // of behind: NOTIFYs wait for answers
 	till time.Time        // and are not waited for any longer
@@ -288,6 +289,10 @@ func (us *usages) release() {
 // arrive takes a request of the peer.
 func (us *usages) arrive(tx any, req *sipgo.Request) {
 	refuse := func(status int, hs ...dialog.Header) { us.way.tell(tx, req, status, hs) }
+	if us.once && us.had && len(us.list) == 0 {
+		refuse(481) // it ended with its last subscription, as this came
+		return
+	}
 	switch req.Method {
 	case sipgo.SUBSCRIBE:
 		s, status := readSubscribe(req)
@@ -327,7 +332,7 @@ func (us *usages) add(tx any, req *sipgo.Request, ev string, o notifier.Options)
 	o.Tx = tx
 	u := &usage{us: us, event: ev, reqs: map[any]*sipgo.Request{tx: req}, n: notifier.New(time.Now(), o), peer: peer}
 	u.name, u.id = notifier.Package(ev)
-	us.list = append(us.list, u)
+	us.list, us.had = append(us.list, u), true
 	return u
 }
 

@@ -3,7 +3,9 @@ package sip
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -171,6 +173,42 @@ func TestSubscriptionEnds(t *testing.T) {
 		}
 		if res := a.ask("SUBSCRIBE", a.contact(), "Event: conference"); res.status() != "481" {
 			t.Errorf("afterwards %s", res.start)
+		}
+	})
+	t.Run("asked again as it ends", func(t *testing.T) {
+		p := newPeer(t, "udp")
+		ua := newTrunk(t, p)
+		var a *asker
+		again := make(chan message, 1)
+		ua.OnSubscribe(func(_ Subscribe, sub Subscription) func(SubscriptionEvent) {
+			accept(sub)
+			first := true
+			return func(SubscriptionEvent) { // the dialog's goroutine: the request is read meanwhile
+				if !first {
+					return
+				}
+				first = false
+				go func() { again <- a.ask("SUBSCRIBE", a.contact(), "Event: conference") }()
+				n := &ua.atts[0].usages
+				for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+					n.mu.Lock()
+					waits := slices.ContainsFunc(slices.Collect(maps.Values(n.outsides)), func(o *outside) bool {
+						o.us.mu.Lock()
+						defer o.us.mu.Unlock()
+						return len(o.us.inbox) > 0
+					})
+					n.mu.Unlock()
+					if waits {
+						return
+					}
+				}
+			}
+		})
+		a = newAsker(t, p, ua, "sip:c@carrier.example")
+		a.ask("SUBSCRIBE", a.contact(), "Event: conference")
+		a.notified("active;expires=3600", 481)
+		if res := got(t, again); res.status() != "481" {
+			t.Errorf("as its last subscription ended: %s", res.start)
 		}
 	})
 	t.Run("terminated", func(t *testing.T) {
