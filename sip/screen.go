@@ -206,7 +206,7 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 			return false
 		}
 	}
-	first := r.method == "INVITE" && !tagParam.MatchString(r.first("to"))
+	first := !onward && r.method == "INVITE" && !tagParam.MatchString(r.first("to"))
 	if first && s.admit != nil && !s.admit(from, r) || !s.mayBegin(from, r.method) {
 		s.shed.Add(1)
 		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)

@@ -21,9 +21,9 @@ type passage struct {
 	n     int
 }
 
-func newPassage(t *testing.T, network string) *passage {
+func newPassage(t *testing.T, network string, edit ...func(*AttachmentOptions)) *passage {
 	p := newPeer(t, network)
-	ua := newAS(t, p)
+	ua := newAS(t, p, edit...)
 	ua.SetOurs(func(attachment, target, to string) bool { return target == "sip:ours@carrier.example" })
 	return &passage{peer: p, ua: ua, k: knock(t, network, ua.Attachments()[0].LocalAddr), token: "<sip:iscmark@" + p.addr + ";lr;s=1;h=0;d=0;a=7369%70A;Odd>"}
 }
@@ -271,6 +271,19 @@ func TestOnItsWayOverISC(t *testing.T) {
 	p.hears("180")
 	p.drop()
 	p.hears("500")
+	// No call of ours has room any more, which is nothing to those of others.
+	p = newPassage(t, "tcp", func(o *AttachmentOptions) { o.MaxCalls = 1 })
+	c, ev := place(t, p.ua)
+	ours := p.expect("INVITE")
+	p.sends("INVITE", "sip:ours@carrier.example", "Contact: <sip:x@y>", "\n"+offerSDP)
+	p.hears("503")
+	_, inv = p.invites()
+	inv.write(answer(inv, 486, "Busy Here", "callee"))
+	p.hears("486")
+	p.expect("ACK")
+	c.Hangup("cancelled", "")
+	ours.write(answer(ours, 486, "Busy Here", "callee"))
+	next[Ended](ev)
 	// It rings for ever.
 	p = newPassage(t, "tcp")
 	p.ua.atts[0].timerC = 100 * time.Millisecond

@@ -178,17 +178,11 @@ func TestSubscriptionEnds(t *testing.T) {
 	t.Run("asked again as it ends", func(t *testing.T) {
 		p := newPeer(t, "udp")
 		ua := newTrunk(t, p)
-		var a *asker
-		again := make(chan message, 1)
+		ends := make(chan struct{}, 1)
 		ua.OnSubscribe(func(_ Subscribe, sub Subscription) func(SubscriptionEvent) {
 			accept(sub)
-			first := true
-			return func(SubscriptionEvent) { // the dialog's goroutine: the request is read meanwhile
-				if !first {
-					return
-				}
-				first = false
-				go func() { again <- a.ask("SUBSCRIBE", a.contact(), "Event: conference") }()
+			return func(SubscriptionEvent) { // the dialog's goroutine: it waits until more has come
+				ends <- struct{}{}
 				n := &ua.atts[0].usages
 				for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 					n.mu.Lock()
@@ -204,10 +198,11 @@ func TestSubscriptionEnds(t *testing.T) {
 				}
 			}
 		})
-		a = newAsker(t, p, ua, "sip:c@carrier.example")
+		a := newAsker(t, p, ua, "sip:c@carrier.example")
 		a.ask("SUBSCRIBE", a.contact(), "Event: conference")
 		a.notified("active;expires=3600", 481)
-		if res := got(t, again); res.status() != "481" {
+		got(t, ends)
+		if res := a.ask("SUBSCRIBE", a.contact(), "Event: conference"); res.status() != "481" {
 			t.Errorf("as its last subscription ended: %s", res.start)
 		}
 	})
