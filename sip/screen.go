@@ -51,6 +51,7 @@ func (s *screen) stats() IngressStats {
 // would take the daemon with it.
 type screen struct {
 	registers bool        // REGISTER is taken: third-party registration (ISC)
+	sealed    bool        // what does not come over TLS may answer a REGISTER, and is nothing else
 	shut      atomic.Bool // the sockets are about to close: what comes now is dropped
 	peers     *peers
 	parser    *sipgo.Parser
@@ -162,6 +163,10 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	}
 	if r.request() && !strings.EqualFold(r.version, "SIP/2.0") {
 		s.refuse(info, r, 505, "Version Not Supported")
+		return false
+	}
+	if s.sealed && !strings.EqualFold(info.Transport, "tls") && (r.request() || r.seqMethod() != "REGISTER") {
+		s.peers.dropped.Add(1) // a P-CSCF that we have agreed with would not do so: who did is a stranger
 		return false
 	}
 	// A CSeq of another method would find another request's transaction.
