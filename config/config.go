@@ -89,7 +89,7 @@ type Charging struct {
 type Attachment struct {
 	Name          string        `yaml:"name"`
 	Mode          string        `yaml:"mode"`      // ue | trunk | as
-	Transport     string        `yaml:"transport"` // tcp | udp | tls
+	Transport     string        `yaml:"transport"` // tcp | udp | tls; with an agreement of the first REGISTER only
 	LocalAddr     string        `yaml:"local_addr"`
 	LocalPort     int           `yaml:"local_port"` // 0: any
 	Targets       []Target      `yaml:"targets"`    // best first
@@ -148,7 +148,7 @@ type Target struct {
 	short bool
 }
 
-// TLS is the certificates of an attachment with transport tls, PEM.
+// TLS is the certificates of an attachment with transport tls, or a security agreement, PEM.
 type TLS struct {
 	CertFile   string `yaml:"cert_file"`
 	KeyFile    string `yaml:"key_file"`

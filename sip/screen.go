@@ -21,7 +21,7 @@ import (
 
 // IngressStats count what came to an attachment and was not taken in, since it opened.
 type IngressStats struct {
-	Strangers uint64 // datagrams and connections from addresses we do not know
+	Strangers uint64 // datagrams and connections from addresses we do not know; messages in clear where a security agreement wants TLS
 	Throttled uint64 // datagrams above a peer's rate, dropped
 	Held      uint64 // reads of a TCP connection made to wait for its peer's rate
 	Malformed uint64 // messages that are not SIP; those that could be answered count in Refused too
