@@ -156,6 +156,10 @@ func isKeepAlive(data []byte) bool { return len(data) <= 4 && len(bytes.Trim(dat
 // that is possible.
 func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	r := readRaw(data)
+	if s.sealed && !strings.EqualFold(info.Transport, "tls") && (r.request() || r.seqMethod() != "REGISTER") {
+		s.peers.dropped.Add(1) // a P-CSCF that we have agreed with would not do so: who did is a stranger
+		return false
+	}
 	if len(r.headers) == maxRawHeaders || strings.EqualFold(info.Transport, "udp") && cutOff(r, data) {
 		s.malformed.Add(1)
 		s.refuse(info, r, 400, "Bad Request")
@@ -163,10 +167,6 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	}
 	if r.request() && !strings.EqualFold(r.version, "SIP/2.0") {
 		s.refuse(info, r, 505, "Version Not Supported")
-		return false
-	}
-	if s.sealed && !strings.EqualFold(info.Transport, "tls") && (r.request() || r.seqMethod() != "REGISTER") {
-		s.peers.dropped.Add(1) // a P-CSCF that we have agreed with would not do so: who did is a stranger
 		return false
 	}
 	// A CSeq of another method would find another request's transaction.

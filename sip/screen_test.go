@@ -259,6 +259,7 @@ func TestScreenSealed(t *testing.T) {
 			}
 		}
 	}
+	_, _ = s.filter(udp, []byte(strings.Replace(sound, "SIP/2.0", "SIP/3.0", 1))) // nor is it answered what is wrong with it
 	if len(*answers) != 0 {
 		t.Errorf("answered: %q", *answers)
 	}

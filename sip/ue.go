@@ -187,9 +187,9 @@ func (a *attachment) inClear(target string) (transport, addr string) {
 	return a.o.Clear, netip.AddrPortFrom(ap.Addr(), ap.Port()-1).String()
 }
 
-// verify puts into a request what was agreed with the P-CSCF (RFC 3329 §2.3.1; TS 24.229 §5.1.2A.1.1:
-// into all that it gets, in dialogs and outside): all but ACK and CANCEL, which nobody could answer
-// 494, and which may not require anything (RFC 3261 §9.1, §13.2.2.4). REGISTERs have their own.
+// verify puts into a request what was agreed with the P-CSCF (RFC 3329 §2.3.1), in a dialog and
+// outside: into all but ACK and CANCEL (§2.6), which nobody could answer 494, and which may not
+// require anything (RFC 3261 §9.1, §13.2.2.4). REGISTERs have their own.
 func (a *attachment) verify(req *sipgo.Request) {
 	if a.o.SecurityAgreement != AgreeTLS || req.IsAck() || req.IsCancel() || req.Method == sipgo.REGISTER {
 		return

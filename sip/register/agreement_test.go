@@ -69,6 +69,8 @@ func TestAgreement(t *testing.T) {
 		{"200 in clear", clear, 1, []in{start{}, granted}, []string{naked, "rejected, wakes in 30m0s"}, "without TLS"},
 		{"420 over TLS: it does no agreement", tls, 1, []in{start{}, response{status: 420, noAgree: true}, m401, granted, wake{}},
 			[]string{first, "registering, sends nothing for 600000s to 0", "registering, sends proof for 600000s to 0", up, "registered, sends proof for 600000s to 0" + left}, ""},
+		{"420, and at the next connection it is asked again", tls, 1, []in{start{}, response{status: 420, noAgree: true}, granted, flow("0", 0, false), response{status: 420, noAgree: true}, granted},
+			[]string{first, "registering, sends nothing for 600000s to 0", up, "registered, held, sends nothing for 600000s to 0 offering, wakes in 1h0m0s", "registered, held, sends nothing for 600000s to 0, wakes in 1h0m0s", up}, ""},
 		{"420 for ever", tls, 1, []in{start{}, response{status: 420, noAgree: true}, response{status: 420, noAgree: true}},
 			[]string{first, "registering, sends nothing for 600000s to 0", "unregistered, wakes in 30s"}, "420"},
 		{"420 in clear", clear, 1, []in{start{}, response{status: 420, noAgree: true}}, []string{naked, "rejected, wakes in 30m0s"}, "set transport tls"},

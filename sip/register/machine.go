@@ -73,7 +73,8 @@ type machine struct {
 	pact     pact      // with the P-CSCF that this attempt is about
 	standing pact      // with home
 	asked    string    // P-CSCF that the REGISTER which waits went to
-	verified bool      // that had Security-Verify
+	offered  bool      // that had Security-Client
+	verified bool      // and Security-Verify
 	amended  bool      // a list that had changed was taken over in this attempt
 	brokenAt time.Time // when home said last, of something else than a REGISTER, that its list has changed
 
@@ -284,13 +285,13 @@ func (m machine) transmit(s send) (machine, []any) {
 		}
 	}
 	p := m.with(s.target)
-	if s.offer = m.cfg.agree && !p.never; !p.over {
+	if s.offer = m.cfg.agree && (!p.never || p.over); !p.over {
 		s.verify = p.list
 	}
 	if s.clear = m.cfg.clear && p.list == nil; s.clear { // nor does what we can prove
 		s.proof, s.fixed, s.auts = nil, nil, ""
 	}
-	m.asked, m.verified = s.target, s.verify != nil
+	m.asked, m.offered, m.verified = s.target, s.offer, s.verify != nil
 	m.waiting, m.sent, m.wakeAt = true, m.sent || !s.clear, time.Time{}
 	if m.state == Registered && !m.stopping { // it may end before the answer comes
 		m.wakeAt = m.expiresAt
@@ -369,7 +370,7 @@ func (m machine) answered(now time.Time, r response) (machine, []any) {
 	case r.status == 420 && r.noPath && !m.noPath:
 		m.noPath = true
 		return m.transmit(send{proof: m.session})
-	case r.status == 420 && r.noAgree && m.cfg.agree && !m.with(m.asked).never:
+	case r.status == 420 && r.noAgree && m.offered:
 		if m.cfg.clear {
 			return m.refused(now, Rejected, why+": the P-CSCF knows no security agreement (RFC 3329), and without one nothing leads to TLS: set transport tls", 0)
 		}
