@@ -166,6 +166,7 @@ func (l *loader) attachment(a *Attachment, key string) {
 	l.oneOf(key+".number_form", a.NumberForm, "tel", "sip")
 	l.oneOf(key+".preconditions", a.Preconditions, "off", "passive", "active", "required")
 	l.latch(a, key)
+	l.agreement(a, key)
 	l.oneOf(key+".video_avpf", a.VideoAVPF, "capneg", "plain_avpf", "avp")
 	l.between(key+".min_se", a.MinSE, 3*time.Second, time.Hour)
 	l.between(key+".session_expires", a.SessionExp, max(a.MinSE, 3*time.Second), 24*time.Hour)
@@ -223,6 +224,30 @@ func (l *loader) challenge(a *Attachment, key string) {
 	}
 	for _, f := range c.Faults(a.Mode) {
 		l.fault(strings.TrimSuffix(key+"."+f.Key, "."), "%s", f.Text)
+	}
+}
+
+// agreement checks what is offered to a P-CSCF by RFC 3329, and that there is a port for TLS where
+// it begins without.
+func (l *loader) agreement(a *Attachment, key string) {
+	l.oneOf(key+".security_agreement", a.Agreement, sip.AgreeOff, sip.AgreeTLS)
+	if a.Agreement != sip.AgreeTLS {
+		return
+	}
+	if a.Mode != "ue" {
+		l.fault(key+".security_agreement", "tls is agreed on by registering, which mode %s does not; transport: tls is all it needs", a.Mode)
+		return
+	}
+	if a.Transport == "tls" {
+		return
+	}
+	if a.LocalPort == 65535 {
+		l.fault(key+".local_port", "security_agreement has TLS on the next port, and there is none behind 65535")
+	}
+	for i, t := range a.Targets {
+		if _, port, err := net.SplitHostPort(t.Host); err == nil && port == "65535" {
+			l.fault(fmt.Sprintf("%s.targets[%d]", key, i), "security_agreement has TLS on the next port, and there is none behind 65535")
+		}
 	}
 }
 

@@ -4,7 +4,11 @@
 package config
 
 import (
+	"net"
+	"strconv"
 	"time"
+
+	"sparkle/sip"
 )
 
 // File is the configuration file. Every key has a default that works; see
@@ -85,7 +89,7 @@ type Charging struct {
 type Attachment struct {
 	Name          string        `yaml:"name"`
 	Mode          string        `yaml:"mode"`      // ue | trunk | as
-	Transport     string        `yaml:"transport"` // tcp | udp | tls
+	Transport     string        `yaml:"transport"` // tcp | udp | tls; with an agreement of the first REGISTER only
 	LocalAddr     string        `yaml:"local_addr"`
 	LocalPort     int           `yaml:"local_port"` // 0: any
 	Targets       []Target      `yaml:"targets"`    // best first
@@ -103,10 +107,11 @@ type Attachment struct {
 	OrigRoute     string        `yaml:"orig_route"` // as: param | user
 	Trusted       bool          `yaml:"trusted"`    // RFC 3325
 	HideCaller    bool          `yaml:"hide_caller"`
-	RegEvent      string        `yaml:"reg_event"`        // required | try | off
-	OptionsEvery  time.Duration `yaml:"options_interval"` // trunk, as; 0: nobody is asked, all are up
-	KeepAlive     time.Duration `yaml:"keep_alive"`       // CRLF on streams; 0: none
-	Failover      time.Duration `yaml:"failover_timer"`   // 0: 4 s on UDP, 6 s on streams
+	RegEvent      string        `yaml:"reg_event"`          // required | try | off
+	Agreement     string        `yaml:"security_agreement"` // ue: off | tls (RFC 3329)
+	OptionsEvery  time.Duration `yaml:"options_interval"`   // trunk, as; 0: nobody is asked, all are up
+	KeepAlive     time.Duration `yaml:"keep_alive"`         // CRLF on streams; 0: none
+	Failover      time.Duration `yaml:"failover_timer"`     // 0: 4 s on UDP, 6 s on streams
 	FailoverOn    []int         `yaml:"failover_on"`
 	Redirect      bool          `yaml:"follow_redirect"` // 300, 301, 302 within the same network
 	DSCP          int           `yaml:"dscp"`            // of SIP; 0: the system's
@@ -143,7 +148,7 @@ type Target struct {
 	short bool
 }
 
-// TLS is the certificates of an attachment with transport tls, PEM.
+// TLS is the certificates of an attachment with transport tls, or a security agreement, PEM.
 type TLS struct {
 	CertFile   string `yaml:"cert_file"`
 	KeyFile    string `yaml:"key_file"`
@@ -217,6 +222,7 @@ func DefaultAttachment(mode string) Attachment {
 		LocalAddr:     "127.0.0.1",
 		Expires:       600000 * time.Second, // TS 24.229 §5.1.1.2
 		RegEvent:      "try",
+		Agreement:     sip.AgreeOff,
 		RegState:      "unreg",
 		OrigRoute:     "param",
 		Trusted:       true,
@@ -236,4 +242,28 @@ func DefaultAttachment(mode string) Attachment {
 		MinSE:         90 * time.Second,
 		MaxDuration:   24 * time.Hour,
 	}
+}
+
+// Sealed is the attachment as all but its first REGISTERs goes out: where a security agreement begins
+// in clear, TLS is one port above that of tcp or udp (RFC 3261 §19.1.2: 5060 and 5061), on both
+// sides. begun is that transport, "" where all goes as the attachment says.
+func (a Attachment) Sealed() (sealed Attachment, begun string) {
+	if a.Agreement != sip.AgreeTLS || a.Transport == "tls" {
+		return a, ""
+	}
+	begun, a.Transport = a.Transport, "tls"
+	if a.LocalPort != 0 {
+		a.LocalPort++
+	}
+	targets := a.Targets
+	a.Targets = nil
+	for _, t := range targets {
+		t.Transport = ""
+		if host, port, err := net.SplitHostPort(t.Host); err == nil {
+			n, _ := strconv.Atoi(port) // checked on load
+			t.Host = net.JoinHostPort(host, strconv.Itoa(n+1))
+		}
+		a.Targets = append(a.Targets, t)
+	}
+	return a, begun
 }

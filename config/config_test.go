@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -125,6 +126,37 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// What an agreement begins with is beside what it leads to: TLS has the next port, here and there.
+func TestSecurityAgreement(t *testing.T) {
+	for _, tt := range []struct {
+		keys, target          string
+		transport, clear, got string
+		port                  int
+	}{
+		{"security_agreement: tls, transport: tcp, local_port: 5060", "127.0.0.1:5060", "tls", "tcp", "127.0.0.1:5061", 5061},
+		{"security_agreement: tls, transport: udp", "sip:127.0.0.1:5080;transport=udp", "tls", "udp", "127.0.0.1:5081", 0},
+		{"security_agreement: tls", "pcscf.ims.test", "tls", "tcp", "pcscf.ims.test", 0},
+		{"security_agreement: tls, transport: tls, local_port: 5061", "127.0.0.1:5061", "tls", "", "127.0.0.1:5061", 5061},
+		{"security_agreement: 'off', local_port: 5060", "127.0.0.1:5060", "tcp", "", "127.0.0.1:5060", 5060},
+	} {
+		text := fmt.Sprintf("attachments:\n  - {name: a, mode: ue, targets: [%q], domain: ims.test, impi: a@ims.test, impu: 'sip:a@ims.test', auth: {password: x}, %s}\n", tt.target, tt.keys)
+		f, err := Parse([]byte(text), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.keys, err)
+		}
+		o := f.SIP("x")
+		if err := o.Validate(); err != nil {
+			t.Errorf("%s: %v", tt.keys, err)
+		}
+		if a := o.Attachments[0]; a.Transport != tt.transport || a.Clear != tt.clear || a.Peers[0].Host != tt.got || a.LocalPort != tt.port {
+			t.Errorf("%s: %s, first %q, to %+v from %d", tt.keys, a.Transport, a.Clear, a.Peers, a.LocalPort)
+		}
+		if f.Attachments[0].Targets[0].Host == tt.got && tt.clear != "" && tt.target != tt.got {
+			t.Errorf("%s: the file's own targets have changed", tt.keys)
+		}
+	}
+}
+
 // What the file says of NAT reaches those who describe media.
 func TestNATPrefixes(t *testing.T) {
 	f, err := Parse([]byte(ue("auth: {password: x}\n    latch: nat\n    nat_prefixes: [203.0.113.0/24, 198.51.100.0/24]")), nil)
@@ -200,6 +232,14 @@ func TestFaults(t *testing.T) {
 		{"latch of another kind", ue("auth: {password: x}\n    latch: open"), nil, []string{`attachments[0].latch: "open" is not one of off, strict, nat`}},
 		{"latch nat", ue("auth: {password: x}\n    latch: nat\n    nat_prefixes: [203.0.113.0/24]"), nil, nil},
 		{"names of certificates that nobody asks for", ue("auth: {password: x}\n    tls: {peer_names: [a.example]}"), nil, []string{"attachments[0].tls.peer_names: goes with ca_file"}},
+		{"a security agreement of another kind", ue("auth: {password: x}\n    security_agreement: ipsec-3gpp"), nil, []string{`line 8: attachments[0].security_agreement: "ipsec-3gpp" is not one of off, tls`}},
+		{"a security agreement as YAML's false", ue("auth: {password: x}\n    security_agreement: no"), nil, []string{`line 8: attachments[0].security_agreement: "no" is not one of off, tls`}},
+		{"a security agreement without registering", ue("mode: trunk\n    security_agreement: tls"), nil, []string{"line 8: attachments[0].security_agreement: tls is agreed on by registering, which mode trunk does not"}},
+		{"no port for TLS", strings.Replace(ue("auth: {password: x}\n    security_agreement: tls\n    local_port: 65535"), ":5060", ":65535", 1), nil, []string{
+			"line 9: attachments[0].local_port: security_agreement has TLS on the next port", "line 3: attachments[0].targets[0]: security_agreement has TLS on the next port"}},
+		{"a port for TLS itself", strings.Replace(ue("auth: {password: x}\n    security_agreement: tls\n    transport: tls\n    local_port: 65535"), ":5060", ":65535", 1), nil, nil},
+		{"a target outside the agreement", strings.Replace(ue("auth: {password: x}\n    security_agreement: tls"), "'127.0.0.1:5060'", "'sip:127.0.0.1:5061;transport=tls'", 1), nil, []string{
+			`line 3: attachments[0].targets[0].transport: "tls": mode ue has one transport, tcp`}},
 		{"no proof", ue("auth: {}"), nil, []string{"attachments[0].auth: neither password nor k"}},
 		{"bad key", ue("auth: {k: abc, opc: '" + hex32 + "'}"), nil, []string{"attachments[0].auth.k: is not 32 hex digits"}},
 		{"an algorithm without its secret", ue("auth: {password: x, algorithms: [AKAv1-MD5, SHA-256, SHA-512-256]}"), nil, []string{"attachments[0].auth.algorithms[0]: AKAv1-MD5 needs k"}},
@@ -384,7 +424,7 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 		"name": "other", "mode": "trunk", "transport": "udp", "local_addr": "127.0.0.2", "local_port": "5070", "targets": "['127.0.0.1:5061']",
 		"dns": "['127.0.0.1:53']", "trust_peers": "[192.0.2.0/24]", "domain": "other.test", "peer_domain": "their.test", "impi": "b@ims.test",
 		"impu": "tel:+15550101", "expires": "1h", "regstate": "reg", "orig_route": "user", "trusted": "false", "hide_caller": "true",
-		"reg_event": "'off'", "options_interval": "0s", "keep_alive": "0s", "failover_timer": "1s", "failover_on": "[]", "follow_redirect": "true",
+		"reg_event": "'off'", "security_agreement": "tls", "options_interval": "0s", "keep_alive": "0s", "failover_timer": "1s", "failover_on": "[]", "follow_redirect": "true",
 		"dscp": "24", "number_form": "sip", "preconditions": "'off'", "latch": "strict", "nat_prefixes": "[203.0.113.0/24]\n    latch: nat",
 		"video_avpf": "avp", "offer_g711": "true", "offer_opus": "true", "pani": "IEEE-802.3", "session_expires": "10m", "min_se": "2m",
 		"max_duration": "0s", "isfocus": "true", "max_calls": "0", "cps": "0", "peer_rate": "20", "invite_rate": "2",

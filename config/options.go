@@ -25,7 +25,9 @@ func (a Attachment) options(dataDir string) sip.AttachmentOptions {
 	if sqn == "" && a.Auth.K != "" {
 		sqn = filepath.Join(dataDir, a.Name+".sqn")
 	}
+	a, begun := a.Sealed()
 	o := sip.AttachmentOptions{
+		SecurityAgreement: a.Agreement, Clear: begun,
 		Name: a.Name, Mode: a.Mode, Transport: a.Transport, LocalAddr: a.LocalAddr, LocalPort: a.LocalPort,
 		Domain: a.Domain, PeerDomain: a.PeerDomain, IMPI: a.IMPI, IMPU: a.IMPU, DNS: a.DNS, TLS: sip.TLSOptions(a.TLS),
 		Auth: sip.Auth{Algorithms: a.Auth.Algorithms, Password: a.Auth.Password, K: a.Auth.K, OP: a.Auth.OP,

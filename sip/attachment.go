@@ -96,6 +96,7 @@ func bareAttachment(ua *UA, o AttachmentOptions) *attachment {
 	a.invites, a.timerC = newShare(o.InviteRate), timerC
 	a.guard = newGuard(o.Challenge)
 	a.screen.registers = o.Mode == ModeAS
+	a.screen.sealed = o.Clear != ""
 	a.clock = time.AfterFunc(time.Hour, a.safely(a.dispatch))
 	a.clock.Stop()
 	return a
@@ -396,7 +397,7 @@ func asBuilt(*sipgo.Client, *sip.Request) error { return nil }
 
 // prepare says over which socket and to whom a request goes. TCP takes any local port:
 // sipgo knows a connection from the listening port only by that port, which would
-// confuse two peers.
+// confuse two peers. It adds what was agreed with a P-CSCF.
 func (a *attachment) prepare(req *sip.Request, hop string) {
 	transport, addr := splitHop(hop, a.o.Transport)
 	req.SetTransport(strings.ToUpper(transport))
@@ -409,6 +410,7 @@ func (a *attachment) prepare(req *sip.Request, hop string) {
 		via.Transport, via.Port = strings.ToUpper(transport), s.port
 	}
 	req.SetDestination(addr)
+	a.verify(req)
 }
 
 // hopOf is where a request was sent.
@@ -439,6 +441,9 @@ func (a *attachment) nextHop(req *sip.Request, fallback string) string {
 		return fallback
 	}
 	transport := strings.ToLower(uri.UriParams.GetOr("transport", ""))
+	if transport != "" && transport == a.o.Clear {
+		return fallback // what a P-CSCF writes into a route must not lead out of TLS
+	}
 	if _, open := a.sockets[transport]; !open {
 		transport = a.o.Transport
 		if t := a.known(net.JoinHostPort(host, strconv.Itoa(uri.Port))); t != nil {

@@ -263,6 +263,7 @@ func (a *attachment) arrive(info sipgo.TransportReadProps, m sipgo.Message) {
 			c.box.expect(time.Now(), m)
 		}
 	case *sipgo.Response:
+		a.disagreed(m)
 		tag, _ := m.From().Params.Get("tag")
 		if c := a.find(string(*m.CallID()), tag); c != nil {
 			if acknowledged(m) {

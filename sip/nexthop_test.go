@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"log/slog"
 	"net/netip"
 	"testing"
 
@@ -30,6 +31,31 @@ func TestNextHop(t *testing.T) {
 		}
 		if got := ua.atts[0].nextHop(req, "fallback"); got != tt.want {
 			t.Errorf("%s by %s goes to %s, want %s", tt.uri, tt.route, got, tt.want)
+		}
+	}
+}
+
+// What a P-CSCF writes into a route does not lead out of TLS, where the agreement began without.
+func TestNextHopStaysInTLS(t *testing.T) {
+	o := AttachmentOptions{Name: "ue", Mode: ModeUE, Transport: "tls", SecurityAgreement: AgreeTLS, Clear: "tcp", LocalAddr: "127.0.0.1", Domain: realm, IMPI: impi,
+		IMPU: "sip:+15550100@ims.example", Auth: Auth{Password: secret}, Targets: []string{"127.0.0.1:5061"}}
+	a := bareAttachment(&UA{log: slog.New(slog.DiscardHandler), traces: newTraces()}, o.withDefaults())
+	t.Cleanup(a.cancel)
+	if err := a.locate(); err != nil {
+		t.Fatal(err)
+	}
+	a.sockets["tls"], a.sockets["tcp"] = socket{port: 5061}, socket{port: 5060}
+	for route, want := range map[string]string{
+		"<sip:127.0.0.1:5061;transport=tls;lr>": "tls/127.0.0.1:5061",
+		"<sip:127.0.0.1:5061;lr>":               "tls/127.0.0.1:5061",
+		"<sip:127.0.0.1;transport=tls;lr>":      "tls/127.0.0.1:5061",
+		"<sip:127.0.0.1:5060;transport=tcp;lr>": "fallback",
+		"<sip:127.0.0.1:5060;transport=TCP;lr>": "fallback",
+	} {
+		req := sipgo.NewRequest(sipgo.BYE, sipgo.Uri{Scheme: "sip", Host: "127.0.0.1"})
+		req.AppendHeader(sipgo.NewHeader("Route", route))
+		if got := a.nextHop(req, "fallback"); got != want {
+			t.Errorf("%s leads to %s, want %s", route, got, want)
 		}
 	}
 }

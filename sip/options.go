@@ -19,6 +19,12 @@ const (
 	ModeAS    = "as"    // application server and media server inside the core (ISC, Mr)
 )
 
+// Values of AttachmentOptions.SecurityAgreement.
+const (
+	AgreeOff = "off"
+	AgreeTLS = "tls"
+)
+
 // Where an attachment's phones may send media from (IMS.md §5.5).
 const (
 	LatchOff    = "off"    // the signalled address and port
@@ -54,6 +60,13 @@ type AttachmentOptions struct {
 	Peers      []Target // the long form; Targets come before these
 	DNS        []string // name servers, host:port; none: the system's
 	TLS        TLSOptions
+	// SecurityAgreement is what a ue offers its P-CSCF by RFC 3329: off (default), then what is
+	// configured is used and nothing said of it, or tls, with Transport tls.
+	SecurityAgreement string
+	// Clear is the transport, tcp or udp, of REGISTERs to a P-CSCF that has not agreed to TLS yet (TS
+	// 33.203 Annex O); "": they go over TLS too. Nothing else goes over it, nor is taken. Its port is
+	// the one before TLS's (RFC 3261 19.1.2: 5060 and 5061), the peer's as ours.
+	Clear string
 
 	TrustPeers []netip.Prefix // who may send to us besides the targets
 
@@ -147,6 +160,7 @@ func (a AttachmentOptions) Validate() error {
 	oneOf("orig_route", a.OrigRoute, "param", "user")
 	oneOf("reg_event", a.RegEvent, RegEventOff, RegEventTry, RegEventRequired)
 	oneOf("number_form", a.NumberForm, "tel", "sip")
+	errs = append(errs, a.agreementFaults()...)
 	if a.LocalAddr != "" {
 		ip, err := netip.ParseAddr(a.LocalAddr)
 		switch {
@@ -235,6 +249,42 @@ func (a AttachmentOptions) Validate() error {
 	return errors.Join(errs...)
 }
 
+// agreementFaults is what is wrong with the security agreement.
+func (a AttachmentOptions) agreementFaults() (errs []error) {
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	agree := a.SecurityAgreement == AgreeTLS
+	switch {
+	case a.SecurityAgreement != "" && a.SecurityAgreement != AgreeOff && !agree:
+		bad("security_agreement: %q is none of off, tls", a.SecurityAgreement)
+	case agree && a.Mode != ModeUE:
+		bad("security_agreement: it is made by registering, which is what a ue does")
+	case agree && a.Transport != "tls":
+		bad("security_agreement: tls goes with transport tls, not %q", cmp.Or(a.Transport, "tcp"))
+	case a.Clear != "" && !agree:
+		bad("clear: nothing leads from %s to tls but a security_agreement", a.Clear)
+	case a.Clear != "" && a.Clear != "udp" && a.Clear != "tcp":
+		bad("clear: %q is none of udp, tcp", a.Clear)
+	}
+	if a.Clear == "" {
+		return errs
+	}
+	if a.LocalPort == 1 {
+		bad("local_port: there is no port before 1 for %s", a.Clear)
+	}
+	peers := slices.Clone(a.Peers)
+	for _, s := range a.Targets {
+		if t, err := ParseTarget(s); err == nil {
+			peers = append(peers, t)
+		}
+	}
+	for _, t := range peers {
+		if _, port := t.hostPort(); port == "1" {
+			bad("targets: %q: there is no port before 1 for %s", t.Host, a.Clear)
+		}
+	}
+	return errs
+}
+
 func validIdentity(s string) bool {
 	if strings.ContainsAny(s, " <>\"\r\n,") {
 		return false
@@ -262,6 +312,7 @@ func (a AttachmentOptions) withDefaults() AttachmentOptions {
 	set(&a.Transport, "tcp")
 	set(&a.Preconditions, "passive")
 	set(&a.RegEvent, RegEventOff)
+	set(&a.SecurityAgreement, AgreeOff)
 	set(&a.RegState, "unreg")
 	set(&a.OrigRoute, "param")
 	set(&a.VideoAVPF, "capneg")

@@ -39,6 +39,17 @@ func TestValidate(t *testing.T) {
 		{"challenge", func(o *AttachmentOptions) { o.Mode, o.Challenge = ModeTrunk, Challenge{Username: "u"} }},
 		{"challenge", func(o *AttachmentOptions) { o.Mode, o.Challenge = ModeTrunk, Challenge{Password: "p"} }},
 		{"preconditions", func(o *AttachmentOptions) { o.Preconditions = "always" }},
+		{"security_agreement", func(o *AttachmentOptions) { o.SecurityAgreement = "ipsec" }},
+		{"security_agreement", func(o *AttachmentOptions) { o.SecurityAgreement = AgreeTLS }},
+		{"security_agreement", func(o *AttachmentOptions) { o.Mode, o.SecurityAgreement, o.Transport = ModeTrunk, AgreeTLS, "tls" }},
+		{"clear", func(o *AttachmentOptions) { o.Clear = "udp" }},
+		{"clear", func(o *AttachmentOptions) { o.SecurityAgreement, o.Transport, o.Clear = AgreeTLS, "tls", "tls" }},
+		{"local_port", func(o *AttachmentOptions) {
+			o.SecurityAgreement, o.Transport, o.Clear, o.LocalPort = AgreeTLS, "tls", "udp", 1
+		}},
+		{"targets", func(o *AttachmentOptions) {
+			o.SecurityAgreement, o.Transport, o.Clear, o.Targets = AgreeTLS, "tls", "tcp", []string{"127.0.0.1:1"}
+		}},
 		{"number_form", func(o *AttachmentOptions) { o.NumberForm = "e164" }},
 	} {
 		o := good

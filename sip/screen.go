@@ -21,7 +21,7 @@ import (
 
 // IngressStats count what came to an attachment and was not taken in, since it opened.
 type IngressStats struct {
-	Strangers uint64 // datagrams and connections from addresses we do not know
+	Strangers uint64 // datagrams and connections from addresses we do not know; messages in clear where a security agreement wants TLS
 	Throttled uint64 // datagrams above a peer's rate, dropped
 	Held      uint64 // reads of a TCP connection made to wait for its peer's rate
 	Malformed uint64 // messages that are not SIP; those that could be answered count in Refused too
@@ -51,6 +51,7 @@ func (s *screen) stats() IngressStats {
 // would take the daemon with it.
 type screen struct {
 	registers bool        // REGISTER is taken: third-party registration (ISC)
+	sealed    bool        // what does not come over TLS may answer a REGISTER, and is nothing else
 	shut      atomic.Bool // the sockets are about to close: what comes now is dropped
 	peers     *peers
 	parser    *sipgo.Parser
@@ -155,6 +156,10 @@ func isKeepAlive(data []byte) bool { return len(data) <= 4 && len(bytes.Trim(dat
 // that is possible.
 func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 	r := readRaw(data)
+	if s.sealed && !strings.EqualFold(info.Transport, "tls") && (r.request() || r.seqMethod() != "REGISTER") {
+		s.peers.dropped.Add(1) // a P-CSCF that we have agreed with would not do so: who did is a stranger
+		return false
+	}
 	if len(r.headers) == maxRawHeaders || strings.EqualFold(info.Transport, "udp") && cutOff(r, data) {
 		s.malformed.Add(1)
 		s.refuse(info, r, 400, "Bad Request")

@@ -236,3 +236,31 @@ func BenchmarkScreen(b *testing.B) {
 		}
 	}
 }
+
+// Where everything but REGISTER goes over TLS, nothing else is taken from any other socket.
+func TestScreenSealed(t *testing.T) {
+	s, answers, tcp, udp := newBenchScreen(1e6)
+	s.sealed = true
+	tls := tcp
+	tls.Transport = "TLS"
+	answer := func(method string) string {
+		return "SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKs\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>;tag=2\r\n" +
+			"Call-ID: s\r\nCSeq: 1 " + method + "\r\nContent-Length: 0\r\n\r\n"
+	}
+	for _, in := range []sipgo.TransportReadProps{tcp, udp, tls} {
+		for msg, clear := range map[string]bool{sound: false, strings.ReplaceAll(sound, "OPTIONS", "INVITE"): false, answer("INVITE"): false, answer("SUBSCRIBE"): false, answer("REGISTER"): true} {
+			before := s.stats().Strangers
+			out, err := s.filter(in, []byte(msg))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := clear || in.Transport == "TLS"; (len(out) > 0) != want || (s.stats().Strangers == before) != want {
+				t.Errorf("%s over %s passes: %v, want %v", strings.SplitN(msg, "\r\n", 2)[0], in.Transport, !want, want)
+			}
+		}
+	}
+	_, _ = s.filter(udp, []byte(strings.Replace(sound, "SIP/2.0", "SIP/3.0", 1))) // nor is it answered what is wrong with it
+	if len(*answers) != 0 {
+		t.Errorf("answered: %q", *answers)
+	}
+}

@@ -35,8 +35,12 @@ type Listening struct {
 // Listens are the sockets that an attachment opens on its local address, its own transport
 // first: those of its targets too, and where the DNS chooses, whatever it may choose. UDP and
 // TCP have the same number; TLS beside one of them has the next (RFC 3261 19.1.2: 5060 and 5061).
+// Where a security agreement begins in clear, TLS has LocalPort, and clear the one before.
 func (o AttachmentOptions) Listens() []Listening {
 	out := []Listening{{o.Transport, o.LocalPort}}
+	if o.Clear != "" {
+		return append(out, Listening{o.Clear, max(o.LocalPort-1, 0)})
+	}
 	add := func(t string) {
 		if t == "" || slices.ContainsFunc(out, func(l Listening) bool { return l.Transport == t }) {
 			return

@@ -70,17 +70,25 @@ func (a *authority) make(file string, names []string) (*ecdsa.PrivateKey, *x509.
 
 // listenTLS is a peer that speaks TLS and wants to see a certificate.
 func (a *authority) listenTLS(file string) *peer {
+	a.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return a.serveTLS(file, l)
+}
+
+// serveTLS is listenTLS on a listener that there is.
+func (a *authority) serveTLS(file string, l net.Listener) *peer {
+	a.t.Helper()
 	cert, err := tls.LoadX509KeyPair(a.file(file), a.file(file+"-key"))
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	p := &peer{t: a.t, net: "tls", addr: l.Addr().String(), in: make(chan message, 256)}
+	l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool})
+	p := &peer{t: a.t, net: "tls", addr: l.Addr().String(), l: l, in: make(chan message, 256)}
 	a.t.Cleanup(func() { l.Close(); p.drop() })
 	go func() {
 		for {

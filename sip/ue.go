@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,6 +25,10 @@ func newRegistrar(a *attachment) (*register.Client, error) {
 		Algorithms:    o.Auth.Algorithms, Password: o.Auth.Password, Realm: o.Auth.Realm, BareFirst: o.Auth.BareFirst, Outbound: o.Auth.Outbound,
 		K: o.Auth.K, OP: o.Auth.OP, OPc: o.Auth.OPc,
 		Expires: o.Expires, AccessNetwork: o.PANI, UserAgent: a.ua.o.UserAgent,
+		Agree: o.SecurityAgreement == AgreeTLS,
+	}
+	if o.Clear != "" {
+		ro.Clear = a.inClear
 	}
 	if path := o.Auth.SQNFile; path != "" {
 		sqn, err := loadSQN(path)
@@ -164,9 +169,38 @@ func (a *attachment) sendRegister(ctx context.Context, req *sipgo.Request) (*sip
 	if req.Destination() == "" {
 		return nil, errNoTargets
 	}
-	res, err := a.exchange(ctx, req, req.Destination())
+	// Over its own transport: not the attachment's where there is no security agreement yet.
+	res, err := a.exchange(ctx, req, hopTo(strings.ToLower(req.Transport()), req.Destination()))
 	if errors.Is(err, sipgo.ErrTransactionTransport) {
 		err = fmt.Errorf("%w: %w", register.ErrLost, err)
 	}
 	return res, err
+}
+
+// inClear is where a P-CSCF takes REGISTERs before TLS has been agreed on: target is its TLS
+// address.
+func (a *attachment) inClear(target string) (transport, addr string) {
+	ap, err := netip.ParseAddrPort(target)
+	if err != nil || ap.Port() < 2 {
+		return a.o.Clear, "" // none of our targets; nothing is sent to no address
+	}
+	return a.o.Clear, netip.AddrPortFrom(ap.Addr(), ap.Port()-1).String()
+}
+
+// verify puts into a request what was agreed with the P-CSCF (RFC 3329 §2.3.1), in a dialog and
+// outside: into all but ACK and CANCEL (§2.6), which nobody could answer 494, and which may not
+// require anything (RFC 3261 §9.1, §13.2.2.4). REGISTERs have their own.
+func (a *attachment) verify(req *sipgo.Request) {
+	if a.o.SecurityAgreement != AgreeTLS || req.IsAck() || req.IsCancel() || req.Method == sipgo.REGISTER {
+		return
+	}
+	register.Verify(req, a.reg.Agreed(), false)
+}
+
+// disagreed takes a 494 to anything but a REGISTER, which is register's business.
+func (a *attachment) disagreed(res *sipgo.Response) {
+	if a.o.SecurityAgreement == AgreeTLS && res.StatusCode == 494 && res.CSeq().MethodName != sipgo.REGISTER {
+		a.log.Warn("the P-CSCF does not take our security agreement any more", "method", res.CSeq().MethodName)
+		a.reg.Disagree(a.reg.State().Target)
+	}
 }

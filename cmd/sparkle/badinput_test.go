@@ -55,6 +55,7 @@ attachments:
     local_addr: 0.0.0.0
     challenge: {realm: r}
     tragets: []
+    security_agreement: ipsec-3gpp
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -71,6 +72,7 @@ attachments:
 			file + `:10: attachments[0].challenge: goes with mode trunk, not ue`,
 			file + `:10: attachments[0].challenge.username: is empty`,
 			file + `:11: unknown key "tragets"`,
+			file + `:12: attachments[0].security_agreement: "ipsec-3gpp" is not one of off, tls`,
 		} {
 			if !strings.Contains(stderr, want) {
 				t.Errorf("%v says\n%swithout %q", args, stderr, want)

@@ -219,6 +219,32 @@ attachments:
 	}
 }
 
+// Where a security agreement begins in clear, both sockets must be free, and the peer is asked where
+// everything goes afterwards: at the port of TLS.
+func TestSecurityAgreement(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port // nobody listens there any more
+	l.Close()
+	cfg := parse(t, `
+data_dir: %q
+attachments:
+  - {name: u, mode: ue, transport: udp, security_agreement: tls, local_addr: 127.0.0.1, targets: ["127.0.0.1:%d"], domain: ims.example, impi: a@ims.example, impu: "sip:a@ims.example", auth: {password: x}}
+`, t.TempDir(), port-1)
+	r := &report{}
+	r.ports(cfg, false)
+	if got, want := find(r.findings, "port u"), "ok tls 127.0.0.1:0 can be bound; ok udp 127.0.0.1:0 can be bound"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	r = &report{}
+	r.attachment(t.Context(), cfg.Attachments[0])
+	if got, want := find(r.findings, "options u"), fmt.Sprintf("fail tls 127.0.0.1:%d: ", port); !strings.HasPrefix(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // Two weeks before a certificate ends its daemon begins to say so.
 func TestCertificatesAreWatched(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

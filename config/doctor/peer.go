@@ -19,8 +19,10 @@ import (
 	"sparkle/sip/resolve"
 )
 
-// attachment looks its targets up and asks each address with OPTIONS.
+// attachment looks its targets up and asks each address with OPTIONS, over TLS where a security
+// agreement leads there.
 func (r *report) attachment(ctx context.Context, a config.Attachment) {
+	a, _ = a.Sealed()
 	for _, t := range a.Targets {
 		for _, e := range r.lookUp(ctx, a, t) {
 			r.options(ctx, a, t, e)

@@ -93,7 +93,7 @@ func sheet(b *strings.Builder, cfg config.File, a config.Attachment, o sip.Attac
 	p.row("Your addresses", "%s; names by NAPTR, SRV, A and AAAA (RFC 3263)", strings.Join(peers, ", "))
 	p.row("SIP is accepted from", "these%s; everything else is dropped unread", also(trusted))
 	p.row("TLS", "%s", tlsWords(o))
-	p.row("IPsec (sec-agree)", "not supported: use TLS, or a VPN")
+	p.row("Security agreement (RFC 3329)", "%s", agreementWords(o))
 	p.row("MTU", "SIP over UDP may be larger than an MTU and comes in IP fragments; RTP payloads are at most %d bytes", rtp264.MaxPayload)
 	p.row("DSCP", "SIP %s, audio RTP %d, video RTP %d", marked(o.DSCP), bridge.DSCPAudio, bridge.DSCPVideo)
 	if o.KeepAlive > 0 && o.Transport != "udp" {
@@ -297,6 +297,20 @@ func asked(o sip.AttachmentOptions) string {
 	}
 	return fmt.Sprintf("by your address, and by digest: 401 to INVITE, SUBSCRIBE and REFER outside a dialog, realm `%s`, %s, qop auth; in a dialog, and OPTIONS, not",
 		o.Challenge.Realm, strings.Join(algorithms, " and "))
+}
+
+func agreementWords(o sip.AttachmentOptions) string {
+	const without = "; ipsec-3gpp is not supported"
+	switch {
+	case o.Mode != sip.ModeUE:
+		return "none: we do not register"
+	case o.SecurityAgreement != sip.AgreeTLS:
+		return "not offered: use TLS as it is, or a VPN" + without
+	case o.Clear != "":
+		return "`Security-Client: tls` in every REGISTER; as long as you have not agreed they come over " + strings.ToUpper(o.Clear) +
+			", without credentials, to and from the port before TLS's, and Security-Server in your 401 or 494 is required; your list is repeated as Security-Verify, over TLS, in all requests but ACK and CANCEL" + without
+	}
+	return "`Security-Client: tls` in every REGISTER, over TLS from the start; your Security-Server is repeated as Security-Verify in all requests but ACK and CANCEL; without one we go on over TLS" + without
 }
 
 func marked(dscp int) string {

@@ -2,16 +2,17 @@
 // 3329): what is offered and chosen in SIP, the keys out of AKA, the four security
 // associations, and the netlink messages that put them into the kernel. It decides and
 // encodes; it opens no socket. No attachment uses it yet: the data path needs a kernel
-// with ESP and a carrier, and has been tested with neither.
+// with ESP and a carrier, and has been tested with neither. (TLS is agreed on by package
+// register.)
 package ipsec
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"sparkle/sip/ims"
 )
@@ -46,21 +47,19 @@ func (m Mechanism) String() string {
 // Parse reads all fields of a header. Mechanisms other than ipsec-3gpp with ESP in transport
 // mode are left out; one that is, and makes no sense, is an error.
 func Parse(values []string) ([]Mechanism, error) {
+	all, err := ims.ParseMechanisms(values)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSyntax, err)
+	}
 	var out []Mechanism
-	for _, v := range ims.SplitAll(values) {
-		name, rest, _ := strings.Cut(v, ";")
-		if !strings.EqualFold(strings.TrimSpace(name), "ipsec-3gpp") {
+	for _, one := range all {
+		p := one.Params
+		alg, ealg := p["alg"], cmp.Or(p["ealg"], "null")
+		if one.Name != "ipsec-3gpp" || cmp.Or(p["prot"], "esp") != "esp" || cmp.Or(p["mod"], "trans") != "trans" ||
+			keyNames[alg] == "" || keyNames[ealg] == "" || alg == "null" {
 			continue
 		}
-		p := map[string]string{"prot": "esp", "mod": "trans", "ealg": "null"}
-		for kv := range strings.SplitSeq(rest, ";") {
-			k, val, _ := strings.Cut(strings.TrimSpace(kv), "=")
-			p[strings.ToLower(strings.TrimSpace(k))] = strings.ToLower(strings.Trim(strings.TrimSpace(val), `"`))
-		}
-		if p["prot"] != "esp" || p["mod"] != "trans" || keyNames[p["alg"]] == "" || keyNames[p["ealg"]] == "" || p["alg"] == "null" {
-			continue
-		}
-		m := Mechanism{Alg: p["alg"], EAlg: p["ealg"]}
+		m := Mechanism{Alg: alg, EAlg: ealg, Q: one.Q}
 		for _, n := range []struct {
 			key  string
 			bits int
@@ -72,9 +71,6 @@ func Parse(values []string) ([]Mechanism, error) {
 				return nil, fmt.Errorf("%w: %s", ErrSyntax, n.key)
 			}
 			n.set(x)
-		}
-		if f, err := strconv.ParseFloat(p["q"], 64); err == nil && f >= 0 && f <= 1 {
-			m.Q = int(f*1000 + 0.5)
 		}
 		out = append(out, m)
 	}

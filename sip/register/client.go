@@ -1,6 +1,6 @@
 // Package register keeps one public identity registered with an IMS core the way a
 // phone does (TS 24.229 §5.1.1, IMS.md §1a; without IPsec). The behaviour is a pure step
-// function (machine.go); Client drives it with a clock and a transport.
+// function (machine.go, agreement.go); Client drives it with a clock and a transport.
 package register
 
 import (
@@ -48,6 +48,11 @@ type Options struct {
 	// An error is logged and does not stop the registration.
 	SaveSQN func(uint64) error
 	Expires time.Duration // to ask for; 0: 600000 s
+	// Agree offers the security mechanism tls (RFC 3329). Contact is that of a TLS socket then.
+	Agree bool
+	// Clear says over what and to which address a REGISTER to a target goes as long as TLS has not
+	// been agreed on with it; nil: over TLS as well. With Agree only.
+	Clear func(target string) (transport, addr string)
 	// BareFirst leaves Authorization out of the first REGISTER: some trunks want that.
 	BareFirst bool
 	// Outbound asks for RFC 5626: reg-id 1 in Contact, whose instance is ContactParams' to name.
@@ -78,6 +83,9 @@ func (o Options) Validate() error {
 	}
 	if o.K == "" && o.Password == "" {
 		return errors.New("register: neither a password nor K is given")
+	}
+	if o.Clear != nil && !o.Agree {
+		return errors.New("register: nothing leads from clear to TLS but an agreement")
 	}
 	if o.SQN > aka.SQNMask {
 		return errors.New("register: SQN has more than 48 bits")
@@ -112,7 +120,7 @@ type Snapshot struct {
 	AssociatedURIs []string // identities we may use, the default first
 	Identity       string   // the default: first associated URI, else the IMPU
 	Target         string   // P-CSCF that has the registration, or is asked for one; "" without Options.Targets
-	Held           bool     // the flow to it was lost and a new one is being made: calls had better wait
+	Held           bool     // the flow to it, or the security agreement, was lost and is being made anew: calls had better wait
 }
 
 // Client is one registration. Run drives it; the other methods may be called from
@@ -128,6 +136,7 @@ type Client struct {
 	changed chan struct{}
 	kick    chan struct{}
 	losses  chan lost   // cap 1: one is enough to act on
+	breaks  chan broken // cap 1: likewise
 	notices chan notice // cap 16: what the network tells; more at once is a loop of its, and dropped
 
 	mu   sync.Mutex
@@ -150,7 +159,8 @@ func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
 		opt.ContactParams = FeatureTags
 	}
 	cfg := &settings{domain: opt.Domain, realm: opt.Realm, impi: opt.IMPI, algorithms: opt.Algorithms,
-		password: []byte(opt.Password), targets: targetsOf(opt.Targets), expires: opt.Expires, chance: rand.Float64}
+		password: []byte(opt.Password), targets: targetsOf(opt.Targets), expires: opt.Expires,
+		agree: opt.Agree, clear: opt.Clear != nil, chance: rand.Float64}
 	switch opt.Realm {
 	case "":
 		cfg.realm = opt.Domain
@@ -167,7 +177,7 @@ func New(opt Options, send SendFunc, log *slog.Logger) (*Client, error) {
 	if len(cfg.algorithms) == 0 {
 		cfg.algorithms = digest.Answerable(opt.K != "")
 	}
-	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), losses: make(chan lost, 1), notices: make(chan notice, 16),
+	c := &Client{opt: opt, cfg: cfg, send: send, log: log, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), losses: make(chan lost, 1), breaks: make(chan broken, 1), notices: make(chan notice, 16),
 		callID: sip.GenerateTagN(24), fromTag: sip.GenerateTagN(12),
 		m: machine{cfg: cfg, state: Unregistered, since: time.Now(), sqn: opt.SQN}}
 	if err := sip.ParseUri(opt.Contact, &c.via); err != nil {
@@ -202,6 +212,8 @@ func (c *Client) Run(ctx context.Context) error {
 			c.input(ctx, start{})
 		case l := <-c.losses:
 			c.input(ctx, l)
+		case b := <-c.breaks:
+			c.input(ctx, b)
 		case n := <-c.notices:
 			c.input(ctx, n)
 		case <-ctx.Done():
@@ -238,6 +250,23 @@ func (c *Client) Lose(l Loss) {
 	case c.losses <- lost(l):
 	default:
 	}
+}
+
+// Disagree says that a P-CSCF answered something else than a REGISTER with 494 (RFC 3329 §2.3.1):
+// it has another list of security mechanisms now, and is registered with anew.
+func (c *Client) Disagree(target string) {
+	select {
+	case c.breaks <- broken{target}:
+	default:
+	}
+}
+
+// Agreed is the list of the P-CSCF that has the registration, for Verify; nil: there is none. It
+// is not to be changed.
+func (c *Client) Agreed() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m.standing.list
 }
 
 // Notice takes what the network tells of our binding (RFC 3680).
@@ -331,12 +360,16 @@ func (c *Client) save(sqn uint64) {
 // report tells watchers and the log what changed.
 func (c *Client) report(a, b machine) {
 	if a.state == b.state && a.lastErr == b.lastErr && a.expiresAt.Equal(b.expiresAt) && a.target == b.target && a.home == b.home && a.held() == b.held() &&
+		slices.Equal(a.standing.list, b.standing.list) &&
 		slices.Equal(a.routes, b.routes) && slices.Equal(a.uris, b.uris) {
 		return
 	}
 	select {
 	case c.changed <- struct{}{}:
 	default:
+	}
+	if b.cfg.agree && b.state == Registered && (a.state != Registered || !slices.Equal(a.standing.list, b.standing.list)) {
+		c.log.Info("security agreement", "with", b.home, "list", b.standing.list) // none: it does none, and has TLS
 	}
 	if a.state == b.state {
 		if b.lastErr != "" && a.lastErr != b.lastErr {

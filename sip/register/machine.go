@@ -10,6 +10,7 @@ import (
 
 	"sparkle/sip/aka"
 	"sparkle/sip/digest"
+	"sparkle/sip/ims"
 	"sparkle/sip/reginfo"
 )
 
@@ -69,6 +70,14 @@ type machine struct {
 	home   string    // P-CSCF that took the registration: calls go there as long as it stands
 	homeAt time.Time // when it did so last
 
+	pact     pact      // with the P-CSCF that this attempt is about
+	standing pact      // with home
+	asked    string    // P-CSCF that the REGISTER which waits went to
+	offered  bool      // that had Security-Client
+	verified bool      // and Security-Verify
+	amended  bool      // a list that had changed was taken over in this attempt
+	brokenAt time.Time // when home said last, of something else than a REGISTER, that its list has changed
+
 	waiting  bool      // for an answer
 	sent     bool      // a REGISTER left since the network last told us we are not registered
 	stopping bool      // what is under way is the de-registration
@@ -91,6 +100,19 @@ type machine struct {
 	losses   int  // flows lost, each soon after the one before
 }
 
+// pact is the security agreement with a P-CSCF (RFC 3329). It holds for its connection: with the
+// next one it is made again (§2.5), and with another P-CSCF too. TLS is all that we offer, so
+// once it has been agreed on there is nothing to choose any more, and nothing goes in clear.
+type pact struct {
+	with  string
+	list  []string // its Security-Server, field by field; nil: it has not said, or does not do it
+	over  bool     // the connection is gone, or the list has changed: to be agreed on again
+	never bool     // it does not know sec-agree (420)
+}
+
+// mechanism is the only one that we offer.
+const mechanism = "tls"
+
 // settings is what does not change while a machine lives.
 type settings struct {
 	domain     string
@@ -101,6 +123,8 @@ type settings struct {
 	sim        *aka.Milenage // nil: no AKA
 	targets    []string      // at least 1; "" is the only one where the transport finds its way
 	expires    time.Duration
+	agree      bool           // on security, by RFC 3329
+	clear      bool           // REGISTERs go without TLS as long as it has not been agreed on
 	chance     func() float64 // [0,1)
 }
 
@@ -110,6 +134,7 @@ type (
 	wake     struct{}
 	stop     struct{}
 	lost     Loss
+	broken   struct{ target string }      // that P-CSCF does not take what was agreed with it any more
 	failure  struct{ err error }          // no answer, or it could not be sent
 	notice   struct{ of reginfo.Contact } // the network tells of our binding (RFC 3680)
 	response struct {
@@ -123,7 +148,11 @@ type (
 		minExpires time.Duration
 		retryAfter time.Duration
 		phrase     string
-		noPath     bool // 420 lists "path"
+		noPath     bool            // 420 lists "path"
+		noAgree    bool            // 420 lists "sec-agree"
+		list       []string        // Security-Server, field by field
+		mechanisms []ims.Mechanism // what that says
+		badList    error           // it cannot be read
 	}
 )
 
@@ -136,7 +165,10 @@ type (
 		fixed   *digest.Authorization
 		auts    string
 		target  string
-		brief   bool // another P-CSCF can be tried if this one does not answer soon
+		brief   bool     // another P-CSCF can be tried if this one does not answer soon
+		offer   bool     // Security-Client
+		verify  []string // Security-Verify
+		clear   bool     // without TLS
 	}
 	saveSQN struct{ sqn uint64 }
 	done    struct{} // de-registered, or nothing to de-register
@@ -150,6 +182,8 @@ func (m machine) step(now time.Time, in any) (machine, []any) {
 		return m.begin(now)
 	case lost:
 		return m.flowLost(now, in)
+	case broken:
+		return m.agreeAgain(now, in)
 	case wake:
 		return m.timer(now)
 	case stop:
@@ -166,7 +200,7 @@ func (m machine) step(now time.Time, in any) (machine, []any) {
 		}
 		if errors.Is(in.err, ErrLost) && !m.relit {
 			// Somebody was there: one fresh connection before any waiting.
-			m.relit = true
+			m.relit, m.pact.over = true, true
 			return m.again(now)
 		}
 		return m.unreachable(now, in.err.Error(), 0)
@@ -188,7 +222,7 @@ func (m machine) to(now time.Time, s State, why string) machine {
 	if s != Registered {
 		m.expiresAt = time.Time{}
 		m.routes, m.uris = nil, nil
-		m.losing = false
+		m.losing, m.standing = false, pact{}
 	}
 	return m
 }
@@ -199,7 +233,7 @@ func (m machine) flowLost(now time.Time, l lost) (machine, []any) {
 	if m.state != Registered || m.stopping || m.losing || l.Target != m.home || l.At.Before(m.homeAt) {
 		return m, nil
 	}
-	m.losing, m.lastErr = true, l.Why
+	m.losing, m.lastErr, m.standing.over = true, l.Why, true
 	if m.waiting {
 		return m, nil // for the answer to a refresh: if it comes, all is well
 	}
@@ -220,8 +254,9 @@ func (m machine) flowLost(now time.Time, l lost) (machine, []any) {
 	return m.pause(now, min(lossBase<<min(m.losses-2, 10), backoffMax)), nil
 }
 
-// held says that calls had better wait: the flow was lost, and a new one is being made.
-func (m machine) held() bool { return m.losing && m.waiting }
+// held says that calls had better wait: the flow was lost, or what was agreed on security does not
+// hold any more, and that is being mended.
+func (m machine) held() bool { return (m.losing || m.standing.over) && m.waiting }
 
 // begin starts an attempt: first registration or refresh.
 func (m machine) begin(now time.Time) (machine, []any) {
@@ -235,7 +270,7 @@ func (m machine) begin(now time.Time) (machine, []any) {
 		m.expires = m.cfg.expires
 	}
 	m.rounds, m.resyncs, m.forged, m.raises, m.tried = 0, 0, 0, 0, 0
-	m.relit = false
+	m.relit, m.amended, m.pact = false, false, m.standing
 	return m.transmit(send{proof: m.session})
 }
 
@@ -249,7 +284,15 @@ func (m machine) transmit(s send) (machine, []any) {
 			s.target = m.home
 		}
 	}
-	m.waiting, m.sent, m.wakeAt = true, true, time.Time{}
+	p := m.with(s.target)
+	if s.offer = m.cfg.agree && (!p.never || p.over); !p.over {
+		s.verify = p.list
+	}
+	if s.clear = m.cfg.clear && p.list == nil; s.clear { // nor does what we can prove
+		s.proof, s.fixed, s.auts = nil, nil, ""
+	}
+	m.asked, m.offered, m.verified = s.target, s.offer, s.verify != nil
+	m.waiting, m.sent, m.wakeAt = true, m.sent || !s.clear, time.Time{}
 	if m.state == Registered && !m.stopping { // it may end before the answer comes
 		m.wakeAt = m.expiresAt
 	}
@@ -289,7 +332,7 @@ func (m machine) leave(now time.Time) (machine, []any) {
 	if !m.sent {
 		return m.left(now)
 	}
-	m.rounds, m.resyncs, m.forged, m.raises = 0, 0, 0, 0
+	m.rounds, m.resyncs, m.forged, m.raises, m.amended = 0, 0, 0, 0, false
 	return m.transmit(send{proof: m.session})
 }
 
@@ -303,26 +346,23 @@ func (m machine) answered(now time.Time, r response) (machine, []any) {
 	if r.status == 401 || r.status == 407 {
 		return m.challenged(now, r)
 	}
+	why := fmt.Sprintf("%d %s", r.status, r.phrase)
+	if r.status == 421 || r.status == 494 {
+		return m.agreementWanted(now, r, why)
+	}
 	if m.stopping {
 		return m.left(now)
 	}
-	why := fmt.Sprintf("%d %s", r.status, r.phrase)
 	switch {
 	case r.status >= 200 && r.status < 300:
 		return m.accepted(now, r)
 	case r.status == 403:
-		m.session = nil
-		if !m.otherTry && len(m.cfg.targets) > 1 {
-			m.otherTry = true
-			m.target = (m.target + 1) % len(m.cfg.targets)
-			return m.again(now)
-		}
 		m.sent = false
 		state := Rejected
 		if m.rounds > 0 { // it refused our proof: Kamailio's S-CSCF does so at the first wrong one
 			state = AuthFailed
 		}
-		return m.to(now, state, why).pause(now, max(longWait, r.retryAfter)), nil
+		return m.refused(now, state, why, r.retryAfter)
 	case r.status == 404 || r.status == 480:
 		m.sent = false
 		m.failures++
@@ -330,17 +370,34 @@ func (m machine) answered(now time.Time, r response) (machine, []any) {
 	case r.status == 420 && r.noPath && !m.noPath:
 		m.noPath = true
 		return m.transmit(send{proof: m.session})
+	case r.status == 420 && r.noAgree && m.offered:
+		if m.cfg.clear {
+			return m.refused(now, Rejected, why+": the P-CSCF knows no security agreement (RFC 3329), and without one nothing leads to TLS: set transport tls", 0)
+		}
+		m.pact = pact{with: m.asked, never: true}
+		return m.transmit(send{proof: m.session})
 	case r.status == 423 && r.minExpires > m.expires && m.raises < maxRaises:
 		m.raises++
 		m.expires = r.minExpires
 		return m.transmit(send{proof: m.session})
-	case r.status == 421 || r.status == 494:
-		return m.to(now, Rejected, why+": the network wants a security agreement (RFC 3329), which is not done here: it must take TLS, or a VPN, without one").
-			pause(now, longWait), nil
 	case r.status == 305 || r.status == 408 || r.status >= 500 && r.status < 600:
 		return m.unreachable(now, why, r.retryAfter)
 	}
 	return m.failed(now, why, r.retryAfter), nil
+}
+
+// refused ends an attempt that only somebody can mend, after another P-CSCF was asked once.
+func (m machine) refused(now time.Time, s State, why string, retryAfter time.Duration) (machine, []any) {
+	m.session = nil
+	switch {
+	case m.stopping:
+		return m.left(now)
+	case !m.otherTry && len(m.cfg.targets) > 1:
+		m.otherTry = true
+		m.target = (m.target + 1) % len(m.cfg.targets)
+		return m.again(now)
+	}
+	return m.to(now, s, why).pause(now, max(longWait, retryAfter)), nil
 }
 
 // noticed is the table of IMS.md §1a for what the network tells of a registration. While
@@ -378,7 +435,7 @@ func (m machine) noticed(now time.Time, c reginfo.Contact) machine {
 
 // again repeats the attempt at another P-CSCF from its beginning.
 func (m machine) again(now time.Time) (machine, []any) {
-	m.rounds, m.resyncs, m.forged, m.raises = 0, 0, 0, 0
+	m.rounds, m.resyncs, m.forged, m.raises, m.amended = 0, 0, 0, 0, false
 	if m.state != Registered {
 		m = m.to(now, Registering, m.lastErr)
 	}
@@ -389,6 +446,9 @@ func (m machine) accepted(now time.Time, r response) (machine, []any) {
 	switch {
 	case r.badAuth != nil:
 		return m.failed(now, r.badAuth.Error(), 0), nil
+	case m.cfg.clear && m.with(m.asked).list == nil:
+		// Whoever said so, calls would have to go in clear as well.
+		return m.refused(now, Rejected, "the registration was taken without TLS, which is not what was asked for", 0)
 	case !r.found || r.granted <= 0:
 		m.sent = false
 		if m.state == Registered {
@@ -401,6 +461,8 @@ func (m machine) accepted(now time.Time, r response) (machine, []any) {
 	m.routes, m.uris = r.routes, r.uris
 	m.failures, m.otherTry, m.losing = 0, false, false
 	m.home, m.homeAt = m.cfg.targets[m.target], now
+	m.standing = m.with(m.asked)
+	m.standing.over = false
 	m.wakeAt = now.Add(refreshAfter(r.granted, m.cfg.chance()))
 	return m, nil
 }
@@ -417,6 +479,10 @@ func refreshAfter(granted time.Duration, chance float64) time.Duration {
 
 // challenged answers a 401 or decides that it cannot be answered.
 func (m machine) challenged(now time.Time, r response) (machine, []any) {
+	m, err := m.agreed(r)
+	if err != nil {
+		return m.refused(now, Rejected, err.Error(), 0)
+	}
 	if r.badAuth != nil {
 		return m.giveUp(now, r.badAuth.Error())
 	}

@@ -79,6 +79,15 @@ func describe(m machine, acts []any, now time.Time) string {
 			if a.brief {
 				b.WriteString(" soon")
 			}
+			if a.clear {
+				b.WriteString(" in clear")
+			}
+			if a.offer {
+				b.WriteString(" offering")
+			}
+			if a.verify != nil {
+				fmt.Fprintf(&b, " verifying %q", a.verify)
+			}
 		case saveSQN:
 			fmt.Fprintf(&b, ", saves %d", a.sqn)
 		case done:
@@ -247,27 +256,39 @@ func TestMachine(t *testing.T) {
 			[]string{sent, "registered, wakes in 50m0s", "registered, sends nothing for 0s to 0", "unregistered, done"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m, now := newMachine(t, tt.alg...), epoch
+			m := newMachine(t, tt.alg...)
 			m.cfg.targets = []string{"0", "1", "2"}[:tt.targets]
-			for i, in := range tt.in {
-				switch l := in.(type) {
-				case wake:
-					now = m.wakeAt
-				case lost: // it says how long after the last input, or before
-					ago := l.At.Sub(epoch)
-					now = now.Add(max(ago, 0))
-					l.At = now.Add(min(ago, 0))
-					in = l
-				}
-				var acts []any
-				m, acts = m.step(now, in)
-				got := describe(m, acts, now)
-				if got != tt.want[i] {
-					t.Fatalf("step %d (%T): %s\nwant %s", i+1, in, got, tt.want[i])
-				}
-			}
+			play(t, m, tt.in, tt.want)
 		})
 	}
+}
+
+// play gives a machine its inputs and compares what each leads to. It returns the machine.
+func play(t *testing.T, m machine, inputs []any, want []string) machine {
+	t.Helper()
+	now := epoch
+	for i, in := range inputs {
+		switch l := in.(type) {
+		case wake:
+			now = m.wakeAt
+		case time.Duration: // time passes, and nothing else
+			now = now.Add(l)
+			continue
+		case lost: // it says how long after the last input, or before
+			ago := l.At.Sub(epoch)
+			now = now.Add(max(ago, 0))
+			l.At = now.Add(min(ago, 0))
+			in = l
+		}
+		var acts []any
+		m, acts = m.step(now, in)
+		got := describe(m, acts, now)
+		if got != want[0] {
+			t.Fatalf("step %d (%T): %s\nwant %s", i+1, in, got, want[0])
+		}
+		want = want[1:]
+	}
+	return m
 }
 
 // A registration whose refreshes fail ends when it expires, not earlier, not later.

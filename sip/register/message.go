@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,15 +64,19 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 
 	req := sip.NewRequest(sip.REGISTER, home)
 	add := func(name, value string) { req.AppendHeader(sip.NewHeader(name, value)) }
-	transport := strings.ToUpper(c.via.UriParams.GetOr("transport", "udp"))
+	transport, target := c.via.UriParams.GetOr("transport", "udp"), s.target
+	if s.clear && target != "" {
+		transport, target = c.opt.Clear(target)
+	}
+	transport = strings.ToUpper(transport)
 	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: transport,
 		Host: c.via.Host, Port: c.via.Port, Params: sip.NewParams()}
 	via.Params.Add("branch", sip.GenerateBranch())
 	via.Params.Add("rport", "")
 	req.AppendHeader(via)
-	if s.target != "" {
-		add("Route", fmt.Sprintf("<sip:%s;transport=%s;lr>", s.target, strings.ToLower(transport)))
-		req.SetDestination(s.target)
+	if target != "" {
+		add("Route", fmt.Sprintf("<sip:%s;transport=%s;lr>", target, strings.ToLower(transport)))
+		req.SetDestination(target)
 	}
 	req.SetTransport(transport)
 	forwards := sip.MaxForwardsHeader(70)
@@ -96,6 +101,10 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 	default:
 		add("Supported", "path")
 	}
+	if s.offer {
+		add("Security-Client", mechanism) // without q: whose preference counts is the server's (RFC 3329 §2.3.1)
+	}
+	Verify(req, s.verify, s.offer)
 	if c.opt.AccessNetwork != "" && s.proof != nil && s.auts == "" {
 		add("P-Access-Network-Info", c.opt.AccessNetwork)
 	}
@@ -123,10 +132,35 @@ func (c *Client) request(s send) (*sip.Request, digest.Authorization, error) {
 	return req, proof, nil
 }
 
+// Verify says in a request to a P-CSCF what was agreed with it: its list, as it came, and that the
+// request must not be taken without an agreement (RFC 3329 §2.3.1). offer: that there is to be one
+// is said without a list too. What an earlier Verify said of the same request is gone.
+func Verify(req *sip.Request, list []string, offer bool) {
+	for req.RemoveHeader("Security-Verify") {
+	}
+	for _, field := range list {
+		req.AppendHeader(sip.NewHeader("Security-Verify", field))
+	}
+	for _, name := range []string{"Require", "Proxy-Require"} {
+		tags := slices.DeleteFunc(values(req, name), func(v string) bool { return v == secAgree })
+		for req.RemoveHeader(name) {
+		}
+		if offer || len(list) > 0 {
+			tags = append(tags, secAgree)
+		}
+		for _, v := range tags {
+			req.AppendHeader(sip.NewHeader(name, v))
+		}
+	}
+}
+
+// secAgree is the option tag.
+const secAgree = "sec-agree"
+
 // values are all fields of a header, unparsed.
-func values(resp *sip.Response, name string) []string {
+func values(m sip.Message, name string) []string {
 	var out []string
-	for _, h := range resp.GetHeaders(name) {
+	for _, h := range m.GetHeaders(name) {
 		out = append(out, h.Value())
 	}
 	return out
@@ -148,7 +182,10 @@ func (c *Client) read(resp *sip.Response) response {
 	if v := values(resp, "Retry-After"); len(v) > 0 {
 		r.retryAfter, _ = ims.ParseRetryAfter(v[0])
 	}
+	r.list = values(resp, "Security-Server")
+	r.mechanisms, r.badList = ims.ParseMechanisms(r.list)
 	for _, v := range values(resp, "Unsupported") {
+		r.noAgree = r.noAgree || ims.Has(v, secAgree)
 		r.noPath = r.noPath || ims.Has(v, "path") || ims.Has(v, "outbound") // the one needs the other
 	}
 	return r

@@ -3,6 +3,7 @@ package register
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -53,6 +54,10 @@ type SubAnswer struct {
 // subscribeFor is how long is asked for: as long as for the registration (TS 24.229
 // §5.1.1.3).
 const subscribeFor = 600000 * time.Second
+
+// passing are the refusals that say nothing of the subscription. 494 is about the security
+// agreement, which is made anew then (Client.Disagree).
+var passing = []int{408, 480, 481, 494}
 
 // Next is when to call Wake; zero: not.
 func (s Subscription) Next() time.Time { return s.wakeAt }
@@ -114,7 +119,7 @@ func (s Subscription) Answered(now time.Time, a SubAnswer) (Subscription, *Ask) 
 	case a.Status == 481 && s.State == SubActive: // that dialog is gone, a new one may do
 		s.State = SubNone
 		return s.ask(true)
-	case a.Status >= 300 && a.Status < 500 && a.Status != 408 && a.Status != 480 && a.Status != 481 || a.Status >= 600:
+	case a.Status >= 300 && a.Status < 500 && !slices.Contains(passing, a.Status) || a.Status >= 600:
 		s.State, s.Err = SubRefused, fmt.Sprintf("SUBSCRIBE to reg was answered %d", a.Status)
 		return s, nil
 	}

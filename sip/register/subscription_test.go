@@ -38,6 +38,8 @@ func TestSubscription(t *testing.T) {
 			[]string{"pending, " + fresh, "pending, fresh for 700000s", "active, in 50m0s"}},
 		{"503 with a time", []step{registered(true), answer(SubAnswer{Status: 503, RetryAfter: 9 * time.Second}), wakes},
 			[]string{"pending, " + fresh, "none, in 9s", "pending, " + fresh}},
+		{"494: the agreement is made again, and then it is asked again", []step{registered(true), answer(SubAnswer{Status: 494}), wakes},
+			[]string{"pending, " + fresh, "none, in 15s", "pending, " + fresh}},
 		{"silence", []step{registered(true), answer(SubAnswer{}), wakes, answer(SubAnswer{})},
 			[]string{"pending, " + fresh, "none, in 15s", "pending, " + fresh, "none, in 30s"}},
 		{"481 to a refresh", []step{registered(true), answer(minute), wakes, answer(SubAnswer{Status: 481}), answer(hour)},
