@@ -62,8 +62,10 @@ func TestOtherFamilyIsTried(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHouse(t, bridge.VideoConference, func(o *bridge.Options) { o.OtherMediaIP = tt.other })
 			defer h.close()
-			h.script("member ann "+tt.fate, "policy open", "call ann")
+			h.script("member ann "+tt.fate, "policy open", "call ann", "after 100ms")
+			h.eng.mu.Lock()
 			first := h.eng.ports // of the first attempt
+			h.eng.mu.Unlock()
 			h.script("after 5s")
 			if got := h.connections(h.number["ann"]); !slices.Equal(got, tt.want) {
 				t.Errorf("%+v: %q", tt, got)

@@ -95,9 +95,8 @@ func TestHandsetDialsIn(t *testing.T) {
 	d.await(conf, her, "the answer", func(m bridge.Member) bool {
 		return m.State == bridge.MemberRings && m.Leg != nil && m.Leg.AwaitingConfirm
 	})
-	if err := ann.SendDTMF("1"); err != nil {
-		t.Fatal(err)
-	}
+	// His ACK may still be on its way to her.
+	eventually(t, "Ann's key", func() error { return ann.SendDTMF("1") })
 	d.await(conf, her, "the conference", in)
 
 	dials(t, bob, "+15550100100")
