@@ -23,7 +23,7 @@ type transit struct {
 	up     responder
 	cancel chan string // cap 1: the Reason of the CANCEL that came
 
-	patience *time.Timer // timer C, runs from the first answer on
+	patience *time.Timer // timer C, of an INVITE
 	heard    bool        // of who is called: a CANCEL may follow (RFC 3261 §9.1)
 	dropped  bool        // who calls has had an answer that was not theirs: who answers now is alone
 	stopping bool        // CANCEL is due, or has left
@@ -76,6 +76,7 @@ func (a *attachment) sendOn(req *sipgo.Request, tx *sipgo.ServerTx) {
 	t.patience.Stop()
 	if req.IsInvite() {
 		t.upInvite(tx)
+		t.patience.Reset(a.timerC)
 	}
 	t.on = a.onward(req)
 	a.screen.passed.Add(1)

@@ -284,19 +284,23 @@ func TestOnItsWayOverISC(t *testing.T) {
 	c.Hangup("cancelled", "")
 	ours.write(answer(ours, 486, "Busy Here", "callee"))
 	next[Ended](ev)
-	// It rings for ever.
+	// It rings for ever, or not even that.
 	p = newPassage(t, "tcp")
-	p.ua.atts[0].timerC = 100 * time.Millisecond
-	_, inv = p.invites()
-	inv.write(answer(inv, 180, "Ringing", "callee"))
-	p.hears("180")
-	p.hears("408")
-	cancel := p.expect("CANCEL")
-	cancel.write(answer(cancel, 200, "OK", "callee"))
-	inv.write(answer(inv, 200, "OK", "callee", p.contact(), "\n"+answerSDP))
-	p.expect("ACK")
-	bye := p.expect("BYE")
-	bye.write(answer(bye, 200, "OK", "callee"))
+	p.ua.atts[0].timerC = time.Second
+	for _, status := range []int{180, 100} {
+		_, inv = p.invites()
+		inv.write(answer(inv, status, "Trying", "callee"))
+		if status > 100 {
+			p.hears("180")
+		}
+		p.hears("408")
+		cancel := p.expect("CANCEL")
+		cancel.write(answer(cancel, 200, "OK", "callee"))
+		inv.write(answer(inv, 200, "OK", "callee", p.contact(), "\n"+answerSDP))
+		p.expect("ACK")
+		bye := p.expect("BYE")
+		bye.write(answer(bye, 200, "OK", "callee"))
+	}
 }
 
 // We go: what is on its way is given up on both sides.
