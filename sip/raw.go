@@ -20,8 +20,10 @@ type raw struct {
 
 type rawHeader struct{ name, value string }
 
-// The compact forms of what we look for (RFC 3261 7.3.3).
-var longNames = map[string]string{"v": "via", "f": "from", "t": "to", "i": "call-id", "l": "content-length"}
+// longNames are the headers with a compact form (RFC 3261 7.3.3; IANA, SIP Header Fields).
+var longNames = map[string]string{"a": "Accept-Contact", "b": "Referred-By", "c": "Content-Type", "d": "Request-Disposition",
+	"e": "Content-Encoding", "f": "From", "i": "Call-ID", "j": "Reject-Contact", "k": "Supported", "l": "Content-Length", "m": "Contact",
+	"n": "Identity-Info", "o": "Event", "r": "Refer-To", "s": "Subject", "t": "To", "u": "Allow-Events", "v": "Via", "x": "Session-Expires", "y": "Identity"}
 
 // maxRawHeaders bounds the work on a message that is nothing but headers: with so many it
 // is refused.
@@ -50,7 +52,7 @@ func readRaw(data []byte) raw {
 		}
 		name = strings.ToLower(strings.TrimSpace(name))
 		if long := longNames[name]; long != "" {
-			name = long
+			name = strings.ToLower(long)
 		}
 		r.headers = append(r.headers, rawHeader{name, printable(value)})
 	}

@@ -127,11 +127,7 @@ func (s *screen) filter(info sipgo.TransportReadProps, data []byte) (out []byte,
 			s.throttled.Add(1)
 			return nil, nil
 		}
-		data = tidy(data)
-		if !s.pass(info, data) {
-			return nil, nil
-		}
-		return data, nil
+		return s.pass(info, data), nil
 	}
 	if s.heard != nil {
 		s.heard(info, data)
@@ -152,22 +148,23 @@ func inCourse(data []byte) bool {
 
 func isKeepAlive(data []byte) bool { return len(data) <= 4 && len(bytes.Trim(data, "\r\n\x00")) == 0 }
 
-// pass says whether sipgo will take this message. If not, it has been answered where
-// that is possible.
-func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
+// pass is a message as sipgo will take it: see tidy. If it will not, nil: it has been answered
+// where that is possible.
+func (s *screen) pass(info sipgo.TransportReadProps, came []byte) []byte {
+	data := tidy(came)
 	r := readRaw(data)
 	if s.sealed && !strings.EqualFold(info.Transport, "tls") && (r.request() || r.seqMethod() != "REGISTER") {
 		s.peers.dropped.Add(1) // a P-CSCF that we have agreed with would not do so: who did is a stranger
-		return false
+		return nil
 	}
 	if len(r.headers) == maxRawHeaders || strings.EqualFold(info.Transport, "udp") && cutOff(r, data) {
 		s.malformed.Add(1)
 		s.refuse(info, r, 400, "Bad Request")
-		return false
+		return nil
 	}
 	if r.request() && !strings.EqualFold(r.version, "SIP/2.0") {
 		s.refuse(info, r, 505, "Version Not Supported")
-		return false
+		return nil
 	}
 	// A CSeq of another method would find another request's transaction.
 	m, err := s.parse(data)
@@ -178,21 +175,21 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		} else {
 			s.refuse(info, r, 400, "Bad Request")
 		}
-		return false
+		return nil
 	}
 	req, ok := m.(*sipgo.Request)
 	onward := ok && s.passes != nil && s.passes(req)
 	if r.request() && !slices.Contains(methods, r.method) && !(s.registers && r.method == "REGISTER") && !(onward && r.method == strings.ToUpper(r.method)) {
 		// Here and not in onRequest: sipgo folds the case of a method, in the answer too.
 		s.refuse(info, r, 405, "Method Not Allowed", "Allow: "+allow)
-		return false
+		return nil
 	}
 	if !r.request() && s.ours != nil {
 		// A response goes to who sent the request (RFC 3261 18.1.2). A 2xx to somebody
 		// else's INVITE would make us send an ACK and a BYE.
 		if host, port, ok := r.sentBy(); !ok || !s.ours(host, port) {
 			s.misled.Add(1)
-			return false
+			return nil
 		}
 	}
 	if r.request() && s.ours != nil {
@@ -201,29 +198,29 @@ func (s *screen) pass(info sipgo.TransportReadProps, data []byte) bool {
 		if host, port, ok := r.sentBy(); ok && s.ours(host, port) {
 			s.malformed.Add(1)
 			s.refuse(info, r, 482, "Loop Detected")
-			return false
+			return nil
 		}
 	}
 	from := addrOf(info.RemoteAddr)
 	if ok && !onward && s.offhand != nil {
 		if v := s.offhand(req, from); v.status != 0 {
-			s.answer(info, r, data, v)
-			return false
+			s.answer(info, r, came, v)
+			return nil
 		}
 	}
 	first := !onward && r.method == "INVITE" && !tagParam.MatchString(r.first("to"))
 	if first && s.admit != nil && !s.admit(from, r) || !s.mayBegin(from, r.method) {
 		s.shed.Add(1)
 		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)
-		return false
+		return nil
 	}
 	if s.record != nil {
-		s.record(info, data)
+		s.record(info, came)
 	}
 	if s.arrive != nil {
 		s.arrive(info, m)
 	}
-	return true
+	return data
 }
 
 // cutOff says whether a datagram ends before its body does (RFC 3261 18.3).
@@ -335,9 +332,7 @@ func (s *screen) stream(info sipgo.TransportReadProps, data []byte) ([]byte, err
 		if err := s.hold(info); err != nil {
 			return nil, err
 		}
-		if msg := tidy(data[:size:size]); s.pass(info, msg) {
-			out = append(out, msg...)
-		}
+		out = append(out, s.pass(info, data[:size:size])...)
 		data, since = data[size:], now
 	}
 	if len(data) > 0 {

@@ -200,7 +200,7 @@ func FuzzScreen(f *testing.F) {
 			t.Fatalf("%q, %v", out, err)
 		}
 		whole, err := s.filter(tcp, bytes.Clone(b))
-		if len(whole) > len(b)+bytes.Count(b, []byte("\n")) { // tidy puts a blank behind a colon
+		if len(whole) > len(b)+20*bytes.Count(b, []byte("\n")) { // tidy writes names in full
 			t.Fatalf("more comes out: %q", whole)
 		}
 		// Cut in two it is the same.

@@ -7,13 +7,14 @@ import (
 
 // tidied are the headers whose blanks tidy takes out: those that sipgo reads as what they
 // are. Anything else it keeps as it came.
-var tidied = map[string]bool{"via": true, "v": true, "from": true, "f": true, "to": true, "t": true, "contact": true, "m": true,
-	"route": true, "record-route": true, "cseq": true, "refer-to": true, "r": true, "referred-by": true, "b": true}
+var tidied = map[string]bool{"via": true, "from": true, "to": true, "contact": true, "route": true, "record-route": true,
+	"cseq": true, "refer-to": true, "referred-by": true}
 
 // tidy takes the blanks and line folds out of a message that the grammar allows around
 // separators (RFC 3261 25.1: SEMI, EQUAL, SLASH …) and sipgo 1.7 does not: to it the From of
-// "tag = x" has no tag, and "SIP / 2.0 / UDP" another transport. Nothing else changes; a
-// message without such blanks, which is nearly every one, comes back as it is.
+// "tag = x" has no tag, and "SIP / 2.0 / UDP" another transport. And it writes compact names in
+// full (7.3.3), of which sipgo knows six. Nothing else changes; a message without either, which
+// is nearly every one, comes back as it is.
 func tidy(msg []byte) []byte {
 	end := bytes.Index(msg, []byte("\r\n\r\n"))
 	if end < 0 {
@@ -35,6 +36,10 @@ func tidy(msg []byte) []byte {
 		field := msg[at:stop]
 		if colon := bytes.IndexByte(field, ':'); colon > 0 {
 			name := strings.ToLower(string(bytes.TrimRight(field[:colon], " \t")))
+			if long := longNames[name]; long != "" {
+				out = append(append(out, msg[done:at]...), long...)
+				done, name = at+colon, strings.ToLower(long)
+			}
 			if tidied[name] {
 				value := strings.TrimSpace(string(field[colon+1:]))
 				if v := squeeze(name, value); v != value {
@@ -62,7 +67,7 @@ func squeeze(name, v string) string {
 		return strings.Join(strings.Fields(v), " ")
 	}
 	separators := ";=,"
-	if name == "via" || name == "v" {
+	if name == "via" {
 		separators = ";=,/:"
 	}
 	b := make([]byte, 0, len(v))

@@ -2,6 +2,7 @@ package sip
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -44,16 +45,80 @@ func TestTidy(t *testing.T) {
 	}
 }
 
+// Headers have two names (RFC 3261 7.3.3): what is asked by the short one is asked.
+func TestCompactForms(t *testing.T) {
+	lines, want := "", map[string]string{}
+	for short, long := range longNames {
+		value := "x-" + short
+		if short != "v" && short != "f" && short != "t" && short != "i" && short != "m" && short != "c" && short != "l" && short != "r" && short != "b" {
+			lines += strings.ToUpper(short) + " : " + value + "\r\n"
+			want[long] = value
+		}
+	}
+	m, err := sipgo.NewParser().ParseSIP(tidy([]byte("INVITE sip:a@b SIP/2.0\r\nv: SIP/2.0/TCP h;branch=z9hG4bKx, SIP/2.0/UDP i;branch=z9hG4bKy\r\nf: <sip:x@y>;tag=1\r\nt: <sip:a@b>\r\ni: id\r\n" +
+		"CSeq: 1 INVITE\r\nm: <sip:x@h>\r\nr: <sip:q@w>\r\nb: <sip:z@w>\r\nc: application/sdp\r\n" + lines + "l: 4\r\n\r\nk:k\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for short, long := range longNames {
+		hs := m.GetHeaders(long)
+		if len(hs) == 0 || want[long] != "" && strings.TrimSpace(hs[0].Value()) != want[long] {
+			t.Errorf("%s is not read as %s: %v", short, long, hs)
+		}
+	}
+	if string(m.Body()) != "k:k\n" {
+		t.Errorf("the body is %q", m.Body())
+	}
+
+	both(t, func(t *testing.T, network string) {
+		p := newPeer(t, network)
+		ua := newTrunk(t, p)
+		ua.OnSubscribe(func(s Subscribe, x Subscription) func(SubscriptionEvent) {
+			x.Reject(603)
+			return func(SubscriptionEvent) {}
+		})
+		ua.OnRefer(func(r Refer, x Referral) { x.Reject(603) })
+		ua.OnIncoming(func(in Incoming, c IncomingCall) func(Event) {
+			c.Reject(603, 0)
+			return func(Event) {}
+		})
+		k := knock(t, network, ua.Attachments()[0].LocalAddr)
+		for i, tt := range []struct{ method, header, want string }{
+			{"SUBSCRIBE", "o: conference", "603"}, {"REFER", "r: <tel:+15550123>", "603"}, {"INVITE", "x: 30\r\nk: timer", "422"}, {"INVITE", "e: gzip", "415"},
+		} {
+			k.send([]byte(p.toUs(ua, tt.method, "sip:conf@carrier.example", fmt.Sprint("short", i), tt.header, "m: <sip:x@"+p.addr+">", "\n"+offerSDP)))
+			for res := k.receive(); ; res = k.receive() {
+				if !strings.HasPrefix(res.start, "SIP/2.0 100") {
+					if !strings.HasPrefix(res.start, "SIP/2.0 "+tt.want) {
+						t.Errorf("%s with %q: %s", tt.method, tt.header, res.start)
+					}
+					break
+				}
+			}
+		}
+	})
+}
+
 func FuzzTidy(f *testing.F) {
 	b, _ := os.ReadFile("../testdata/sip/rfc4475/wsinv.dat")
 	f.Add(b)
 	f.Add([]byte(sound))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		out := tidy(bytes.Clone(b))
-		if len(out) > len(b)+bytes.Count(b, []byte("\r\n")) {
+		if len(out) > len(b)+20*bytes.Count(b, []byte("\r\n")) {
 			t.Fatalf("%d octets out of %d", len(out), len(b))
 		}
 		plain := func(b []byte) string {
+			if head, body, ok := bytes.Cut(b, []byte("\r\n\r\n")); ok {
+				lines := bytes.SplitAfter(head, []byte("\r\n"))
+				for i, line := range lines[1:] {
+					name, value, ok := strings.Cut(string(line), ":")
+					if long := longNames[strings.ToLower(strings.TrimRight(name, " \t"))]; ok && long != "" {
+						lines[i+1] = []byte(long + ":" + value)
+					}
+				}
+				b = append(append(bytes.Join(lines, nil), "\r\n\r\n"...), body...)
+			}
 			return strings.Map(func(r rune) rune {
 				if r == ' ' || r == '\t' || r == '\r' || r == '\n' {
 					return -1
