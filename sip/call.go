@@ -31,7 +31,7 @@ type call struct {
 	usages  int     // of the dialog besides the call (RFC 5057)
 	other   *usages // what they are; nil as long as there was none
 
-	open map[string]bool // our transactions (txKey) without a final answer so far; the goroutine's
+	open map[string]*sipgo.ClientTx // our transactions (txKey) without a final answer so far; the goroutine's
 
 	tried bool   // Trying was told
 	told  bool   // Ended was told
@@ -71,7 +71,7 @@ type repeat struct{ req *sipgo.Request }
 
 func newCall(a *attachment, inv Invite) *call {
 	c := &call{a: a, on: inv.OnEvent, icid: token(),
-		open: map[string]bool{}, box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
+		open: map[string]*sipgo.ClientTx{}, box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.inv = inv
 	c.options = a.dialogOptions(inv, c.icid)
 	c.options.Rand = rand.Float64
@@ -134,6 +134,9 @@ func (c *call) bury() {
 	}
 	if c.other != nil {
 		c.other.stop("shutdown")
+	}
+	for _, tx := range c.open { // nobody has answered, and sipgo would wait for a cancelled INVITE's answer for ever
+		tx.Terminate()
 	}
 	c.hunt.stop()
 	c.unheard.stop()
@@ -263,7 +266,7 @@ func (c *call) drain() bool {
 			}
 			return true
 		case resend:
-			if !in.written || c.open[txKey(in.req)] {
+			if !in.written || c.open[txKey(in.req)] != nil {
 				c.send(in.req, false)
 			}
 		case repeat:
@@ -490,7 +493,7 @@ func (c *call) send(req *sipgo.Request, again bool) {
 // other forks too (RFC 6026), have come by way of the screen, all but the one that sipgo has
 // acknowledged; what comes when the call has been forgotten is a stray.
 func (c *call) listen(req *sipgo.Request, tx *sipgo.ClientTx, again bool) {
-	c.open[txKey(req)] = true
+	c.open[txKey(req)] = tx
 	tx.OnRetransmission(c.a.onStray)
 	c.a.wg.Go(c.a.safely(func() { c.follow(req, tx, again) }))
 }

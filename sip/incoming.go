@@ -165,7 +165,7 @@ func inviteKey(req *sipgo.Request) string {
 func newIncomingCall(a *attachment, req *sipgo.Request, tx *sipgo.ServerTx, take func(Incoming, IncomingCall) func(Event)) *call {
 	offer := dialog.SDP(req)
 	c := &call{a: a, icid: icidOf(req), tried: true, hop: hopTo(strings.ToLower(req.Transport()), req.Source()),
-		open: map[string]bool{}, box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
+		open: map[string]*sipgo.ClientTx{}, box: newMailbox(), done: make(chan struct{}), ended: make(chan struct{})}
 	c.options = a.dialogOptions(Invite{Video: bytes.Contains(offer, []byte("m=video"))}, c.icid)
 	c.options.Rand = rand.Float64
 	c.id, c.tag = string(*req.CallID()), c.options.FromTag

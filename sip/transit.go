@@ -26,7 +26,7 @@ type transit struct {
 	patience *time.Timer // timer C, of an INVITE
 	heard    bool        // of who is called: a CANCEL may follow (RFC 3261 §9.1)
 	dropped  bool        // who calls has had an answer that was not theirs: who answers now is alone
-	stopping bool        // CANCEL is due, or has left
+	stopping bool        // CANCEL is due, as soon as it may be sent
 	stopped  bool        // it has left
 	reason   string      // of the CANCEL
 }
@@ -161,7 +161,7 @@ func (t *transit) run() bool {
 				final = true
 				t.patience.Stop()
 				under.stop()
-			} else if res.StatusCode > 100 {
+			} else if res.StatusCode > 100 && !t.stopping {
 				t.patience.Reset(t.a.timerC)
 			}
 			if res.StatusCode > 100 {
@@ -173,6 +173,9 @@ func (t *transit) run() bool {
 		case t.reason = <-t.cancel:
 			t.stopping = true
 		case <-t.patience.C:
+			if t.stopped { // nothing has come of the CANCEL (RFC 3261 §9.1)
+				return true
+			}
 			t.stopping = true
 			t.refuse(408)
 		case <-leave: // we go: what nobody would bring back any more is given up
@@ -186,6 +189,9 @@ func (t *transit) run() bool {
 			}
 		case <-under.look:
 			if under.gone() {
+				if t.heard && t.came.IsInvite() && !t.stopped { // or somebody's phone rings on
+					t.stop()
+				}
 				t.refuse(500)
 				return true
 			}
@@ -204,17 +210,18 @@ func (t *transit) run() bool {
 			return false
 		}
 		if t.stopping && t.heard && !t.stopped && !final {
-			t.stopped = true
 			t.stop()
+			t.patience.Reset(64 * sipgo.T1)
 		}
 	}
 }
 
 // back brings an answer to who asked, without the Via that was ours.
 func (t *transit) back(res *sipgo.Response) {
-	itx, invite := t.up.(*inviteTx)
-	if invite && res.IsSuccess() && (t.dropped || itx.cancelled.Load()) {
-		t.a.dropAnswer(res, hopOf(t.on)) // who called has heard that it is over
+	if itx, invite := t.up.(*inviteTx); t.dropped || invite && itx.cancelled.Load() {
+		if invite && res.IsSuccess() {
+			t.a.dropAnswer(res, hopOf(t.on)) // who called has heard that it is over
+		}
 		return
 	}
 	out := res.Clone()
@@ -240,6 +247,7 @@ func (t *transit) refuse(status int) {
 
 // stop sends the CANCEL of an INVITE that was sent on.
 func (t *transit) stop() {
+	t.stopped = true
 	req, dest := dialog.Cancel(t.on, t.reason, t.a.ua.o.UserAgent), hopOf(t.on)
 	t.a.transits.Go(t.a.safely(func() {
 		if _, err := t.a.await(t.a.ctx, req, dest); err != nil {

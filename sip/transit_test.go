@@ -271,6 +271,11 @@ func TestOnItsWayOverISC(t *testing.T) {
 	p.hears("180")
 	p.drop()
 	p.hears("500")
+	if cancel := p.expect("CANCEL"); cancel.get("Call-Id") != inv.get("Call-Id") { // it would ring on
+		t.Errorf("CANCEL %q", cancel.order)
+	} else {
+		cancel.write(answer(cancel, 200, "OK", "callee"))
+	}
 	// No call of ours has room any more, which is nothing to those of others.
 	p = newPassage(t, "tcp", func(o *AttachmentOptions) { o.MaxCalls = 1 })
 	c, ev := place(t, p.ua)
@@ -296,10 +301,45 @@ func TestOnItsWayOverISC(t *testing.T) {
 		p.hears("408")
 		cancel := p.expect("CANCEL")
 		cancel.write(answer(cancel, 200, "OK", "callee"))
+		inv.write(answer(inv, 180, "Ringing", "callee")) // too late for who called
 		inv.write(answer(inv, 200, "OK", "callee", p.contact(), "\n"+answerSDP))
 		p.expect("ACK")
 		bye := p.expect("BYE")
 		bye.write(answer(bye, 200, "OK", "callee"))
+	}
+}
+
+// Who is called answers the CANCEL and nothing else: that is not waited for.
+func TestCancelledWithoutFinalAnswerOverISC(t *testing.T) {
+	p := newPassage(t, "tcp")
+	callID, inv := p.invites()
+	inv.write(answer(inv, 180, "Ringing", "callee"))
+	p.hears("180")
+	p.cancel(callID)
+	p.hears("200")
+	p.ack(callID, p.hears("487"))
+	cancel := p.expect("CANCEL")
+	cancel.write(answer(cancel, 200, "OK", "callee"))
+	gone(t, "sparkle/sip.(*transit).run")
+}
+
+// After an answer of ours nothing of theirs goes to who called, over UDP in its place neither.
+func TestLateAnswersOverISC(t *testing.T) {
+	p := newPassage(t, "udp")
+	p.ua.atts[0].timerC = 500 * time.Millisecond
+	_, inv := p.invites()
+	inv.write(answer(inv, 180, "Ringing", "callee"))
+	p.hears("180")
+	first := p.hears("408")
+	cancel := p.expect("CANCEL")
+	cancel.write(answer(cancel, 200, "OK", "callee"))
+	inv.write(answer(inv, 180, "Ringing", "callee"))
+	inv.write(answer(inv, 487, "Request Terminated", "callee"))
+	p.expect("ACK")
+	for range 3 { // it is not acknowledged, and repeated
+		if m := p.k.receive(); m.get("To") != first.get("To") || !strings.HasPrefix(m.start, "SIP/2.0 408") {
+			t.Errorf("after %s %q: %s %q", first.start, first.get("To"), m.start, m.get("To"))
+		}
 	}
 }
 
