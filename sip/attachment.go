@@ -55,6 +55,8 @@ type attachment struct {
 	invites *share // new INVITEs
 	guard   *guard // nil: no proof is asked for
 
+	strays strays
+
 	transits sync.WaitGroup  // requests for others on their way through us
 	leaving  context.Context // ends before ctx: they are given up
 	leave    context.CancelFunc

@@ -450,3 +450,59 @@ func TestHandshakeMustEnd(t *testing.T) {
 		t.Fatal("it may go on for ever")
 	}
 }
+
+// Answers to calls that there are not: each is ended, a copy only acknowledged, and a flood of them
+// is bounded.
+func TestFloodOfStrayAnswers(t *testing.T) {
+	p := newPeer(t, "udp")
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	ua := newTrunk(t, p)
+	us := ua.Attachments()[0].LocalAddr
+	to, err := net.ResolveUDPAddr("udp", us)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stray := func(id string) {
+		if _, err := p.udp.WriteTo(fmt.Appendf(nil, "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%s\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\nCall-ID: %s\r\nCSeq: 1 INVITE\r\n"+
+			"%s\r\nContent-Length: 0\r\n\r\n", us, id, id, p.contact()), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stray("one")
+	p.expect("ACK")
+	bye := p.expect("BYE")
+	stray("one")
+	for m := p.expect("ACK"); m.get("Call-Id") != "one"; m = p.expect("ACK") {
+	}
+	bye.write(answer(bye, 200, "OK", ""))
+	go func() { // nobody answers them
+		for {
+			select {
+			case <-p.in:
+			case <-end:
+				return
+			}
+		}
+	}()
+	for i := range 1000 {
+		stray(fmt.Sprint("many", i))
+		if i%100 == 99 { // a datagram lost in the kernel is none
+			time.Sleep(time.Millisecond)
+		}
+	}
+	deadline := time.Now().Add(patience)
+	for ua.Attachments()[0].Ingress.Misled == 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("a thousand were ended at once: %+v", ua.Attachments()[0].Ingress)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := running("sparkle/sip.(*attachment).exchange"); n > maxStraysPeer+8 {
+		t.Errorf("%d BYEs at once, of %d", n, maxStraysPeer)
+	}
+	gone(t, "sparkle/sip.(*attachment).dropAnswer.func1") // and then there is room again
+	if a := ua.atts[0]; !a.strays.room(netip.MustParseAddr("127.0.0.1"), 1, 1) || len(a.strays.live) > 0 {
+		t.Errorf("kept: %v", a.strays.live)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -302,18 +303,69 @@ func (a *attachment) onStray(res *sipgo.Response) {
 	}
 }
 
-// dropAnswer acknowledges a 2xx that nobody wants any more and ends its dialog.
+// How many dialogs that nobody wants are ended at once, and how many of one peer. A peer whose
+// answers are late by a mistake has a few; more are a flood, each of which would make us send a
+// BYE eleven times.
+const maxStrays, maxStraysPeer = 512, 128
+
+// strays are the dialogs that are being ended.
+type strays struct {
+	heads
+	mu   sync.Mutex
+	live map[string]bool // by Call-ID and the peer's tag
+}
+
+// begin is false for one that is being ended already; full: there are too many.
+func (s *strays) begin(key string, from netip.Addr) (first, full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[key] {
+		return false, false
+	}
+	if !s.enter(from, maxStrays, maxStraysPeer) {
+		return false, true
+	}
+	if s.live == nil {
+		s.live = map[string]bool{}
+	}
+	s.live[key] = true
+	return true, false
+}
+
+func (s *strays) end(key string, from netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, key)
+	s.leave(from)
+}
+
+// dropAnswer acknowledges a 2xx that nobody wants any more and ends its dialog. A copy of it is
+// acknowledged only.
 func (a *attachment) dropAnswer(res *sipgo.Response, fallback string) {
 	ack, bye := dialog.Stray(a.dialogOptions(Invite{}, ""), res)
 	if ack == nil || bye == nil {
 		return
 	}
+	tag, _ := res.To().Params.Get("tag")
+	key, from := string(*res.CallID())+"\x00"+tag, sourceOf(res)
+	first, full := a.strays.begin(key, from)
+	if full {
+		a.screen.misled.Add(1) // who means it says it again
+		return
+	}
 	if err := a.write(ack, fallback); err != nil {
 		a.log.Warn("ACK of an unwanted answer not sent", "err", err)
+		if first {
+			a.strays.end(key, from)
+		}
+		return
+	}
+	if !first {
 		return
 	}
 	a.log.Info("answer to a forgotten call: ended it")
 	a.wg.Go(a.safely(func() {
+		defer a.strays.end(key, from)
 		if _, err := a.exchange(a.ctx, bye, a.nextHop(bye, fallback)); err != nil {
 			a.log.Warn("BYE of an unwanted answer failed", "err", err)
 		}

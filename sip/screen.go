@@ -27,7 +27,7 @@ type IngressStats struct {
 	Malformed uint64 // messages that are not SIP; those that could be answered count in Refused too
 	Refused   uint64 // requests answered without a transaction: 400, 405, 505, and 401 after a wrong proof
 	Shed      uint64 // requests answered 503 without a transaction: INVITEs above InviteRate, and what is too much at once
-	Misled    uint64 // responses to requests that were not ours, dropped
+	Misled    uint64 // responses to requests that were not ours, and above a bound those to calls that are forgotten, dropped
 	Passed    uint64 // requests over ISC that were for nobody here, sent on to the core
 	Faults    uint64 // panics of ours, each the end of one message, call or subscription
 }

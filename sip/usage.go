@@ -505,8 +505,8 @@ func (w *inCall) ask(id uint64, headers []dialog.Header, contentType string, bod
 	w.c.ask(sipgo.NOTIFY, headers, contentType, body, func(e dialog.Asked) { w.us.answered(id, e.Status, e.RetryAfter) })
 }
 
-// sourceOf is the address a request came from.
-func sourceOf(req *sipgo.Request) netip.Addr {
-	ap, _ := netip.ParseAddrPort(req.Source())
+// sourceOf is the address a message came from.
+func sourceOf(m interface{ Source() string }) netip.Addr {
+	ap, _ := netip.ParseAddrPort(m.Source())
 	return ap.Addr().Unmap().WithZone("")
 }
