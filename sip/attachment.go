@@ -69,6 +69,7 @@ type attachment struct {
 	state   AttachmentState
 	calls   map[string]*call // by call.key
 	merging map[string]bool  // by inviteKey, of the calls that came in
+	past    past             // calls that have gone
 	live    int              // calls not ended
 	shutd   bool
 
@@ -377,9 +378,42 @@ func (a *attachment) forget(c *call) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.calls, c.key())
+	a.past.add(time.Now(), c.key())
 	if c.in != nil {
 		delete(a.merging, c.in.key)
 	}
+}
+
+// past are calls that have gone of late: over UDP a BYE may come again after its answer, which its
+// transaction, and not the front door, has to give once more (RFC 3261 17.2.2).
+type past struct {
+	order []string
+	until map[string]time.Time
+}
+
+// maxPast bounds them: 50 calls a second for as long as a transaction lasts are 1600.
+const maxPast = 4096
+
+func (p *past) add(now time.Time, key string) {
+	if p.until == nil {
+		p.until = map[string]time.Time{}
+	}
+	p.order, p.until[key] = append(p.order, key), now.Add(64*sip.T1)
+	for len(p.order) > maxPast || p.until[p.order[0]].Before(now) {
+		delete(p.until, p.order[0])
+		p.order = p.order[1:]
+	}
+}
+
+// has says whether a call went so late that its transactions may still be there.
+func (p *past) has(now time.Time, key string) bool { return now.Before(p.until[key]) }
+
+// wentLately says whether a request names a call that has just gone.
+func (a *attachment) wentLately(req *sip.Request) bool {
+	tag, _ := req.To().Params.Get("tag")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.past.has(time.Now(), callKey(string(*req.CallID()), tag))
 }
 
 // callEnded gives back what a call had: its place in the queue, or its line.

@@ -272,6 +272,43 @@ func TestIncomingCancelled(t *testing.T) {
 	})
 }
 
+// Over UDP a BYE may come again, after the call has gone: the answer is the same (RFC 3261 17.2.2).
+func TestByeAgain(t *testing.T) {
+	p := newPeer(t, "udp")
+	ua := newTrunk(t, p)
+	k := take(t, ua)
+	c := newCaller(t, p, ua)
+	c.request("INVITE", "i1", 1, "", "\n"+offerSDP)
+	p.expect("100")
+	_, call := k.next()
+	call.Accept(Acceptance{SDP: []byte(answerSDP)})
+	tag := tagIn(p.expect("200"))
+	c.request("ACK", "a1", 1, tag)
+	next[Connected](k.events)
+	c.request("BYE", "b2", 2, tag)
+	p.expect("200")
+	next[Ended](k.events)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		ua.atts[0].mu.Lock()
+		n := len(ua.atts[0].calls)
+		ua.atts[0].mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the call is kept")
+		}
+	}
+	for range 2 {
+		c.request("BYE", "b2", 2, tag)
+		if m := <-p.in; !strings.HasPrefix(m.start, "SIP/2.0 200") || !strings.Contains(m.get("Cseq"), "BYE") {
+			t.Errorf("to the BYE again: %s", m.start)
+		}
+	}
+	c.request("BYE", "b3", 3, tag)
+	p.expect("481")
+}
+
 // An owner that returns nothing has not taken the call.
 func TestIncomingNotTaken(t *testing.T) {
 	p := newPeer(t, "tcp")

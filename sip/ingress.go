@@ -150,7 +150,7 @@ func (a *attachment) offhand(req *sipgo.Request, from netip.Addr) verdict {
 	case sipgo.ACK, sipgo.CANCEL, sipgo.SUBSCRIBE, sipgo.REFER, sipgo.NOTIFY, sipgo.REGISTER:
 		return verdict{}
 	}
-	if a.callOf(req) != nil {
+	if a.callOf(req) != nil || within && a.wentLately(req) {
 		return verdict{}
 	}
 	if v := validate(req); v.status != 0 {
