@@ -172,7 +172,7 @@ func TestPingsAndFaults(t *testing.T) {
 	if out, err := s.filter(tcp, []byte(strings.Repeat("\r\n", 1000))); err != nil || len(out) != 4 {
 		t.Errorf("%d octets of a flood of line ends pass, %v", len(out), err)
 	}
-	s.admit = func(netip.Addr, raw) bool { panic("test") }
+	s.admit = func(netip.Addr, *sipgo.Request) bool { panic("test") }
 	inv := []byte(strings.ReplaceAll(strings.Replace(sound, "TCP", "UDP", 1), "OPTIONS", "INVITE"))
 	if out, err := s.filter(udp, inv); out != nil || err != nil {
 		t.Errorf("UDP after a fault: %q, %v", out, err)
@@ -505,4 +505,24 @@ func TestFloodOfStrayAnswers(t *testing.T) {
 	if a := ua.atts[0]; !a.strays.room(netip.MustParseAddr("127.0.0.1"), 1, 1) || len(a.strays.live) > 0 {
 		t.Errorf("kept: %v", a.strays.live)
 	}
+}
+
+// A name that looks like a tag does not get a call by the limits, nor an answer without a tag.
+func TestNameThatLooksLikeATag(t *testing.T) {
+	p := newPeer(t, "tcp")
+	ua := newTrunk(t, p, func(o *AttachmentOptions) { o.MaxCalls = 1 })
+	_, ev := place(t, ua)
+	inv := p.expect("INVITE")
+	k := knock(t, "tcp", ua.Attachments()[0].LocalAddr)
+	for _, to := range []string{"\"x;tag=y\" <sip:+15550100@carrier.example>", "<sip:+15550100@carrier.example;tag=z>"} {
+		k.send([]byte(strings.Replace(p.toUs(ua, "INVITE", "sip:conf@carrier.example", "named", "Contact: <sip:x@"+p.addr+">", "\n"+offerSDP), "To: <sip:+15550100@carrier.example>", "To: "+to, 1)))
+		if res := k.receive(); !strings.HasPrefix(res.start, "SIP/2.0 503") || !strings.Contains(res.get("To"), ">;tag=") {
+			t.Errorf("To %s: %q", to, res.order)
+		}
+	}
+	if n := ua.Attachments()[0].Ingress.Shed; n != 2 {
+		t.Errorf("%d were shed", n)
+	}
+	inv.write(answer(inv, 486, "Busy Here", "x"))
+	next[Ended](ev)
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -54,14 +53,10 @@ func (a *attachment) sentByUs(host string, port int) bool {
 
 // hasRoom says whether a new INVITE can be taken. One that comes again belongs to a call
 // that was.
-func (a *attachment) hasRoom(from netip.Addr, r raw) bool {
-	tag := ""
-	if m := fromTag.FindStringSubmatch(r.first("from")); m != nil {
-		tag = m[1]
-	}
-	seq, _, _ := strings.Cut(r.first("cseq"), " ")
+func (a *attachment) hasRoom(from netip.Addr, req *sipgo.Request) bool {
+	key := inviteKey(req)
 	a.mu.Lock()
-	known, full := a.merging[r.first("call-id")+"\x00"+tag+"\x00"+strings.TrimLeft(seq, "0")], a.pace.max > 0 && a.pace.busy >= a.pace.max
+	known, full := a.merging[key], a.pace.max > 0 && a.pace.busy >= a.pace.max
 	a.mu.Unlock()
 	return known || !full && a.invites.spend(time.Now(), from)
 }
@@ -72,8 +67,6 @@ func (a *attachment) full() bool {
 	defer a.mu.Unlock()
 	return a.shutd || a.pace.max > 0 && a.pace.busy >= a.pace.max
 }
-
-var fromTag = regexp.MustCompile(`(?i);\s*tag\s*=\s*([^\s;,]+)`)
 
 // onRequest is where sipgo hands over a request, in a goroutine of its own.
 func (a *attachment) onRequest(req *sipgo.Request, tx *sipgo.ServerTx) {

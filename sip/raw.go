@@ -69,6 +69,11 @@ func printable(s string) string {
 	}, s))
 }
 
+// tagged says whether a To has a tag: a name in quotes may look like one.
+func tagged(to string) bool {
+	return tagParam.MatchString(to[max(strings.LastIndexByte(to, '>'), 0):])
+}
+
 func (r raw) request() bool { return r.method != "" }
 
 func (r raw) first(name string) string {
@@ -169,7 +174,7 @@ func (r raw) response(from net.Addr, status int, phrase string, extra []string) 
 		if v == "" {
 			return nil, 0, false
 		}
-		if name == "To" && !tagParam.MatchString(v) {
+		if name == "To" && !tagged(v) {
 			v += ";tag=" + r.tag()
 		}
 		fmt.Fprintf(&b, "%s: %s\r\n", name, v)

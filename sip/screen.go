@@ -71,7 +71,7 @@ type screen struct {
 	// offhand answers what needs no transaction; status 0 does not. nil: nothing does.
 	offhand func(*sipgo.Request, netip.Addr) verdict
 	// admit says whether a new INVITE of a peer can be taken; nil: all are.
-	admit func(netip.Addr, raw) bool
+	admit func(netip.Addr, *sipgo.Request) bool
 	busy  heads // server transactions
 
 	throttled, held, malformed, refused, shed, misled, passed, faults atomic.Uint64
@@ -208,8 +208,8 @@ func (s *screen) pass(info sipgo.TransportReadProps, came []byte) []byte {
 			return nil
 		}
 	}
-	first := !onward && r.method == "INVITE" && !tagParam.MatchString(r.first("to"))
-	if first && s.admit != nil && !s.admit(from, r) || !s.mayBegin(from, r.method) {
+	first := ok && !onward && req.IsInvite() && !req.To().Params.Has("tag")
+	if first && s.admit != nil && !s.admit(from, req) || !s.mayBegin(from, r.method) {
 		s.shed.Add(1)
 		s.refuse(info, r, 503, "Service Unavailable", "Retry-After: "+overload().header.Value)
 		return nil
