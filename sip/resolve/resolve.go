@@ -1,6 +1,6 @@
 // Package resolve finds where a SIP name is served (RFC 3263): NAPTR says over which
 // transport, SRV at which hosts and ports, A and AAAA at which addresses. Answers are kept
-// as long as their TTL; when the DNS fails, the last good answer is used further.
+// as long as their TTL; where the DNS fails, what it said last is used further (RFC 8767).
 package resolve
 
 import (
@@ -24,6 +24,7 @@ const (
 	minTTL   = 5 * time.Second
 	maxTTL   = time.Hour
 	retryTTL = 10 * time.Second
+	maxStale = 24 * time.Hour
 )
 
 // maxRecords bounds what one name may unfold into.
@@ -49,7 +50,7 @@ type Endpoint struct {
 type Answer struct {
 	Endpoints []Endpoint
 	Until     time.Time // ask again then
-	Stale     error     // why the endpoints are those of an earlier answer; nil: they are not
+	Stale     error     // why some endpoints are those of an earlier answer; nil: none are
 }
 
 // Resolver asks name servers and remembers what they said. Its methods may be called from
@@ -59,8 +60,7 @@ type Resolver struct {
 	family  int      // 4, 6, or 0 for both
 
 	mu    sync.Mutex
-	cache map[question]record
-	good  map[string]Answer // by query: the last that worked
+	cache map[question]record // also of what has run out, up to maxStale
 }
 
 type question struct {
@@ -88,7 +88,7 @@ func New(servers []string, family int) (*Resolver, error) {
 	if len(servers) == 0 {
 		return nil, errors.New("resolve: no name server")
 	}
-	return &Resolver{servers: servers, family: family, cache: map[question]record{}, good: map[string]Answer{}}, nil
+	return &Resolver{servers: servers, family: family, cache: map[question]record{}}, nil
 }
 
 // ErrNone says that the DNS answered, and that there is no such name or nothing we can
@@ -98,20 +98,12 @@ var ErrNone = errors.New("resolve: no usable record")
 // Lookup unfolds a query. An error is returned only if there was never a good answer, or
 // if the DNS says that the name is gone.
 func (r *Resolver) Lookup(ctx context.Context, now time.Time, q Query) (Answer, error) {
-	key := fmt.Sprintf("%s|%d|%s|%s", strings.ToLower(q.Host), q.Port, q.Transport, q.Supported)
 	w := walk{r: r, ctx: ctx, now: now, until: now.Add(maxTTL)}
 	eps, err := w.unfold(q)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err == nil {
-		a := Answer{Endpoints: eps, Until: later(w.until, now.Add(minTTL))}
-		r.good[key] = a
-		return a, nil
+	if err != nil {
+		return Answer{Until: now.Add(retryTTL)}, err
 	}
-	if last, ok := r.good[key]; ok && !errors.Is(err, ErrNone) {
-		return Answer{Endpoints: last.Endpoints, Until: now.Add(retryTTL), Stale: err}, nil
-	}
-	return Answer{Until: now.Add(retryTTL)}, err
+	return Answer{Endpoints: eps, Until: later(w.until, now.Add(minTTL)), Stale: w.stale}, nil
 }
 
 func later(a, b time.Time) time.Time {
@@ -121,12 +113,14 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// walk is one unfolding; until is the end of the shortest TTL on its way.
+// walk is one unfolding; until is the end of the shortest TTL on its way, stale why something on it
+// is of an earlier one.
 type walk struct {
 	r     *Resolver
 	ctx   context.Context
 	now   time.Time
 	until time.Time
+	stale error
 }
 
 // unfold is RFC 3263 4.1 and 4.2.
@@ -283,18 +277,15 @@ func (w *walk) ask(name string, qtype uint16) ([]dns.RR, error) {
 	w.r.mu.Unlock()
 	if !ok || !w.now.Before(got.until) {
 		rrs, ttl, err := w.r.exchange(w.ctx, q)
-		if err != nil {
+		switch {
+		case err == nil:
+			got = record{rrs, w.now.Add(ttl)}
+			w.r.keep(w.now, q, got)
+		case ok && w.now.Before(got.until.Add(maxStale)):
+			got.until, w.stale = w.now.Add(retryTTL), err
+		default:
 			return nil, err
 		}
-		got = record{rrs, w.now.Add(ttl)}
-		w.r.mu.Lock()
-		for k, old := range w.r.cache {
-			if !w.now.Before(old.until) {
-				delete(w.r.cache, k)
-			}
-		}
-		w.r.cache[q] = got
-		w.r.mu.Unlock()
 	}
 	if got.until.Before(w.until) {
 		w.until = got.until
@@ -303,6 +294,18 @@ func (w *walk) ask(name string, qtype uint16) ([]dns.RR, error) {
 		return nil, fmt.Errorf("%s: %w", name, ErrNone)
 	}
 	return got.rrs, nil
+}
+
+// keep puts a record into the cache and takes out what nobody may use any more.
+func (r *Resolver) keep(now time.Time, q question, got record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, old := range r.cache {
+		if !now.Before(old.until.Add(maxStale)) {
+			delete(r.cache, k)
+		}
+	}
+	r.cache[q] = got
 }
 
 // exchange asks the servers in turn; an answer cut short over UDP is asked for over TCP.

@@ -22,6 +22,7 @@ type server struct {
 	mu    sync.Mutex
 	zone  []string
 	rcode int
+	fails string // the name that rcode is for; "": all
 	asked map[string]int
 	addr  string
 }
@@ -54,8 +55,11 @@ func (s *server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	defer s.mu.Unlock()
 	m := new(dns.Msg)
 	m.SetReply(q)
-	m.Rcode = s.rcode
-	name := q.Question[0].Name
+	name, rcode := q.Question[0].Name, s.rcode
+	if s.fails != "" && s.fails != name {
+		rcode = 0
+	}
+	m.Rcode = rcode
 	s.asked[dns.TypeToString[q.Question[0].Qtype]+" "+name]++
 	known := false
 	for _, line := range s.zone {
@@ -67,11 +71,11 @@ func (s *server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 			continue
 		}
 		known = true
-		if rr.Header().Rrtype == q.Question[0].Qtype && s.rcode == 0 {
+		if rr.Header().Rrtype == q.Question[0].Qtype && rcode == 0 {
 			m.Answer = append(m.Answer, rr)
 		}
 	}
-	if !known && s.rcode == 0 {
+	if !known && rcode == 0 {
 		m.Rcode = dns.RcodeNameError
 	}
 	_ = w.WriteMsg(m)
@@ -92,6 +96,45 @@ func (a Answer) String() string {
 		out = append(out, fmt.Sprintf("%s/%s p%d w%d", e.Transport, e.Addr, e.Priority, e.Weight))
 	}
 	return strings.Join(out, ", ")
+}
+
+// A server that fails for one of several hosts takes nothing away: the host's last addresses hold.
+func TestLastGoodOfAPart(t *testing.T) {
+	s := newServer(t, `_sip._udp.x.example. 60 IN SRV 0 1 5060 a.x.example.`, `_sip._udp.x.example. 60 IN SRV 1 1 5070 b.x.example.`,
+		`a.x.example. 60 IN A 192.0.2.1`, `b.x.example. 60 IN A 192.0.2.2`)
+	r, err := New([]string{s.addr}, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	ask := func(after time.Duration) Answer {
+		a, err := r.Lookup(context.Background(), now.Add(after), Query{Host: "x.example", Transport: "udp"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	both := ask(0).String()
+	s.mu.Lock()
+	s.fails = "b.x.example."
+	s.mu.Unlock()
+	s.set(dns.RcodeServerFailure)
+	a := ask(2 * time.Minute)
+	if a.String() != both || a.Stale == nil || a.Until.Sub(now) != 2*time.Minute+retryTTL {
+		t.Errorf("%s, stale %v, until %v; want %s", a, a.Stale, a.Until.Sub(now), both)
+	}
+	s.set(0, `_sip._udp.x.example. 60 IN SRV 0 1 5060 a.x.example.`, `_sip._udp.x.example. 60 IN SRV 1 1 5070 b.x.example.`, `a.x.example. 60 IN A 192.0.2.1`)
+	if a = ask(4 * time.Minute); a.String() != "udp/192.0.2.1:5060 p0 w1" || a.Stale != nil {
+		t.Errorf("when it is gone: %s, %v", a, a.Stale)
+	}
+	s.set(0, `_sip._udp.x.example. 60 IN SRV 0 1 5060 a.x.example.`, `a.x.example. 60 IN A 192.0.2.1`)
+	for i := range 200 { // names that come and go are forgotten
+		_, _ = r.Lookup(context.Background(), now.Add(5*time.Minute), Query{Host: fmt.Sprintf("n%d.example", i), Port: 5060, Transport: "udp"})
+	}
+	ask(26 * time.Hour)
+	if n := len(r.cache); n > 4 {
+		t.Errorf("%d records are kept", n)
+	}
 }
 
 // RFC 3263 §4.1 and 4.2, one row a path.
