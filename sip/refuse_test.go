@@ -367,6 +367,7 @@ func TestHealth(t *testing.T) {
 	}{
 		{"first answer", []probe{ok}, "up"},
 		{"405 is an answer", []probe{{status: 405}}, "up"},
+		{"408 is one", []probe{fail, {status: 408}, {status: 408}}, "up"},
 		{"first silence", []probe{fail}, "down"},
 		{"two failures are not enough", []probe{ok, fail, fail}, "up"},
 		{"three are", []probe{ok, fail, fail, fail}, "down"},

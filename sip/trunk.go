@@ -18,7 +18,7 @@ import (
 //	unknown ─answer→ up ─3 failures→ down ─2 answers→ up
 //	any ─503 with Retry-After, to an INVITE too→ suspended ─that time over→ unknown
 //
-// Any final answer but 503 and our own timeout is a sign of life (405 and 481 too).
+// Any final answer but 503 is a sign of life (405, 481 and a peer's own 408 too).
 type health struct {
 	state string // "" (unknown) | up | down | suspended
 	run   int    // consecutive answers or failures against the state
@@ -39,7 +39,7 @@ func (h health) step(now time.Time, p probe) health {
 	if p.status == 503 && p.retryAfter > 0 {
 		return health{state: "suspended", until: now.Add(p.retryAfter)}
 	}
-	alive := p.status >= 200 && p.status != 503 && p.status != 408
+	alive := p.status >= 200 && p.status != 503
 	switch {
 	case h.state == "suspended":
 		return h // its time is not over; what it answers now does not shorten it

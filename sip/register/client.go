@@ -282,8 +282,9 @@ func (c *Client) Notice(r reginfo.Contact) {
 func (c *Client) Same(uri string) bool { return c.same(uri) }
 
 // SetTargets replaces the P-CSCFs: their name has moved in the DNS. If the one in use is
-// not among them any more the result is true: register again. Until that has gone through,
-// a registration that stands is still with the old one. No target at all changes nothing.
+// not among them any more the result is true: register again, unless somebody must act first.
+// Until that has gone through, a registration that stands is still with the old one. No target at
+// all changes nothing.
 func (c *Client) SetTargets(targets []string) (moved bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -296,7 +297,7 @@ func (c *Client) SetTargets(targets []string) (moved bool) {
 	c.cfg, c.m.cfg = &cfg, &cfg
 	c.opt.Targets = cfg.targets
 	c.m.target = max(slices.Index(targets, used), 0)
-	return targets[c.m.target] != used
+	return targets[c.m.target] != used && c.m.state != Rejected && c.m.state != AuthFailed
 }
 
 // Changed has a value after the state or anything else of the Snapshot has changed.
