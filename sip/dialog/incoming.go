@@ -371,10 +371,6 @@ func (c *Call) agreeInvite(req *sip.Request, res *sip.Response) {
 	if c.o.SessionExpires <= 0 || !c.does("timer") {
 		return
 	}
-	c.session, c.weRefresh = c.o.SessionExpires, true
-	if least, ok := seconds(value(req, "Min-SE")); ok && least > c.session {
-		c.session = least
-	}
-	add(res, "Session-Expires", deltaSeconds(c.session)+";refresher=uas")
-	c.armSession()
+	c.session = c.o.SessionExpires
+	c.askRefresh(req, res)
 }

@@ -242,6 +242,12 @@ func TestIncoming(t *testing.T) {
 		{"nobody asks, but no less than this", "theirs Min-SE=3600", `
 			start -> INV=100
 			accept ours -> INV=200 Session-Expires=3600;refresher=uas ours`},
+		{"an UPDATE before our answer settles nothing", "theirs Allow=UPDATE", `
+			start -> INV=100
+			> UPDATE a 2 -> UPDATE2=200
+			accept ours -> INV=200 Session-Expires=1800;refresher=uas ours
+			> ACK a 1 -> connected
+			wait 900s -> UPDATE 1 to a Session-Expires=1800;refresher=uac`},
 
 		// Other usages, RFC 5057.
 		{"REFER, and its NOTIFY after the BYE", plain, `

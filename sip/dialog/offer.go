@@ -201,9 +201,10 @@ func (c *Call) reofferDead() {
 	c.byeAndEnd(c.winner, hang{"network", "dialog_lost", `SIP;cause=481;text="dialog lost"`})
 }
 
-// Session timers, RFC 4028. We ask for Session-Expires; what the 2xx grants counts.
+// Session timers, RFC 4028. We ask for Session-Expires; what the newest 2xx grants counts.
 // The refresher refreshes at half of it, the other side ends the call a little before
-// the end: min(32 s, a third).
+// the end: min(32 s, a third). A 2xx without it turns the timer off (7.2, 9): from then on
+// nobody owes us a refresh, and we go on alone.
 
 // agreeSession reads the 2xx to a request of ours.
 func (c *Call) agreeSession(res *sip.Response, initial bool) {
@@ -211,11 +212,9 @@ func (c *Call) agreeSession(res *sip.Response, initial bool) {
 	d, ok := seconds(v)
 	if !ok || d <= 0 {
 		if initial && c.does("timer") {
-			// The peer does not do session timers. We refresh alone (RFC 4028 7.2), for who
-			// is gone without a word does not answer; who refuses is there.
-			c.session, c.weRefresh, c.alone = c.o.SessionExpires, true, true
+			c.session = c.o.SessionExpires
 		}
-		c.armSession() // a refresh answered without: as before
+		c.refreshAlone()
 		return
 	}
 	c.session, c.alone = d, false
@@ -223,11 +222,18 @@ func (c *Call) agreeSession(res *sip.Response, initial bool) {
 	c.armSession()
 }
 
+// refreshAlone: the peer does no session timer, or does it no more. We ask all the same
+// whether it is there, for who is gone without a word does not answer; who refuses is there.
+func (c *Call) refreshAlone() {
+	c.weRefresh, c.alone = true, true
+	c.armSession()
+}
+
 func (c *Call) armSession() {
 	if c.session == 0 {
 		return
 	}
-	c.stop(timerRefresh)
+	c.stop(timerRefresh, timerExpire)
 	if !c.alone {
 		c.arm(timerExpire, c.session-min(32*time.Second, c.session/3))
 	}
@@ -251,8 +257,13 @@ func knowsTimer(req *sip.Request) bool {
 func (c *Call) agreeRefresh(req *sip.Request, res *sip.Response) {
 	v := value(req, "Session-Expires")
 	d, ok := seconds(v)
-	if !ok || d < c.o.MinSE { // below it only a proxy asks on behalf of a peer without timers
-		c.armSession() // any refresh request restarts what is running
+	switch {
+	case ok && d >= c.o.MinSE:
+	case c.session > 0 && !c.alone && knowsTimer(req): // he asks for none; without one in our 2xx it would be off
+		c.askRefresh(req, res)
+		return
+	default: // below our minimum only a proxy asks, on behalf of a peer without timers
+		c.refreshAlone()
 		return
 	}
 	c.session, c.alone = d, false
@@ -267,6 +278,17 @@ func (c *Call) agreeRefresh(req *sip.Request, res *sip.Response) {
 		add(res, "Require", "timer")
 	}
 	add(res, "Session-Expires", deltaSeconds(c.session)+";refresher="+who)
+	c.armSession()
+}
+
+// askRefresh puts the session's interval, or more where the peer wants no less, into our 2xx to
+// a request that asks for none: we refresh.
+func (c *Call) askRefresh(req *sip.Request, res *sip.Response) {
+	c.weRefresh, c.alone = true, false
+	if least, ok := seconds(value(req, "Min-SE")); ok && least > c.session {
+		c.session = least
+	}
+	add(res, "Session-Expires", deltaSeconds(c.session)+";refresher=uas")
 	c.armSession()
 }
 

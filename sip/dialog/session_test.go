@@ -118,6 +118,50 @@ func TestSessionTimer(t *testing.T) {
 			< 200 a upd Session-Expires=600;refresher=uas ->
 			wait 567s ->
 			wait 1s -> BYE 3 to a; ended by timeout session_expired connected`},
+		{"the peer was to refresh, and its answer to our re-INVITE turns the timer off", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE,UPDATE Session-Expires=600;refresher=uas -> ACK 1 to a; final answer answer; connected
+			propose more -> INVITE 2 to a Session-Expires=600;refresher=uas
+			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
+			wait 300s -> UPDATE 3 to a
+			< 403 a upd ->
+			wait 300s -> UPDATE 4 to a
+			< 200 a upd ->
+			wait 300s -> UPDATE 5 to a
+			< 481 a upd -> BYE 6 to a; ended by network dialog_lost connected`},
+		{"we refresh, and the answer turns the timer off", timed + `
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 200 a upd ->
+			wait 300s -> UPDATE 3 to a
+			< 403 a upd ->
+			wait 299s ->
+			wait 1s -> UPDATE 4 to a
+			< 200 a upd Session-Expires=600;refresher=uas ->
+			wait 568s -> BYE 5 to a; ended by timeout session_expired connected`},
+		{"the peer was to refresh, asks for no timer and knows of it: we refresh", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE,UPDATE Session-Expires=600;refresher=uas -> ACK 1 to a; final answer answer; connected
+			> INVITE a 1 hold Supported=timer -> offer 1 hold
+			reply 1 held -> INVITE1=200 Session-Expires=600;refresher=uas
+			> ACK a 1 ->
+			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
+			< 200 a upd Session-Expires=600;refresher=uac ->
+			> UPDATE a 2 Supported=timer Min-SE=900 -> UPDATE2=200 Session-Expires=900;refresher=uas
+			wait 450s -> UPDATE 3 to a Session-Expires=900;refresher=uac
+			timeout UPDATE -> BYE 4 to a; ended by network dialog_lost connected`},
+		{"the peer was to refresh, asks for no timer and does not know of it: we look alone", `
+			start -> INVITE 1
+			< 200 a answer Allow=INVITE,UPDATE Session-Expires=600;refresher=uas -> ACK 1 to a; final answer answer; connected
+			wait 100s ->
+			> INVITE a 1 hold -> offer 1 hold
+			reply 1 held -> INVITE1=200
+			> ACK a 1 ->
+			wait 300s -> UPDATE 2 to a
+			< 403 a upd ->
+			wait 100s ->
+			> UPDATE a 2 Supported=timer -> UPDATE2=200
+			wait 300s -> UPDATE 3 to a
+			< 408 a upd -> BYE 4 to a; ended by network dialog_lost connected`},
 		{"no session timer is wanted: none runs", `
 			start -> INVITE 1
 			< 420 a Unsupported=timer -> INVITE 2
