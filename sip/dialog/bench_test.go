@@ -276,6 +276,9 @@ func (b *bench) feed(in Input) (out []string) {
 			case Answer:
 				e.SDP = []byte(b.name(e.SDP))
 				a.Event = e
+			case Reoffered:
+				e.SDP = []byte(b.name(e.SDP))
+				a.Event = e
 			}
 			out = append(out, strings.TrimSpace(told(a.Event)))
 		}

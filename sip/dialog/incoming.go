@@ -238,6 +238,7 @@ func (c *Call) onPrack(in Request) {
 			return
 		}
 		i.answered = true
+		c.settle(c.localSDP, sdp)
 		c.emit(Answer{SDP: sdp, Final: true})
 	case i.described && sdp != nil: // a second offer (RFC 3262 5)
 		i.answered = true
@@ -317,6 +318,7 @@ func (c *Call) onFirstAck(p *peerOffer, ack *sip.Request) {
 			c.byeAndEnd(c.winner, hang{"remote", "no_sdp", `SIP;cause=488;text="no session description"`})
 			return
 		}
+		c.settle(c.localSDP, sdp)
 		c.emit(Answer{SDP: sdp, Final: true})
 	}
 	c.up(Connected{Contact: value(c.in.req, "Contact"), Server: cmp.Or(value(c.in.req, "Server"), value(c.in.req, "User-Agent"))})

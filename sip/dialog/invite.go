@@ -348,7 +348,7 @@ func (c *Call) onSuccess(res *sip.Response) {
 		c.winner = f
 		c.stop(timerSetup, timerRing, timerQoS, timerQoSAgain)
 		c.overtaken()
-		c.localSDP = f.stands()
+		c.settle(f.wire, f.theirs)
 		a := Answer{Final: true}
 		a.SDP, a.Local, a.Offered = f.answer()
 		c.emit(a)
@@ -369,8 +369,9 @@ func (e *early) concluded(res *sip.Response) {
 	}
 }
 
-// stands is our description from now on.
-func (e *early) stands() []byte { return withoutRefused(e.wire, e.theirs) }
+// settle: both sides have agreed on these. Ours is what a refresh offers from now on, without
+// what the peer has refused.
+func (c *Call) settle(ours, theirs []byte) { c.localSDP = withoutRefused(ours, theirs) }
 
 // onFailure treats a final answer other than 2xx; the transaction has sent its ACK.
 func (c *Call) onFailure(res *sip.Response) {

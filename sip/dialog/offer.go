@@ -109,7 +109,7 @@ func (c *Call) onReofferResponse(res *sip.Response) {
 	switch {
 	case code < 300:
 		r.concluded(res)
-		c.localSDP = r.stands()
+		c.settle(r.wire, r.theirs)
 		c.agreeSession(res, false)
 		c.reofferDone(code)
 	case code == 491:

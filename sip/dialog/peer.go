@@ -426,6 +426,7 @@ func (c *Call) acknowledged(p *peerOffer, ack *sip.Request) {
 	}
 	if p.empty {
 		if sdp := SDP(ack); sdp != nil {
+			c.settle(c.localSDP, sdp)
 			c.emit(Reoffered{Offer: p.id, SDP: sdp, Status: 200})
 		} else {
 			c.emit(Reoffered{Offer: p.id, Status: 488}) // it acknowledged without answering

@@ -185,6 +185,34 @@ func TestRefusedStaysRefused(t *testing.T) {
 	if s := string(b.sent["re"].Body()); s != audio+noVideo {
 		t.Errorf("the refresh offers\n%s", s)
 	}
+	again := func(name string, b *bench, script string) {
+		t.Run(name, func(t *testing.T) {
+			b.t, b.names = t, map[string]string{"OURS": audio + video, "VOICE": "m=audio 8 RTP/AVP 97\r\n" + noVideo}
+			b.run(script)
+			if s := string(b.sent["re"].Body()); s != audio+noVideo {
+				t.Errorf("the refresh offers\n%s", s)
+			}
+		})
+	}
+	again("in the ACK to our answer", newIncomingBench(t, options(), noOffer), `
+		start -> INV=100
+		accept OURS -> INV=200 Session-Expires=1800;refresher=uas m=audio 4 RTP/AVP 97|a=x|m=video 6 RTP/AVP 98|a=y
+		> ACK a 1 VOICE -> final answer VOICE; connected
+		wait 900s -> INVITE 1 to a Session-Expires=1800;refresher=uac`)
+	again("in the PRACK of our 180", newIncomingBench(t, options(), noOfrReq), `
+		start -> INV=100
+		ring ->
+		accept OURS -> INV=180 RSeq=1 m=audio 4 RTP/AVP 97|a=x|m=video 6 RTP/AVP 98|a=y
+		> PRACK a 3 VOICE RAck=1_1_INVITE -> PRACK3=200; final answer VOICE; INV=200 Session-Expires=1800;refresher=uas
+		> ACK a 1 -> connected
+		wait 900s -> INVITE 1 to a Session-Expires=1800;refresher=uac`)
+	again("in the ACK of a re-INVITE that asked for our offer", newBench(t, options()), `
+		start -> INVITE 1
+		< 200 a answer Session-Expires=600;refresher=uac -> ACK 1 to a; final answer answer; connected
+		> INVITE a 1 Supported=timer -> offer 1
+		reply 1 OURS -> INVITE1=200 Session-Expires=600;refresher=uas
+		> ACK a 1 VOICE -> reoffered 200 VOICE to offer 1
+		wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac`)
 	for _, tt := range []struct{ theirs, want string }{
 		{"", audio + video}, {"nonsense", audio + video}, {audio, audio + noVideo}, {audio + video, audio + video},
 		{"m=audio 0 x\r\nm=video 4 x\r\n", "m=audio 0 RTP/AVP 97\r\n" + video},
