@@ -431,7 +431,7 @@ func (n *network) Invite(i sip.Invite) (sip.Call, error) {
 	if both && i.Attachment == "spare" {
 		fate = bySpare
 	}
-	c := &call{icid: fmt.Sprintf("icid-%d", len(n.calls)), n: n, inv: i, fate: fate, replies: map[uint64]reply{}}
+	c := &call{icid: fmt.Sprintf("icid-%d", len(n.calls)), n: n, inv: i, fate: fate, said: i.Offer, replies: map[uint64]reply{}}
 	n.calls = append(n.calls, c)
 	n.live[i.Number] = c
 	c.at(5*time.Millisecond, c.start)
@@ -461,6 +461,7 @@ type call struct {
 	nextOffer uint64
 	reacts    string   // to our offers: see Offer
 	offers    []string // of ours within the call, in words
+	said      []byte   // our newest description: what a refresh offers again
 }
 
 // at runs f later, unless the call has ended by then.
@@ -736,6 +737,9 @@ func (c *call) Reply(id uint64, b []byte, status int) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.replies[id] = reply{b, status, 0}
+		if b != nil {
+			c.said = b
+		}
 	}()
 }
 

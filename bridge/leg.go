@@ -268,6 +268,8 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		r.onConnected(now, l, e)
 	case sip.Offer:
 		r.onOffer(now, l, e)
+	case sip.Refreshed:
+		r.onRefreshed(now, l, e)
 	case sip.Reoffered:
 		moving := l.door != nil && l.door.moving && l.opened
 		switch {

@@ -178,6 +178,38 @@ func (c *call) Offer(b []byte, _ string) {
 	}()
 }
 
+// refreshed answers a refresh with another description than before: edit changes its last. Of
+// ours, what it has refused is not offered again.
+func (c *call) refreshed(edit func(string) string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own, err := sdp.Parse(c.said)
+	if err != nil {
+		panic(err)
+	}
+	if c.local.Video == nil || c.local.Video.Port == 0 {
+		own.Video.Port = 0
+	}
+	theirs := []byte(edit(string(c.local.Bytes())))
+	if s, err := sdp.Parse(theirs); err == nil {
+		c.local = s
+	}
+	c.tell(sip.Refreshed{At: time.Now(), SDP: theirs, Local: own.Bytes()})
+}
+
+// remotes is where the engine sends a leg's media.
+func (e *engine) remotes(id string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := ""
+	for _, r := range []*mediapb.Remote{e.legs[id].GetAudio().GetRemote(), e.legs[id].GetVideo().GetRemote()} {
+		if r != nil {
+			s += fmt.Sprintf(" %s:%d", r.Ip, r.Port)
+		}
+	}
+	return s
+}
+
 // decide answers our offer; answers is the Offer without description that we replied to with it.
 func (c *call) decide(offer *sdp.Session, answers uint64) {
 	e := sip.Reoffered{At: time.Now(), Status: 200}

@@ -501,6 +501,23 @@ func (h *house) peer(c *call, what string) error {
 		id = c.reoffer(nil)
 	case "addvideo", "inactive", "srvcc", "dropaudio", "dropall", "dropallheld", "family", "fewer", "cameraoff", "novideoheld":
 		id = c.newOffer(what)
+	case "moves", "mutes", "unmutes", "shuts", "raves": // in its answer to a refresh of ours
+		c.refreshed(func(s string) string {
+			switch what {
+			case "moves": // to another border controller
+				return strings.NewReplacer("IN IP4 127.0.0.1", "IN IP4 127.0.0.8", "m=audio 50000", "m=audio 50100", "m=video 50002", "m=video 50102").Replace(s)
+			case "mutes":
+				return strings.ReplaceAll(s, "a=sendrecv", "a=sendonly")
+			case "unmutes":
+				return strings.ReplaceAll(s, "a=sendonly", "a=sendrecv")
+			case "shuts":
+				return strings.Replace(s, "m=video 50102", "m=video 0", 1)
+			}
+			return "v=7"
+		})
+		synctest.Wait()
+		h.say("%s: media go to%s", h.nameOf(c.inv.Number), h.eng.remotes(h.member(h.nameOf(c.inv.Number)).Leg.ID))
+		return nil
 	case "bye":
 		c.bye(16)
 		return nil

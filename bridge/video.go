@@ -476,6 +476,32 @@ func (r *room) onReoffered(now time.Time, l *leg, e sip.Reoffered) {
 	r.answered(now, l, p, e)
 }
 
+// onRefreshed takes what the phone, or a border controller before it, has answered to a refresh
+// of the UA's. Whatever is out of ours still waits for its own answer; so does a leg on its way
+// from the lobby, which has agreed on nothing here yet.
+func (r *room) onRefreshed(now time.Time, l *leg, e sip.Refreshed) {
+	if l.agreed == nil || l.why != "" {
+		return
+	}
+	_, res, err := r.b.settled(l.local, e.SDP, e.Local, false)
+	if err != nil {
+		l.note(now, "media", "answer to a refresh not usable, media stay: "+err.Error())
+		r.log.Warn("an answer to a refresh is not usable", "leg_id", l.ID, "err", err)
+		return
+	}
+	if res.Video == nil && res.WhyNoVideo != sdp.VideoCodecMismatch {
+		res.WhyNoVideo = reasonRemoved
+		if w := l.Media.WhyNoVideo; w != nil && l.agreed.Video == nil {
+			res.WhyNoVideo = *w
+		}
+	}
+	r.agree(now, l, res)
+	r.pushLeg(l)
+	r.tellMismatch(now, l)
+	r.closeVideo(l)
+	r.holdState(now, l)
+}
+
 // onLateAnswer is the answer in an ACK to the offer that the phone had asked for.
 func (r *room) onLateAnswer(now time.Time, l *leg, e sip.Reoffered) {
 	p := l.late

@@ -576,6 +576,8 @@ func event(e dialog.Event) Event {
 		return Offer{At: now, ID: e.ID, SDP: e.SDP, Early: e.Early, Local: e.Local}
 	case dialog.Reoffered:
 		return Reoffered{At: now, Offer: e.Offer, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
+	case dialog.Refreshed:
+		return Refreshed{At: now, SDP: e.SDP, Local: e.Local}
 	case dialog.Info:
 		return Info{At: now, Digit: e.Digit}
 	}

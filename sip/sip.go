@@ -120,6 +120,13 @@ type (
 		Local   []byte
 		Offered bool
 	}
+	// Refreshed is a description of the far end that nobody asked for: it answered a re-INVITE by
+	// which the UA only kept the session alive, with another one than before. It holds from now
+	// on, against Local, which is what the UA had offered again.
+	Refreshed struct {
+		At         time.Time
+		SDP, Local []byte
+	}
 	// Info is an INFO with DTMF (application/dtmf-relay), a digit each.
 	Info struct {
 		At    time.Time
@@ -181,6 +188,7 @@ func (Ringing) isEvent()   {}
 func (Answer) isEvent()    {}
 func (Connected) isEvent() {}
 func (Offer) isEvent()     {}
+func (Refreshed) isEvent() {}
 func (Reoffered) isEvent() {}
 func (Info) isEvent()      {}
 func (Charging) isEvent()  {}

@@ -279,6 +279,9 @@ func (b *bench) feed(in Input) (out []string) {
 			case Reoffered:
 				e.SDP = []byte(b.name(e.SDP))
 				a.Event = e
+			case Refreshed:
+				e.SDP = []byte(b.name(e.SDP))
+				a.Event = e
 			}
 			out = append(out, strings.TrimSpace(told(a.Event)))
 		}
@@ -324,6 +327,8 @@ func told(e Event) (told string) {
 			s += fmt.Sprintf(" to offer %d", e.Offer)
 		}
 		return s
+	case Refreshed:
+		return fmt.Sprintf("refreshed %s", e.SDP) + ours(e.Local, false)
 	case Info:
 		return "digit " + string(e.Digit)
 	case Other:

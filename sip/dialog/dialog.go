@@ -129,6 +129,7 @@ type Call struct {
 	said        []byte // last description that left, without its version: see version
 	saidVersion uint64
 	localSDP    []byte // last description of ours that stands
+	remoteSDP   []byte // and of the peer's
 	reoffer     *reoffer
 	queued      *Propose // an offer that waits for the one in flight; the newest wins
 	reAck       *sip.Request

@@ -60,6 +60,7 @@ func NewIncoming(o Options, req *sip.Request, tx any) *Call {
 		remoteSeq: req.CSeq().SeqNo, updates: lists(req, "Allow", "UPDATE")}
 	c.forks[f.tag] = f
 	in := &incoming{req: req, tx: tx, f: f, offer: SDP(req)}
+	c.remoteSDP = in.offer
 	in.required = lists(req, "Require", "100rel")
 	in.reliable = c.does("100rel") && (in.required || lists(req, "Supported", "100rel"))
 	in.waits = in.reliable && f.updates && c.usesQoS(req) && unmet(in.offer)

@@ -370,8 +370,13 @@ func (e *early) concluded(res *sip.Response) {
 }
 
 // settle: both sides have agreed on these. Ours is what a refresh offers from now on, without
-// what the peer has refused.
-func (c *Call) settle(ours, theirs []byte) { c.localSDP = withoutRefused(ours, theirs) }
+// what the peer has refused. theirs nil: as before.
+func (c *Call) settle(ours, theirs []byte) {
+	c.localSDP = withoutRefused(ours, theirs)
+	if theirs != nil {
+		c.remoteSDP = theirs
+	}
+}
 
 // onFailure treats a final answer other than 2xx; the transaction has sent its ACK.
 func (c *Call) onFailure(res *sip.Response) {

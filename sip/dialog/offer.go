@@ -11,7 +11,7 @@ import (
 // reoffer is a re-INVITE of ours.
 type reoffer struct {
 	sdp       []byte
-	refresh   bool // it only keeps the session alive: nobody is told
+	refresh   bool // it only keeps the session alive: nobody is told, unless the answer is news
 	seq       uint32
 	req       *sip.Request
 	sent      bool // false while it waits after 491
@@ -109,6 +109,9 @@ func (c *Call) onReofferResponse(res *sip.Response) {
 	switch {
 	case code < 300:
 		r.concluded(res)
+		if r.refresh && r.theirs != nil && !sameSession(r.theirs, c.remoteSDP) {
+			c.emit(Refreshed{SDP: r.theirs, Local: r.ours})
+		}
 		c.settle(r.wire, r.theirs)
 		c.agreeSession(res, false)
 		c.reofferDone(code)

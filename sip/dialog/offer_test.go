@@ -1,6 +1,8 @@
 package dialog
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/emiago/sipgo/sip"
@@ -73,7 +75,7 @@ func TestOffers(t *testing.T) {
 			wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac
 			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
 			> UPDATE a 1 hold -> UPDATE1=491
-			< 200 a re -> ACK 2 to a`},
+			< 200 a re -> ACK 2 to a; refreshed yes after offer`},
 		{"our re-INVITE refused: the call goes on", up + `
 			propose more -> INVITE 2 to a
 			< 603 a re -> reoffered 603
@@ -179,6 +181,97 @@ func TestOffers(t *testing.T) {
 			wait 71s -> CANCEL 2 to a
 			< 487 a re -> reoffered 487`},
 	})
+}
+
+// An answer may change addresses, ports and directions (RFC 3264 6), that to a re-INVITE which
+// only refreshes too. The owner hears of it where it is another than what was known of the peer,
+// whoever said that last.
+func TestRefreshAnsweredAnew(t *testing.T) {
+	const sdp = "v=0\r\no=- 1 %d IN IP4 h\r\nc=IN IP4 192.0.2.%d\r\nm=audio 4 RTP/AVP 97\r\n"
+	names := map[string]string{"HERE": fmt.Sprintf(sdp, 1, 1), "HERE2": fmt.Sprintf(sdp, 2, 1), "THERE": fmt.Sprintf(sdp, 3, 2)}
+	const (
+		refreshed = " to a Session-Expires=600;refresher=uac"
+		granted   = " Session-Expires=600;refresher=uac"
+		begin     = `
+			start -> INVITE 1
+			< 200 a HERE Session-Expires=600;refresher=uac -> ACK 1 to a; final answer HERE; connected
+			wait 300s -> INVITE 2` + refreshed
+	)
+	for _, row := range []script{
+		{"the same, and the same again", begin + `
+			< 200 a re HERE` + granted + ` -> ACK 2 to a
+			wait 300s -> INVITE 3` + refreshed + `
+			< 200 a re HERE2` + granted + ` -> ACK 3 to a`},
+		{"moved, once", begin + `
+			< 200 a re THERE` + granted + ` -> ACK 2 to a; refreshed THERE after offer
+			wait 300s -> INVITE 3` + refreshed + `
+			< 200 a re THERE` + granted + ` -> ACK 3 to a
+			wait 300s -> INVITE 4` + refreshed + `
+			< 200 a re HERE` + granted + ` -> ACK 4 to a; refreshed HERE after offer`},
+		{"no description: as it was", begin + `
+			< 200 a re` + granted + ` -> ACK 2 to a
+			wait 300s -> INVITE 3` + refreshed + `
+			< 200 a re HERE` + granted + ` -> ACK 3 to a`},
+		{"refused: as it was", begin + `
+			< 488 a re THERE ->`},
+		{"an offer of ours waits for it", begin + `
+			propose more ->
+			< 200 a re THERE` + granted + ` -> ACK 2 to a; refreshed THERE after offer; INVITE 3` + refreshed + `
+			< 200 a re HERE` + granted + ` -> ACK 3 to a; reoffered 200 HERE
+			wait 300s -> INVITE 4` + refreshed + `
+			< 200 a re HERE` + granted + ` -> ACK 4 to a`},
+		{"known by an offer of theirs", begin + `
+			< 200 a re HERE` + granted + ` -> ACK 2 to a
+			> INVITE a 1 THERE Supported=timer -> offer 1 THERE
+			reply 1 ours -> INVITE1=200 Session-Expires=600;refresher=uas
+			> ACK a 1 ->
+			wait 300s -> INVITE 3` + refreshed + `
+			< 200 a re THERE` + granted + ` -> ACK 3 to a
+			> INVITE a 2 Supported=timer -> offer 2
+			reply 2 ours -> INVITE2=200 Session-Expires=600;refresher=uas
+			> ACK a 2 HERE -> reoffered 200 HERE to offer 2
+			wait 300s -> INVITE 4` + refreshed + `
+			< 200 a re HERE` + granted + ` -> ACK 4 to a
+			> INVITE a 3 THERE Supported=timer -> offer 3 THERE
+			reply 3 488 -> INVITE3=488
+			wait 300s -> INVITE 5` + refreshed + `
+			< 200 a re HERE` + granted + ` -> ACK 5 to a`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			b := newBench(t, options())
+			b.names = names
+			b.run(row.text)
+			b.settle()
+		})
+	}
+	for _, row := range []struct{ name, invite, script string }{
+		{"known by their INVITE", "HERE", `
+			start -> INV=100
+			accept ours -> INV=200 Session-Expires=1800;refresher=uas ours
+			> ACK a 1 -> connected
+			wait 900s -> INVITE 1 to a Session-Expires=1800;refresher=uac
+			< 200 a re HERE -> ACK 1 to a
+			wait 900s -> INVITE 2 to a
+			< 200 a re THERE -> ACK 2 to a; refreshed THERE after ours`},
+		{"known by the ACK to our answer", noOffer, `
+			start -> INV=100
+			accept ours -> INV=200 Session-Expires=1800;refresher=uas ours
+			> ACK a 1 HERE -> final answer HERE; connected
+			wait 900s -> INVITE 1 to a Session-Expires=1800;refresher=uac
+			< 200 a re HERE -> ACK 1 to a
+			wait 900s -> INVITE 2 to a
+			< 200 a re THERE -> ACK 2 to a; refreshed THERE after ours`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			b := newIncomingBench(t, options())
+			b.names = names
+			in := b.request(append([]string{"INVITE", "a", "1", "Contact=<sip:a@198.51.100.7>"}, strings.Fields(row.invite)...))
+			in.Req.To().Params.Remove("tag")
+			b.c = NewIncoming(b.c.o, in.Req, "INV")
+			b.run(row.script)
+			b.settle()
+		})
+	}
 }
 
 // The version of a description rises by one with each that differs, whoever changed it.

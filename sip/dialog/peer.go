@@ -320,7 +320,7 @@ func (c *Call) onReply(in Reply) {
 	if e := c.unsettled(c.forks[fromTag(p.req)]); e != nil { // it binds with the answer to our INVITE
 		e.ours, e.wire, e.theirs, e.updated, e.offered = in.SDP, said, offer, true, true
 	} else {
-		c.localSDP = said
+		c.settle(said, offer)
 	}
 	c.do(Respond{p.tx, res})
 	if p.req.Method != sip.INVITE {

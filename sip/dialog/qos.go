@@ -219,6 +219,20 @@ func (c *Call) version(sdp []byte) []byte {
 	return slices.Concat(sdp[:start], []byte(strings.Join(w, " ")), sdp[end:])
 }
 
+// sameSession says whether two descriptions differ in nothing but their o= line: who described the
+// session, and how often.
+func sameSession(a, b []byte) bool {
+	without := func(sdp []byte) (rest []byte) {
+		for line := range bytes.Lines(sdp) {
+			if !bytes.HasPrefix(line, []byte("o=")) {
+				rest = append(rest, line...)
+			}
+		}
+		return rest
+	}
+	return bytes.Equal(without(a), without(b))
+}
+
 // bearers takes what a far end says of its resources. Where nobody's are missing any
 // more, nothing is waited for.
 func (c *Call) bearers(e *early, sdp []byte) {

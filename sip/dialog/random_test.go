@@ -265,6 +265,9 @@ func (w *world) told(e Event) {
 			p := w.phone[w.c.winner.tag]
 			w.compare(p.re.pair, withoutQoS(p.re.req.Body()), e.SDP, e.Local)
 		}
+	case Refreshed:
+		p := w.phone[w.c.winner.tag]
+		w.compare(p.re.pair, withoutQoS(p.re.req.Body()), e.SDP, []byte(withoutQoS(e.Local)))
 	case Offer:
 		w.theirs = w.c.peer.tx
 		n := w.n

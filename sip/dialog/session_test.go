@@ -93,7 +93,7 @@ func TestSessionTimer(t *testing.T) {
 			wait 69s ->
 			< 603 a re -> reoffered 603
 			wait 9s -> INVITE 3 to a Session-Expires=90;refresher=uac
-			< 200 a re yes Session-Expires=90;refresher=uac -> ACK 3 to a
+			< 200 a re answer Session-Expires=90;refresher=uac -> ACK 3 to a
 			propose more -> INVITE 4 to a Session-Expires=90;refresher=uac
 			wait 60s -> BYE 5 to a; ended by timeout session_expired connected`},
 		{"the peer wants too short a session", up + `

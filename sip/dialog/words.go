@@ -161,6 +161,9 @@ type (
 		Local   []byte
 		Offered bool
 	}
+	// Refreshed is the peer's answer to a re-INVITE that only refreshed, where it is another
+	// than its description of before; see sip.Refreshed.
+	Refreshed struct{ SDP, Local []byte }
 	// Info is a DTMF digit that came in INFO.
 	Info struct{ Digit rune }
 	// Other is a REFER, SUBSCRIBE or NOTIFY of the peer within the dialog. It waits for
@@ -203,6 +206,7 @@ func (Answer) isEvent()    {}
 func (Connected) isEvent() {}
 func (Offer) isEvent()     {}
 func (Reoffered) isEvent() {}
+func (Refreshed) isEvent() {}
 func (Info) isEvent()      {}
 func (Other) isEvent()     {}
 func (Asked) isEvent()     {}
