@@ -20,6 +20,7 @@ import (
 	sip "github.com/emiago/sipgo/sip"
 
 	"sparkle/sip/dialog"
+	"sparkle/sip/digest"
 	"sparkle/sip/ims"
 	"sparkle/sip/register"
 	"sparkle/sip/resolve"
@@ -297,11 +298,24 @@ func (a *attachment) identity() (uri string, routes []string) {
 	return r.Identity, append([]string{first}, r.ServiceRoutes...)
 }
 
-func (a *attachment) authorize(req *sip.Request, res *sip.Response) error {
+// authorize answers a challenge of realm, or of any if that is empty.
+func (a *attachment) authorize(req *sip.Request, res *sip.Response, realm string) (digest.Challenge, error) {
 	if a.reg == nil {
-		return a.authorizeTrunk(req, res)
+		return a.authorizeTrunk(req, res, realm)
 	}
-	return a.reg.Authorize(req, res)
+	return a.reg.Authorize(req, res, realm)
+}
+
+// realm is whose challenges inside a dialog are answered before its INVITE was challenged: that
+// of the core at which a ue registers. Of a trunk none is known before it has asked.
+func (a *attachment) realm() string {
+	switch {
+	case a.o.Mode != ModeUE || a.o.Auth.Realm == "*":
+		return ""
+	case a.o.Auth.Realm != "":
+		return a.o.Auth.Realm
+	}
+	return a.o.Domain
 }
 
 // invite queues a call for its turn.

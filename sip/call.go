@@ -353,6 +353,8 @@ func (c *call) perform(act dialog.Action) {
 		if err := act.Tx.(responder).Respond(act.Res); err != nil && !errors.Is(err, sipgo.ErrTransactionTerminated) {
 			c.a.log.Debug("response not sent", "err", err)
 		}
+	case dialog.ByeRefused:
+		c.a.log.Warn("BYE refused, the far end may go on with the call", "call_id", c.id, "status", act.Res.StatusCode)
 	case dialog.Emit:
 		switch e := act.Event.(type) {
 		case dialog.Ended:

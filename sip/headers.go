@@ -114,7 +114,7 @@ func (a *attachment) dialogOptions(inv Invite, icid string) dialog.Options {
 		Offer: inv.Offer, Setup: inv.SetupTimeout, Ring: inv.RingTimeout,
 		T1: a.ua.o.T1, T2: a.ua.o.T2,
 		SessionExpires: max(o.SessionExpires, 0), MinSE: o.MinSE, MaxDuration: max(o.MaxDuration, 0),
-		ID: token, Authorize: a.authorize,
+		ID: token, Authorize: a.authorize, Realm: a.realm(),
 	}
 	if o.FollowRedirect {
 		do.Redirect = func(uri string) (string, bool) { return a.redirect(inv, uri) }

@@ -113,7 +113,7 @@ type Auth struct {
 	Password   string
 	K, OP, OPc string
 	SQNFile    string // where the AKA sequence number is kept over restarts
-	Realm      string // ue: whose challenges to a REGISTER are answered; "": the domain's, "*": anybody's
+	Realm      string // ue: whose challenges to a REGISTER, and within our calls, are answered; "": the domain's, "*": anybody's to a REGISTER
 	BareFirst  bool   // ue: no Authorization in the first REGISTER
 	Outbound   bool   // ue: reg-id in Contact, and Supported: outbound (RFC 5626)
 }

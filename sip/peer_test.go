@@ -301,7 +301,13 @@ func newTrunk(t testing.TB, p *peer, edit ...func(*AttachmentOptions)) *UA {
 
 func newUA(t testing.TB, o Options) *UA {
 	t.Helper()
-	ua, err := New(o, slog.New(slog.DiscardHandler))
+	return newUALogging(t, o, io.Discard)
+}
+
+// newUALogging is newUA with its log in w.
+func newUALogging(t testing.TB, o Options, w io.Writer) *UA {
+	t.Helper()
+	ua, err := New(o, slog.New(slog.NewTextHandler(w, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,7 +123,7 @@ func (r *regEvent) exchange(ctx context.Context, expires time.Duration) register
 	for {
 		req, hop, err := r.request(expires)
 		if err == nil && proof != nil {
-			err = r.a.authorize(req, proof)
+			_, err = r.a.authorize(req, proof, "")
 		}
 		if err != nil {
 			r.a.log.Warn("SUBSCRIBE not sent", "err", err)

@@ -237,9 +237,9 @@ func (t *target) rests() string {
 }
 
 // authorizeTrunk answers the challenge of a peer with the password configured for it.
-func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response) error {
+func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response, realm string) (challenge digest.Challenge, err error) {
 	if a.o.Auth.Password == "" {
-		return errors.New("attachment has no credentials")
+		return challenge, errors.New("attachment has no credentials")
 	}
 	from, name := "WWW-Authenticate", "Authorization"
 	if res.StatusCode == 407 {
@@ -251,11 +251,11 @@ func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response) err
 	}
 	challenges, err := digest.ParseChallenges(values)
 	if err != nil {
-		return err
+		return challenge, err
 	}
-	challenge, err := digest.Choose(challenges, a.o.Auth.Algorithms, "") // the peer's realm is its own
+	challenge, err = digest.Choose(challenges, a.o.Auth.Algorithms, realm)
 	if err != nil {
-		return err
+		return challenge, err
 	}
 	user := a.o.IMPI
 	if user == "" {
@@ -264,12 +264,12 @@ func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response) err
 	proof, err := digest.NewSession(challenge, user, []byte(a.o.Auth.Password)).Authorize(
 		digest.Request{Method: req.Method.String(), URI: req.Recipient.String(), Body: req.Body()})
 	if err != nil {
-		return err
+		return challenge, err
 	}
 	for req.RemoveHeader(name) {
 	}
 	req.AppendHeader(sipgo.NewHeader(name, proof.String()))
-	return nil
+	return challenge, nil
 }
 
 func (a *attachment) probe(ctx context.Context, t *target) (probe, error) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/digest"
 )
 
 // bench drives one Call by words and writes down what it does, in words. A step is
@@ -52,12 +54,15 @@ func options() Options {
 		Redirect: func(uri string) (string, bool) {
 			return uri, strings.HasPrefix(strings.ToLower(uri), "sip:next") || strings.HasPrefix(uri, "tel:")
 		},
-		Authorize: func(req *sip.Request, res *sip.Response) error {
-			if res.Reason == "bad realm" {
-				return errors.New("not ours")
+		Authorize: func(req *sip.Request, res *sip.Response, realm string) (digest.Challenge, error) {
+			ch := digest.Challenge{Realm: value(res, "Realm"), Stale: value(res, "Stale") == "true"}
+			if res.Reason == "bad realm" || realm != "" && realm != ch.Realm {
+				return ch, errors.New("not ours")
+			}
+			for req.RemoveHeader("Authorization") {
 			}
 			req.AppendHeader(sip.NewHeader("Authorization", "Digest proof"))
-			return nil
+			return ch, nil
 		},
 	}
 }
@@ -268,6 +273,8 @@ func (b *bench) feed(in Input) (out []string) {
 				s += " " + strings.ReplaceAll(strings.TrimSpace(string(body)), "\r\n", "|")
 			}
 			out = append(out, s)
+		case ByeRefused:
+			out = append(out, fmt.Sprint("BYE refused ", a.Res.StatusCode))
 		case Emit:
 			switch e := a.Event.(type) {
 			case Offer:

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/digest"
 )
 
 // Header is one header field as it goes on the wire.
@@ -66,10 +68,14 @@ type Options struct {
 	// Redirect says whether a 3xx to uri is followed, and with which Request-URI; nil: none is.
 	Redirect func(uri string) (target string, ok bool)
 
-	// Authorize adds credentials for the challenge in res to the repeated INVITE, or
-	// says why it cannot. Only the INVITE is ever authorised: a challenge inside the
-	// dialog comes from whoever was called, and is no reason to prove anything to him.
-	Authorize func(req *sip.Request, res *sip.Response) error
+	// Authorize adds credentials to a request that is repeated, for a challenge in res, of realm
+	// only unless that is empty. It returns that challenge, or says why it cannot. The INVITE is
+	// authorised for any realm: who is asked first is ours. For the rest see Realm.
+	Authorize func(req *sip.Request, res *sip.Response, realm string) (digest.Challenge, error)
+	// Realm is the one whose challenges inside the dialog of a call that goes out are answered;
+	// "": none is, for they may come from whoever was called, who is owed no proof. A challenge
+	// to the INVITE that was answered takes its place.
+	Realm string
 }
 
 // timer names one deadline of a call.
@@ -119,7 +125,9 @@ type Call struct {
 	winner     *fork
 
 	triedAuth, tried420, tried421, tried422 bool
-	visited                                 []string // Request-URIs before a 3xx, in the form of bare
+	realm                                   string              // whose challenges inside the dialog are answered
+	unanswered                              map[string]unproven // our requests inside the dialog, by branch, as long as there is one
+	visited                                 []string            // Request-URIs before a 3xx, in the form of bare
 
 	hang       *hang // we want it over
 	cancelSent bool
@@ -163,7 +171,8 @@ func New(o Options) *Call {
 	if o.Rand == nil {
 		o.Rand = func() float64 { return 0.5 }
 	}
-	return &Call{o: o, seq: 1, forks: map[string]*fork{}, localSDP: o.Offer, asks: map[uint32]uint64{}}
+	return &Call{o: o, seq: 1, forks: map[string]*fork{}, localSDP: o.Offer, asks: map[uint32]uint64{},
+		realm: o.Realm, unanswered: map[string]unproven{}}
 }
 
 // Step takes one input and returns what is to be done, in order.

@@ -54,6 +54,7 @@ const preconditionLimit = 15 * time.Second
 func NewIncoming(o Options, req *sip.Request, tx any) *Call {
 	o.CallID, o.From = value(req, "Call-ID"), value(req, "To")
 	o.To, o.Target, o.Routes, o.Offer = value(req, "From"), AddrSpec(value(req, "Contact")), nil, nil
+	o.Realm = "" // it is another's dialog
 	c := New(o)
 	c.seq = 0
 	f := &fork{tag: fromTag(req), remote: o.To, target: o.Target, route: Values(req, "Record-Route"),

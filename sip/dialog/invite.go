@@ -107,7 +107,7 @@ func deltaSeconds(d time.Duration) string { return strconv.Itoa(int(d / time.Sec
 
 func (c *Call) onResponse(res *sip.Response) {
 	seq := res.CSeq()
-	if seq == nil {
+	if seq == nil || c.proves(res) {
 		return
 	}
 	switch seq.MethodName {
@@ -138,7 +138,7 @@ func (c *Call) onResponse(res *sip.Response) {
 		c.onRefreshResponse(seq.SeqNo, res.StatusCode, res)
 	case sip.BYE:
 		if res.StatusCode >= 200 {
-			c.byeDone(res)
+			c.onByeResponse(res)
 		}
 	case sip.CANCEL: // 200 or 481: the INVITE's own answer decides
 	default:
@@ -305,7 +305,7 @@ func (c *Call) prack(f *fork, e *early, seq uint32, res *sip.Response) bool {
 	req := c.inDialog(f, sip.PRACK, f.localSeq)
 	add(req, "RAck", strconv.FormatUint(n, 10)+" "+strconv.FormatUint(uint64(seq), 10)+" INVITE")
 	req.SetBody(nil)
-	c.do(Send{req})
+	c.send(req, 0)
 	return true
 }
 
@@ -454,13 +454,22 @@ func (c *Call) bye(f *fork, reason string) {
 	c.byes = append(c.byes, branch(req))
 	add(req, "Reason", reason)
 	req.SetBody(nil)
-	c.do(Send{req})
+	c.send(req, 0)
 }
 
-// byeDone: m is the BYE that got no answer, or the answer, which may come twice.
-func (c *Call) byeDone(m sip.Message) {
-	b := branch(m)
+// onByeResponse takes the final answer to a BYE, which may come twice. One that is refused is
+// over as well: there is no other way to say it. 481 is no refusal, there was nothing to end.
+func (c *Call) onByeResponse(res *sip.Response) {
+	if c.byeDone(res) && res.StatusCode >= 300 && res.StatusCode != 481 {
+		c.do(ByeRefused{res})
+	}
+}
+
+// byeDone: m is the BYE that got no answer, or the answer; false: not of one that is waited for.
+func (c *Call) byeDone(m sip.Message) bool {
+	b, n := branch(m), len(c.byes)
 	c.byes = slices.DeleteFunc(c.byes, func(open string) bool { return open == b })
+	return len(c.byes) < n
 }
 
 // byeAndEnd ends the dialog that was answered.
@@ -486,6 +495,7 @@ func (c *Call) endHung(e Ended) {
 
 func (c *Call) onFailed(in Failed) {
 	seq := in.Req.CSeq()
+	delete(c.unanswered, branch(in.Req))
 	switch {
 	case seq == nil:
 	case seq.MethodName == sip.BYE:

@@ -57,7 +57,7 @@ func (c *Call) sendReoffer() {
 	c.refreshHeaders(r.req)
 	r.proceeding, r.early = false, early{ours: r.sdp, wire: c.version(r.sdp)} // the version of now: others may have left meanwhile
 	setSDP(r.req, r.wire)
-	c.do(Send{r.req})
+	c.send(r.req, 0)
 	c.arm(timerReoffer, reofferLimit)
 }
 
@@ -315,7 +315,7 @@ func (c *Call) refreshSession() {
 	req := c.inDialog(f, sip.UPDATE, f.localSeq)
 	c.refreshHeaders(req)
 	req.SetBody(nil)
-	c.do(Send{req})
+	c.send(req, 0)
 }
 
 // expired: nobody has refreshed the session. Where the peer's user makes up his mind about our

@@ -46,7 +46,7 @@ func (c *Call) sendQoS(f *fork, e *early) {
 	add(req, "Allow", c.o.Allow)
 	e.wire = c.version(offerQoS(e.qos, "mandatory"))
 	setSDP(req, e.wire)
-	c.do(Send{req})
+	c.send(req, 0)
 }
 
 // ourQoS is the INVITE of ours in f to which the UPDATE with this CSeq belongs; nil: none.

@@ -367,6 +367,13 @@ func (w *world) send(req *sip.Request) {
 			p.sentTo = to
 		}
 	}
+	if p != nil && req.Method != sip.CANCEL && value(req, "Authorization") == "" && w.c.realm == "trunk" && w.rng.IntN(8) == 0 {
+		if req.Method == sip.INVITE {
+			w.re, w.asking = req, true
+		}
+		w.answer(407, req, p.tag, "", "Realm=trunk") // and nobody but a proxy has seen it
+		return
+	}
 	switch req.Method {
 	case sip.INVITE:
 		if p != nil {
@@ -423,7 +430,7 @@ func (w *world) invited(req *sip.Request) {
 		w.finalSent = true
 		switch w.rng.IntN(3) {
 		case 0:
-			w.answer(401, req, "p", "")
+			w.answer(401, req, "p", "", "Realm=trunk")
 		case 1:
 			w.answer(422, req, "p", "", fmt.Sprint("Min-SE=", 40+10*w.tries))
 		case 2:
@@ -844,6 +851,9 @@ func TestRandomInterleavings(t *testing.T) {
 		w.log = []string{fmt.Sprint("seed ", seed)}
 		o := options()
 		o.Offer, o.SessionExpires, o.MinSE = []byte(firstOffer), 60*time.Second, 40*time.Second
+		if seed%2 == 0 { // of a core that asks within the dialog only
+			o.Realm = "trunk"
+		}
 		w.c = New(o)
 		w.after(0, func() { w.feed(Start{}) })
 		hangup := func() { w.feed(Hangup{Why: "hung_up"}) }

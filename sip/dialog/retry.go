@@ -20,9 +20,11 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 		c.triedAuth = true
 		withAuth = c.invite.Clone()
 		withAuth.CSeq().SeqNo = c.seq + 1
-		if err := c.o.Authorize(withAuth, res); err != nil {
+		ch, err := c.o.Authorize(withAuth, res, "")
+		if err != nil {
 			return false
 		}
+		c.realm = ch.Realm
 	case 420:
 		refused := Values(res, "Unsupported")
 		kept := slices.DeleteFunc(slices.Clone(c.o.Supported), func(tag string) bool {
@@ -54,7 +56,7 @@ func (c *Call) tryAgain(res *sip.Response) bool {
 		if !c.redirect(res) {
 			return false
 		}
-		c.triedAuth, c.seq = false, c.seq+1 // what was proven was for another Request-URI
+		c.triedAuth, c.realm, c.seq = false, c.o.Realm, c.seq+1 // what was proven was for another Request-URI
 		c.sendInvite(nil)
 		return true
 	default:

@@ -91,7 +91,7 @@ func (c *Call) onAsk(a Ask) {
 		req.SetBody(nil)
 	}
 	c.asks[f.localSeq] = a.ID
-	c.do(Send{req})
+	c.send(req, 0)
 }
 
 // asked reports the end of a request of ours, if it was one of another usage. res is nil where

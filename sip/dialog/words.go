@@ -117,14 +117,18 @@ type (
 		Tx  any
 		Res *sip.Response
 	}
+	// ByeRefused is for the log: the far end has refused our BYE, and may go on with a call that
+	// is over here.
+	ByeRefused struct{ Res *sip.Response }
 	// Emit tells the owner.
 	Emit struct{ Event Event }
 )
 
-func (Send) isAction()    {}
-func (Ack) isAction()     {}
-func (Respond) isAction() {}
-func (Emit) isAction()    {}
+func (Send) isAction()       {}
+func (Ack) isAction()        {}
+func (Respond) isAction()    {}
+func (ByeRefused) isAction() {}
+func (Emit) isAction()       {}
 
 // Event is what the owner of the call hears.
 type Event interface{ isEvent() }

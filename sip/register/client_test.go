@@ -310,8 +310,8 @@ func TestAuthorizeInvite(t *testing.T) {
 		resp := sip.NewResponse(tt.status, "x")
 		resp.AppendHeader(sip.NewHeader(tt.ask, ch.String()))
 		for range 2 { // the second replaces the first
-			if err := c.Authorize(req, resp); err != nil {
-				t.Fatal(err)
+			if got, err := c.Authorize(req, resp, ""); err != nil || got.Realm != "proxy" {
+				t.Fatal(got, err)
 			}
 		}
 		hs := req.GetHeaders(tt.give)
@@ -323,7 +323,7 @@ func TestAuthorizeInvite(t *testing.T) {
 			t.Errorf("%d: %v %v %s", tt.status, ok, err, hs[0])
 		}
 	}
-	if err := c.Authorize(sip.NewRequest(sip.INVITE, sip.Uri{}), sip.NewResponse(401, "x")); !errors.Is(err, digest.ErrNoChallenge) {
+	if _, err := c.Authorize(sip.NewRequest(sip.INVITE, sip.Uri{}), sip.NewResponse(401, "x"), ""); !errors.Is(err, digest.ErrNoChallenge) {
 		t.Errorf("no challenge: %v", err)
 	}
 }

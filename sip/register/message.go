@@ -249,23 +249,24 @@ func sameHost(a, b string) bool {
 
 // Authorize adds to req, the repetition of a request that was answered 401 or 407, the
 // proof the challenge asks for, with the credentials of the registration. The digest URI
-// is the request's exactly. A new CSeq number and branch are the caller's to set. Errors:
+// is the request's exactly. A new CSeq number and branch are the caller's to set. It returns
+// the challenge that it has answered, one of realm; "" is any, for a proxy's is its own. Errors:
 // digest.ErrNoChallenge, aka.ErrMAC, aka.ErrSync, or a malformed challenge.
-func (c *Client) Authorize(req *sip.Request, resp *sip.Response) error {
+func (c *Client) Authorize(req *sip.Request, resp *sip.Response, realm string) (ch digest.Challenge, err error) {
 	challengeName, name := "WWW-Authenticate", "Authorization"
 	if resp.StatusCode == 407 {
 		challengeName, name = "Proxy-Authenticate", "Proxy-Authorization"
 	}
 	cs, err := digest.ParseChallenges(values(resp, challengeName))
 	if err != nil {
-		return err
+		return ch, err
 	}
 	c.mu.Lock()
 	cfg := c.cfg
 	c.mu.Unlock()
-	ch, err := digest.Choose(cs, cfg.algorithms, "") // a proxy's realm is its own
+	ch, err = digest.Choose(cs, cfg.algorithms, realm)
 	if err != nil {
-		return err
+		return ch, err
 	}
 	password := cfg.password
 	if digest.IsAKA(ch.Algorithm) {
@@ -276,7 +277,7 @@ func (c *Client) Authorize(req *sip.Request, resp *sip.Response) error {
 		}
 		c.mu.Unlock()
 		if err != nil {
-			return err
+			return ch, err
 		}
 		c.save(p.sqn)
 		password = p.password
@@ -285,10 +286,10 @@ func (c *Client) Authorize(req *sip.Request, resp *sip.Response) error {
 	a, err := digest.NewSession(ch, c.opt.IMPI, password).Authorize(
 		digest.Request{Method: req.Method.String(), URI: uri, Body: req.Body()})
 	if err != nil {
-		return err
+		return ch, err
 	}
 	for req.RemoveHeader(name) {
 	}
 	req.AppendHeader(sip.NewHeader(name, a.String()))
-	return nil
+	return ch, nil
 }
