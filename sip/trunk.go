@@ -253,6 +253,9 @@ func (a *attachment) authorizeTrunk(req *sipgo.Request, res *sipgo.Response, rea
 	if err != nil {
 		return challenge, err
 	}
+	if realm == "" && a.o.Auth.Realm != "*" {
+		realm = a.o.Auth.Realm
+	}
 	challenge, err = digest.Choose(challenges, a.o.Auth.Algorithms, realm)
 	if err != nil {
 		return challenge, err

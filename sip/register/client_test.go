@@ -292,9 +292,22 @@ func TestWrongPassword(t *testing.T) {
 
 func TestAuthorizeInvite(t *testing.T) {
 	o := options()
+	strict, err := New(o, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Realm = "*"
 	c, err := New(o, nil, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// Who is called can ask as well: only the realm that is configured gets an answer (unless any is).
+	for realm, want := range map[string]bool{"proxy": false, o.Domain: true} {
+		resp := sip.NewResponse(407, "x")
+		resp.AppendHeader(sip.NewHeader("Proxy-Authenticate", digest.Challenge{Realm: realm, Nonce: "n", Algorithm: digest.MD5}.String()))
+		if _, err := strict.Authorize(sip.NewRequest(sip.INVITE, sip.Uri{Scheme: "sip", Host: "x"}), resp, ""); (err == nil) != want {
+			t.Errorf("realm %s: %v", realm, err)
+		}
 	}
 	for _, tt := range []struct {
 		status    int

@@ -1,6 +1,7 @@
 package register
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -250,7 +251,7 @@ func sameHost(a, b string) bool {
 // Authorize adds to req, the repetition of a request that was answered 401 or 407, the
 // proof the challenge asks for, with the credentials of the registration. The digest URI
 // is the request's exactly. A new CSeq number and branch are the caller's to set. It returns
-// the challenge that it has answered, one of realm; "" is any, for a proxy's is its own. Errors:
+// the challenge that it has answered, one of realm; "": of Options.Realm, as for REGISTER. Errors:
 // digest.ErrNoChallenge, aka.ErrMAC, aka.ErrSync, or a malformed challenge.
 func (c *Client) Authorize(req *sip.Request, resp *sip.Response, realm string) (ch digest.Challenge, err error) {
 	challengeName, name := "WWW-Authenticate", "Authorization"
@@ -264,7 +265,7 @@ func (c *Client) Authorize(req *sip.Request, resp *sip.Response, realm string) (
 	c.mu.Lock()
 	cfg := c.cfg
 	c.mu.Unlock()
-	ch, err = digest.Choose(cs, cfg.algorithms, realm)
+	ch, err = digest.Choose(cs, cfg.algorithms, cmp.Or(realm, cfg.realm))
 	if err != nil {
 		return ch, err
 	}
