@@ -164,7 +164,8 @@ func (c *caller) Offer(b []byte, focus string) {
 }
 
 // dial makes a call to the house. where: conf, dialin, factory, or a URI. Words: voice,
-// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI…,
+// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI,
+// uri=URI, called=URI (Request-URI and P-Called-Party-ID, where they are not what is dialled),
 // like=NAME (the number of that member).
 func (h *house) dial(name, where string, words []string) error {
 	h.mu.Lock()
@@ -190,7 +191,7 @@ func (h *house) dial(name, where string, words []string) error {
 	default:
 		in.Target = where
 	}
-	in.To = in.Target
+	in.To, in.RequestURI = in.Target, in.Target
 	offer := sdp.OfferOptions{Origin: sdp.NewOrigin(time.Now()), Addr: netip.MustParseAddr("127.0.0.1"), AudioPort: 50100, Video: true, VideoPort: 50102}
 	c := &caller{say: func(format string, args ...any) { h.say("%s's phone: "+format, append([]any{name}, args...)...) }}
 	for _, w := range words {
@@ -224,6 +225,10 @@ func (h *house) dial(name, where string, words []string) error {
 			in.Caller.URI, in.Caller.Number = "tel:"+value, value
 		case "to":
 			in.To = value
+		case "uri":
+			in.RequestURI = value
+		case "called":
+			in.CalledParty = value
 		case "verstat":
 			in.Caller.Verstat = value
 		case "diverted":
@@ -485,6 +490,31 @@ func TestRefusedCallersAreOnRecord(t *testing.T) {
 				t.Error("what was typed is in the timeline")
 			}
 		}
+	})
+}
+
+// An emergency call is refused wherever the emergency service is named, whoever else is named too;
+// and its record says so.
+func TestEmergencyCallsAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.script("policy open", "dial ann conf", "after 1s")
+		for _, where := range []string{"uri", "called", "to"} {
+			for _, sos := range []string{"urn:service:sos", "URN:service:sos.police", "tel:110", "sip:112@ims.example;user=phone"} {
+				for _, words := range []string{"", " replaces=ann"} {
+					name := fmt.Sprint("caller", len(h.callers))
+					if got := h.script("dial "+name+" conf "+where+"="+sos+words, "after 1s"); !strings.Contains(got, name+"'s phone: <- 403") {
+						t.Errorf("%s in %s%s:\n%s", sos, where, words, got)
+						continue
+					}
+					if r := h.bills.records[len(h.bills.records)-1]; r.Dialled != sos || r.Leg.SIP.Status != 403 {
+						t.Errorf("%s in %s%s: the record says %q, %d", sos, where, words, r.Dialled, r.Leg.SIP.Status)
+					}
+				}
+			}
+		}
+		h.script("caller ann bye", "after 1s")
 	})
 }
 

@@ -144,12 +144,7 @@ func dialled(in sip.Incoming) string { return parseTarget(in.Target).key() }
 // route reads the address in the order of IMS.md §4.1. Emergency calls come first: they
 // are nobody's to take over.
 func (b *Bridge) route(in sip.Incoming) destination {
-	for _, uri := range []string{in.Target, in.To} {
-		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(uri)), "urn:service:sos") {
-			return destination{status: 403}
-		}
-	}
-	if ims.Emergency(in.Target, b.opt.Country) {
+	if b.emergency(in) != "" {
 		return destination{status: 403}
 	}
 	if in.Replaces != "" {
@@ -160,6 +155,18 @@ func (b *Bridge) route(in sip.Incoming) destination {
 		return destination{room: r, takes: id}
 	}
 	return b.addressed(in.Attachment, in.Target, in.To)
+}
+
+// emergency is the address of an emergency service that a call names, wherever it does: a
+// network may have put ours into the Request-URI and left what was dialled elsewhere, or the other
+// way round. "": none.
+func (b *Bridge) emergency(in sip.Incoming) string {
+	for _, uri := range []string{in.RequestURI, in.Target, in.CalledParty, in.To} {
+		if ims.Emergency(uri, b.opt.Country) {
+			return uri
+		}
+	}
+	return ""
 }
 
 // addressed is what an address means here, or that of To: 404 nothing. Whoever is registered is
@@ -411,7 +418,7 @@ func (b *Bridge) keepRefused(in sip.Incoming, r *room, status int, verdict verdi
 	b.traced.note(l.ID, owner, l.CallID)
 	l.Outcome, l.Text, l.Retry, l.Reason = verdict.outcome, &verdict.text, verdict.hint(), "refused"
 	b.counts.outcome(l.Outcome)
-	record := LegRecord{Leg: l, Number: in.Caller.Number, Dialled: in.Target}
+	record := LegRecord{Leg: l, Number: in.Caller.Number, Dialled: cmp.Or(b.emergency(in), in.Target)}
 	b.store.QueueLeg(record)
 	b.charge(record)
 	b.log.Info("call refused", "leg_id", l.ID, "conference_id", l.Conference, "status", status, "trusted", in.Caller.Trusted)

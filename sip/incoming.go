@@ -262,7 +262,7 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 	return Incoming{
 		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
-		Target: wanted(req), To: req.To().Address.String(), Caller: identityOf(req),
+		Target: a.wanted(req), RequestURI: req.Recipient.String(), CalledParty: calledParty(req), To: req.To().Address.String(), Caller: identityOf(req),
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
 		Recipients: all, Hidden: hidden,
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
@@ -270,13 +270,16 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 }
 
 // wanted is whom a request outside a dialog is for. A core that has put our Contact into the
-// Request-URI says in P-Called-Party-ID what was there before (RFC 7315 4.2).
-func wanted(req *sipgo.Request) string {
-	if uri := dialog.AddrSpec(first(req, "P-Called-Party-ID")); uri != "" {
+// Request-URI says in P-Called-Party-ID what was there before (RFC 7315 4.2). A trunk has no
+// Contact of ours to put there.
+func (a *attachment) wanted(req *sipgo.Request) string {
+	if uri := calledParty(req); uri != "" && a.o.Mode != ModeTrunk {
 		return uri
 	}
 	return req.Recipient.String()
 }
+
+func calledParty(req *sipgo.Request) string { return dialog.AddrSpec(first(req, "P-Called-Party-ID")) }
 
 func first(m sipgo.Message, name string) string {
 	if hs := m.GetHeaders(name); len(hs) > 0 {

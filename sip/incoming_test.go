@@ -108,6 +108,40 @@ func tagIn(m message) string {
 	return tag
 }
 
+// P-Called-Party-ID says whom the call is for where a core calls us by our Contact; the Request-URI
+// is told as it came all the same.
+func TestCalledParty(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		start          func(*testing.T, *peer) *UA
+		target, called string
+	}{
+		{"ue", newUE, "sip:mmtel@factory.example", "sip:mmtel@factory.example"},
+		{"as", func(t *testing.T, p *peer) *UA { return newAS(t, p) }, "sip:mmtel@factory.example", "sip:mmtel@factory.example"},
+		{"as, not trusted", func(t *testing.T, p *peer) *UA {
+			return newAS(t, p, func(o *AttachmentOptions) { o.Untrusted = true })
+		}, "urn:service:sos", ""},
+		{"trunk", func(t *testing.T, p *peer) *UA { return newTrunk(t, p) }, "urn:service:sos", "sip:mmtel@factory.example"},
+		{"trunk, not trusted", func(t *testing.T, p *peer) *UA {
+			return newTrunk(t, p, func(o *AttachmentOptions) { o.Untrusted = true })
+		}, "urn:service:sos", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPeer(t, "tcp")
+			ua := tt.start(t, p)
+			k := take(t, ua)
+			core := knock(t, "tcp", ua.Attachments()[0].LocalAddr)
+			core.send([]byte(p.toUs(ua, "INVITE", "urn:service:sos", "called", "Contact: <sip:x@"+p.addr+">",
+				"P-Called-Party-ID: <sip:mmtel@factory.example>", "\n"+offerSDP)))
+			in, call := k.next()
+			call.Reject(403, 0)
+			if in.Target != tt.target || in.CalledParty != tt.called || in.RequestURI != "urn:service:sos" || in.To != "sip:+15550100@carrier.example" {
+				t.Errorf("for %q, called party %q, Request-URI %q, To %q", in.Target, in.CalledParty, in.RequestURI, in.To)
+			}
+		})
+	}
+}
+
 // A call comes in, with everything a handset does, and the caller ends it.
 func TestIncomingCall(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
@@ -117,10 +151,10 @@ func TestIncomingCall(t *testing.T) {
 		c := newCaller(t, p, ua)
 		c.request("INVITE", "i1", 1, "", "Supported: 100rel, timer", "Allow: UPDATE, PRACK",
 			"P-Asserted-Identity: <sip:+15550123@carrier.example>, <tel:+15550123;verstat=TN-Validation-Passed>",
-			"P-Charging-Vector: icid-value=abc;orig-ioi=x", "P-Called-Party-ID: <sip:mmtel@factory.example>", "\n"+offerSDP)
+			"P-Charging-Vector: icid-value=abc;orig-ioi=x", "\n"+offerSDP)
 		p.expect("100")
 		in, call := k.next()
-		if in.Target != "sip:mmtel@factory.example" {
+		if in.Target != "sip:conf@"+c.ua {
 			t.Errorf("the caller wants %q", in.Target)
 		}
 		if in.CallID != "in@caller" || in.ICID != "abc" || in.Caller.Number != "+15550123" || !in.Caller.Trusted || string(in.Offer) != offerSDP {
