@@ -14,6 +14,7 @@ import (
 	"sparkle/bridge"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
+	"sparkle/sip/ims"
 	"sparkle/sip/sdp"
 )
 
@@ -164,7 +165,7 @@ func (c *caller) Offer(b []byte, focus string) {
 }
 
 // dial makes a call to the house. where: conf, dialin, factory, or a URI. Words: voice,
-// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI,
+// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, nameless, from=NUMBER, pai=URI,…, replaces=NAME, to=URI,
 // uri=URI, called=URI (Request-URI and P-Called-Party-ID, where they are not what is dialled),
 // like=NAME (the number of that member).
 func (h *house) dial(name, where string, words []string) error {
@@ -178,7 +179,8 @@ func (h *house) dial(name, where string, words []string) error {
 	h.net.mu.Lock()
 	h.net.dialled++
 	in := sip.Incoming{Attachment: "core", At: time.Now(), CallID: fmt.Sprintf("in-%d", h.net.dialled), ICID: "icid-in",
-		Caller: sip.Identity{URI: "tel:" + number, Number: number, Name: name, Trusted: true}}
+		Caller: identity("tel:" + number)}
+	in.Caller.Name = name
 	take := h.net.take
 	h.net.mu.Unlock()
 	switch where {
@@ -222,7 +224,13 @@ func (h *house) dial(name, where string, words []string) error {
 		case "nocodec":
 			offer.AudioPort = 1
 		case "from":
-			in.Caller.URI, in.Caller.Number = "tel:"+value, value
+			in.Caller = identity("tel:" + value)
+			in.Caller.Name = name
+		case "pai":
+			in.Caller = identity(strings.Split(value, ",")...)
+			in.Caller.Name = name
+		case "nameless":
+			in.Caller.Name = ""
 		case "to":
 			in.To = value
 		case "uri":
@@ -263,6 +271,17 @@ func (h *house) dial(name, where string, words []string) error {
 	defer c.mu.Unlock()
 	c.tell = tell
 	return nil
+}
+
+// identity is what a trusted network asserts: the number of the first URI that has one.
+func identity(uris ...string) sip.Identity {
+	who := sip.Identity{URI: uris[0], URIs: uris, Trusted: true}
+	for _, uri := range uris {
+		if n, err := ims.ParseNumber(uri); err == nil && who.Number == "" {
+			who.URI, who.Number = uri, n.Digits()
+		}
+	}
+	return who
 }
 
 func (h *house) conference() bridge.Conference {

@@ -213,8 +213,8 @@ type target struct{ user, host string }
 
 func (t target) key() string { return t.user + "@" + t.host }
 
-// parseTarget reads a sip:, sips: or tel: URI; of a tel: URI the number is the user. What
-// is neither has no parts.
+// parseTarget reads a sip:, sips: or tel: URI; of a tel: URI the number is the user, and of a local
+// one its context the host. What is neither has no parts.
 func parseTarget(uri string) target {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(uri), ":")
 	if !ok {
@@ -223,7 +223,13 @@ func parseTarget(uri string) target {
 	var t target
 	switch strings.ToLower(scheme) {
 	case "tel":
-		t.user, _, _ = strings.Cut(rest, ";")
+		var params string
+		t.user, params, _ = strings.Cut(rest, ";")
+		for p := range strings.SplitSeq(params, ";") {
+			if name, context, _ := strings.Cut(p, "="); strings.EqualFold(name, "phone-context") {
+				t.host = strings.ToLower(context)
+			}
+		}
 		return t
 	case "sip", "sips":
 	default:
@@ -316,11 +322,9 @@ func (b *Bridge) join(v *visitor, r *room) {
 
 // listed finds the row of a caller: only a number that a trusted peer asserts is his.
 func (b *Bridge) listed(v *View, who sip.Identity) (Member, bool) {
-	if !who.Trusted || who.Number == "" {
-		return Member{}, false
-	}
+	parties := asserted(who)
 	for _, m := range v.Members {
-		if m.Number == who.Number {
+		if m.Number != "" && slices.Contains(parties, m.Number) {
 			return m, true
 		}
 	}
@@ -381,7 +385,11 @@ func callerName(who sip.Identity) string {
 	if err != nil {
 		name = ""
 	}
-	return cmp.Or(name, who.Number, withheld)
+	id, err := cleanName(cmp.Or(who.Number, party(who.URI)), "", false)
+	if err != nil {
+		id = ""
+	}
+	return cmp.Or(name, id, withheld)
 }
 
 // refuse ends a call that got no leg, and keeps a record of it: the attempt is part of

@@ -294,8 +294,13 @@ func identityOf(req *sipgo.Request) Identity {
 	id := Identity{URI: req.From().Address.String(), Name: req.From().DisplayName}
 	asserted := dialog.Values(req, "P-Asserted-Identity")
 	slices.SortStableFunc(asserted, func(x, y string) int { return rank(x) - rank(y) })
-	if len(asserted) > 0 && dialog.AddrSpec(asserted[0]) != "" {
-		id.URI, id.Trusted = dialog.AddrSpec(asserted[0]), true
+	for _, v := range asserted {
+		if uri := dialog.AddrSpec(v); uri != "" {
+			id.URIs = append(id.URIs, uri)
+		}
+	}
+	if len(id.URIs) > 0 {
+		id.URI, id.Trusted = id.URIs[0], true
 		if name := displayName(asserted[0]); name != "" {
 			id.Name = name
 		}
@@ -316,11 +321,18 @@ func identityOf(req *sipgo.Request) Identity {
 	return id
 }
 
+// rank is the order of asserted identities: a tel: URI, a number in a sip: URI, a name; what is
+// no URI at all is last.
 func rank(nameAddr string) int {
-	if strings.HasPrefix(strings.ToLower(dialog.AddrSpec(nameAddr)), "tel:") {
+	switch uri := dialog.AddrSpec(nameAddr); {
+	case uri == "":
+		return 3
+	case strings.HasPrefix(strings.ToLower(uri), "tel:"):
 		return 0
+	case numberOf(uri) != "":
+		return 1
 	}
-	return 1
+	return 2
 }
 
 // displayName is the name before the URI of a name-addr.

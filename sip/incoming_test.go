@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -427,13 +428,17 @@ func TestIdentity(t *testing.T) {
 		{"From alone", "From: \"Wang\" <sip:+15550123@h;user=phone>;tag=1\r\n", Identity{URI: "sip:+15550123@h;user=phone", Number: "+15550123", Name: "Wang"}},
 		{"a name is no number", "From: <sip:wang@h>;tag=1\r\n", Identity{URI: "sip:wang@h"}},
 		{"asserted, tel preferred", "From: <sip:anonymous@anonymous.invalid>;tag=1\r\nP-Asserted-Identity: \"Li\" <sip:li@h>\r\nP-Asserted-Identity: <tel:+1-555-0123;verstat=TN-Validation-Passed>\r\n",
-			Identity{URI: "tel:+1-555-0123;verstat=TN-Validation-Passed", Number: "+15550123", Trusted: true, Verstat: "TN-Validation-Passed"}},
+			Identity{URI: "tel:+1-555-0123;verstat=TN-Validation-Passed", Number: "+15550123", Trusted: true, Verstat: "TN-Validation-Passed",
+				URIs: []string{"tel:+1-555-0123;verstat=TN-Validation-Passed", "sip:li@h"}}},
+		{"asserted, a number before a name", "From: <sip:a@h>;tag=1\r\nP-Asserted-Identity: <>, \"Li\" <sip:li@h>, <sip:+15550123@h>\r\n",
+			Identity{URI: "sip:+15550123@h", Number: "+15550123", Trusted: true, URIs: []string{"sip:+15550123@h", "sip:li@h"}}},
 		{"asserted, sip with verstat in the user part", "From: <sip:a@h>;tag=1\r\nP-Asserted-Identity: \"Li\" <sip:+15550123;verstat=No-TN-Validation@h;user=phone>\r\nPrivacy: header; id\r\n",
-			Identity{URI: "sip:+15550123;verstat=No-TN-Validation@h;user=phone", Number: "+15550123", Name: "Li", Trusted: true, Private: true, Verstat: "No-TN-Validation"}},
+			Identity{URI: "sip:+15550123;verstat=No-TN-Validation@h;user=phone", Number: "+15550123", Name: "Li", Trusted: true, Private: true, Verstat: "No-TN-Validation",
+				URIs: []string{"sip:+15550123;verstat=No-TN-Validation@h;user=phone"}}},
 		{"local numbers are none", "From: <tel:0123;phone-context=h>;tag=1\r\nPrivacy: none\r\n", Identity{URI: "tel:0123;phone-context=h"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := identityOf(parseRequest(t, tt.headers)); got != tt.want {
+			if got := identityOf(parseRequest(t, tt.headers)); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})

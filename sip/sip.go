@@ -304,12 +304,13 @@ type Incoming struct {
 
 // Identity is who somebody says to be.
 type Identity struct {
-	URI     string // sip: or tel:
-	Number  string // E.164 with + if URI is a telephone number
-	Name    string // display name
-	Trusted bool   // asserted by a trusted peer (P-Asserted-Identity, RFC 3325); otherwise no more than From
-	Private bool   // Privacy: id; others must not be shown it
-	Verstat string // of a tel URI (RFC 8224 by 3GPP): TN-Validation-Passed …; "" none
+	URI     string   // sip: or tel:; of several that are asserted, a telephone number first
+	Number  string   // E.164 with + if URI is a telephone number
+	URIs    []string // all that are asserted, URI among them; nil unless Trusted
+	Name    string   // display name
+	Trusted bool     // asserted by a trusted peer (P-Asserted-Identity, RFC 3325); otherwise no more than From
+	Private bool     // Privacy: id; others must not be shown it
+	Verstat string   // of a tel URI (RFC 8224 by 3GPP): TN-Validation-Passed …; "" none
 }
 
 // IncomingCall is how a call that comes in is answered. Its events are those of a
