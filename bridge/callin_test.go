@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -479,6 +480,47 @@ func TestCallerAsTheNetworkKnowsHim(t *testing.T) {
 			t.Error(err)
 		}
 		h.wait(time.Second)
+	})
+}
+
+// What a caller says of himself, and no trusted network, is marked wherever it is shown, and gives
+// him, and whose number he shows, no right.
+func TestUnverifiedCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.script("policy open", "referrers any", "member bob voice", "dial Chairman conf from=+8613900000001 untrusted", "dial ann conf", "after 1s")
+		if m := h.member("Chairman"); !m.Unverified || m.Leg == nil || !m.Leg.Unverified || m.Number != "" {
+			t.Errorf("member %+v", m)
+		}
+		if m := h.member("ann"); m.Unverified || m.Leg.Unverified {
+			t.Errorf("asserted, and yet %+v", m)
+		}
+		if m := h.member("bob"); m.Unverified {
+			t.Errorf("on the roster, and yet %+v", m)
+		}
+		for name, want := range map[string]string{"Chairman": "未验证? Chairman", "ann": "ann"} {
+			id := h.legID(name)
+			h.eng.mu.Lock()
+			if got := h.eng.legs[id].GetName(); got != want {
+				t.Errorf("on the tile of %s stands %q", name, got)
+			}
+			h.eng.mu.Unlock()
+		}
+		got := h.script("subscribe ann once", "subscribe real outside by=tel:+8613900000001", "refer real invite bob outside by=tel:+8613900000001",
+			"dial Nobody factory untrusted", "caller Chairman bye", "caller ann bye", "after 1s")
+		for _, want := range []string{"sip:anon-1@ims.example (未验证? Chairman)", "(ann)", "real's SUBSCRIBE: <- 403", "real's REFER: <- 403"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+		marked := map[string]bool{}
+		for _, r := range h.bills.records {
+			marked[r.Leg.CallID] = r.Leg.Unverified
+		}
+		if want := map[string]bool{h.callers["Chairman"].in.CallID: true, h.callers["ann"].in.CallID: false, h.callers["Nobody"].in.CallID: true}; !maps.Equal(marked, want) {
+			t.Errorf("records say %v, want %v", marked, want)
+		}
 	})
 }
 

@@ -352,7 +352,8 @@ func (b *Bridge) admit(r *room, v *visitor) (id string, status int) {
 	if len(view.Members) >= b.opt.MaxMembers {
 		return "", 486
 	}
-	m := Member{ID: newID("mbr"), Conference: r.id, Name: callerName(who), Role: roleSpeaker, State: Idle, CreatedAt: time.Now().UTC()}
+	m := Member{ID: newID("mbr"), Conference: r.id, Name: callerName(who), Role: roleSpeaker, State: Idle, CreatedAt: time.Now().UTC(),
+		Unverified: !who.Trusted}
 	if _, bad := b.parseNumber(who.Number, ""); bad == nil && who.Trusted && !who.Private {
 		m.Number = who.Number
 		if err := b.store.PutMembers(b.ctx, m); err != nil {
@@ -376,6 +377,21 @@ func (r *room) addRow(m Member) error {
 
 // withheld is what others see of a caller who wants not to be known (RFC 3323).
 const withheld = "匿名 Anonymous"
+
+// unverified stands before the name of a caller that nobody vouches for, where others see it: before,
+// for a name can be longer than what is shown of it.
+const unverified = "未验证? "
+
+// shown is what others see of a member's name.
+func (m *member) shown() string {
+	switch {
+	case m.private():
+		return withheld
+	case m.Unverified:
+		return unverified + m.Name
+	}
+	return m.Name
+}
 
 func callerName(who sip.Identity) string {
 	if who.Private {
@@ -418,7 +434,7 @@ func (b *Bridge) keepRefused(in sip.Incoming, r *room, status int, verdict verdi
 	now := time.Now().UTC()
 	l := Leg{ID: newID("leg"), State: Ended, Since: now, Direction: "inbound", Attachment: in.Attachment, StartedAt: in.At.UTC(),
 		EndedAt: &now, SIP: &SIPResult{Status: status}, CallID: in.CallID, ICID: in.ICID,
-		Verstat: in.Caller.Verstat, DivertedFrom: in.Diverted}
+		Verstat: in.Caller.Verstat, DivertedFrom: in.Diverted, Unverified: !in.Caller.Trusted}
 	owner := ""
 	if r != nil {
 		l.Conference, owner = r.id, r.owner
@@ -474,6 +490,7 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 		visitor: v, call: v.call, attempt: 1, door: d, began: v.in.At, Leg: Leg{
 			ID: newID("leg"), Member: member, Conference: r.id, Direction: "inbound", Attachment: v.in.Attachment,
 			StartedAt: v.in.At.UTC(), CallID: v.in.CallID, ICID: v.in.ICID, Verstat: v.in.Caller.Verstat, DivertedFrom: v.in.Diverted,
+			Unverified: !v.in.Caller.Trusted,
 		}}
 	if m != nil && m.leg == nil { // else the new leg takes its place once it is answered
 		m.leg, m.recall = l, ""
@@ -647,7 +664,7 @@ func (b *Bridge) adHoc(v *visitor, alias string) {
 	if alias != "" {
 		c.Name, c.JoinPolicy = alias, JoinOpen
 	}
-	m := Member{ID: newID("mbr"), Conference: c.ID, Name: callerName(who), Role: roleHost, State: Idle, CreatedAt: now}
+	m := Member{ID: newID("mbr"), Conference: c.ID, Name: callerName(who), Role: roleHost, State: Idle, CreatedAt: now, Unverified: !who.Trusted}
 	var rows []Member
 	if _, bad := b.parseNumber(who.Number, ""); bad == nil && who.Trusted && !who.Private {
 		m.Number = who.Number

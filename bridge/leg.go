@@ -625,9 +625,7 @@ func (r *room) pushLeg(l *leg) {
 	}
 	want := mediaLeg(l)
 	if m := r.member(l.Member); m != nil {
-		if want.Name = m.Name; m.private() {
-			want.Name = withheld
-		}
+		want.Name = m.shown()
 		want.Muted = m.muted || m.Role == roleListener
 		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
 		want.Held = m.Held || l.held

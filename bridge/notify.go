@@ -160,10 +160,7 @@ func (r *room) info(entity string) confinfo.State {
 		if l == nil {
 			continue
 		}
-		u := confinfo.User{Entity: r.entity(m), Name: m.Name, Status: infoStatus(m), Method: confinfo.DialedOut}
-		if m.anonymous() {
-			u.Name = withheld
-		}
+		u := confinfo.User{Entity: r.entity(m), Name: m.shown(), Status: infoStatus(m), Method: confinfo.DialedOut}
 		if l.visitor != nil {
 			u.Method = confinfo.DialedIn
 		}
