@@ -166,7 +166,7 @@ func (c *caller) Offer(b []byte, focus string) {
 }
 
 // dial makes a call to the house. where: conf, dialin, factory, or a URI. Words: voice,
-// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, nameless, from=NUMBER, pai=URI,…, replaces=NAME, to=URI,
+// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, nameless, from=NUMBER, pai=URI,…, via=ATTACHMENT, replaces=NAME, to=URI,
 // uri=URI, called=URI (Request-URI and P-Called-Party-ID, where they are not what is dialled),
 // like=NAME (the number of that member).
 func (h *house) dial(name, where string, words []string) error {
@@ -242,6 +242,8 @@ func (h *house) dial(name, where string, words []string) error {
 			in.Caller.Verstat = value
 		case "diverted":
 			in.Diverted = value
+		case "via":
+			in.Attachment = value
 		case "replaces":
 			in.Replaces = h.callID(value)
 		case "invites":

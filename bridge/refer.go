@@ -14,7 +14,7 @@ import (
 // step; of several, how they ended together.
 type errand struct {
 	ref  sip.Referral // nil: nobody hears of it
-	what sip.Refer    // how they are to be called
+	what sip.Refer    // how they are to be called, and by whose attachment
 	left int          // calls that are not decided
 	many bool
 	ok   bool // one was answered
@@ -256,7 +256,7 @@ func (r *room) byNumber(number string) *member {
 
 // callFor calls members and has the errand hear of it.
 func (r *room) callFor(now time.Time, ids []string, e *errand) {
-	at, profile, down := r.b.attachment()
+	at, profile, down := r.b.attachment(e.what.Attachment)
 	how := manner{r.conf.Type == VideoConference && !r.b.opt.NoVideo, r.b.opt.RingTimeout, r.conf.AnswerConfirm}
 	for _, id := range ids {
 		m := r.member(id)
@@ -360,6 +360,8 @@ func (r *room) inviteList(now time.Time, l *leg) {
 			r.log.Info("recipients are not called", "status", status)
 			return
 		}
-		r.post(func(now time.Time) { r.callFor(now, ids, &errand{left: len(ids), many: true}) })
+		r.post(func(now time.Time) {
+			r.callFor(now, ids, &errand{what: sip.Refer{Attachment: l.visitor.in.Attachment}, left: len(ids), many: true})
+		})
 	})
 }

@@ -33,7 +33,7 @@ func (r referrer) Accept()                          { r.say("<- 202") }
 func (r referrer) Reject(status int)                { r.say("<- %d to REFER", status) }
 func (r referrer) Progress(status int, what string) { r.say("<- NOTIFY %d %s", status, what) }
 
-// refer is a REFER of a phone: NAME invite|bye WHO,WHO [by=URI,…] [outside]. WHO is a
+// refer is a REFER of a phone: NAME invite|bye WHO,WHO [by=URI,…] [via=ATTACHMENT] [outside]. WHO is a
 // name, a number or a URI.
 func (h *house) refer(name, method string, who string, words []string) error {
 	r := sip.Refer{Attachment: "core", At: time.Now(), Method: strings.ToUpper(method), By: h.identityOf(name),
@@ -45,6 +45,8 @@ func (h *house) refer(name, method string, who string, words []string) error {
 		switch key {
 		case "by":
 			r.By = identity(strings.Split(value, ",")...)
+		case "via":
+			r.Attachment = value
 		case "outside":
 			r.CallID = ""
 		case "untrusted":
