@@ -318,18 +318,25 @@ func (h *house) legID(name string) string {
 	return ""
 }
 
+func (h *house) callerNamed(callID string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, c := range h.callers {
+		if c.in.CallID == callID {
+			return name
+		}
+	}
+	return ""
+}
+
 func (h *house) callerOf(leg string) string {
 	h.mem.mu.Lock()
 	r := h.mem.legs[leg]
 	h.mem.mu.Unlock()
+	name := h.callerNamed(r.Leg.CallID)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for name, c := range h.callers {
-		if c.in.CallID == r.Leg.CallID {
-			return name
-		}
-	}
-	return cmpOr(h.names[r.Leg.Member], "nobody")
+	return cmpOr(name, cmpOr(h.names[r.Leg.Member], "nobody"))
 }
 
 // press sends keys as telephone events, info the same as SIP INFO. PIN stands for the
@@ -522,6 +529,36 @@ func TestUnverifiedCaller(t *testing.T) {
 		}
 		if want := map[string]bool{h.callers["Chairman"].in.CallID: true, h.callers["ann"].in.CallID: false, h.callers["Nobody"].in.CallID: true}; !maps.Equal(marked, want) {
 			t.Errorf("records say %v, want %v", marked, want)
+		}
+	})
+}
+
+// Who has no number is in the records by what his network asserts, hidden from others or not, let in
+// or not, and by his From where nothing is asserted.
+func TestCallersWithoutNumberAreOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.script("policy open", "dial in conf pai=sip:alice@ims.example private", "dial from conf pai=sip:bob@elsewhere.example untrusted",
+			"dial number conf pai=sip:carl@ims.example,tel:+8613900000099", "dial out tel:+8610123456 pai=sip:dan@ims.example", "after 1s")
+		want := map[string]string{"in": "sip:alice@ims.example", "from": "sip:bob@elsewhere.example", "number": "+8613900000099", "out": "sip:dan@ims.example"}
+		h.mem.mu.Lock()
+		for _, r := range h.mem.legs { // a crash now must not lose it
+			if name := h.callerNamed(r.Leg.CallID); r.Number != want[name] {
+				t.Errorf("kept of %s: %q", name, r.Number)
+			}
+		}
+		h.mem.mu.Unlock()
+		h.script("caller in bye", "caller from bye", "caller number bye", "after 1s")
+		for _, r := range h.bills.records {
+			name := h.callerNamed(r.Leg.CallID)
+			if r.Number != want[name] {
+				t.Errorf("charged of %s: %q", name, r.Number)
+			}
+			delete(want, name)
+		}
+		if len(want) > 0 {
+			t.Errorf("no record of %v", want)
 		}
 	})
 }

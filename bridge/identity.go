@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -39,6 +40,10 @@ func asserted(who sip.Identity) []string {
 	}
 	return all
 }
+
+// charged is what a caller is called in records, hidden from others or not: his number, or the URI
+// that he has instead.
+func charged(who sip.Identity) string { return cmp.Or(who.Number, who.URI) }
 
 // known is the URI that a guest is asserted to be and does not hide; "" there is none.
 func (m *member) known() string {

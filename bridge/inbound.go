@@ -64,9 +64,6 @@ func (v *visitor) detach() {
 	v.room, v.leg = nil, nil
 }
 
-// number is the caller's, as far as it is known: for the call record.
-func (v *visitor) number() string { return v.in.Caller.Number }
-
 // destination is where a call is to go by its address: IMS.md §4.1.
 type destination struct {
 	status  int   // refused; 0: not
@@ -442,7 +439,7 @@ func (b *Bridge) keepRefused(in sip.Incoming, r *room, status int, verdict verdi
 	b.traced.note(l.ID, owner, l.CallID)
 	l.Outcome, l.Text, l.Retry, l.Reason = verdict.outcome, &verdict.text, verdict.hint(), "refused"
 	b.counts.outcome(l.Outcome)
-	record := LegRecord{Leg: l, Number: in.Caller.Number, Dialled: cmp.Or(b.emergency(in), in.Target)}
+	record := LegRecord{Leg: l, Number: charged(in.Caller), Dialled: cmp.Or(b.emergency(in), in.Target)}
 	b.store.QueueLeg(record)
 	b.charge(record)
 	b.log.Info("call refused", "leg_id", l.ID, "conference_id", l.Conference, "status", status, "trusted", in.Caller.Trusted)
@@ -486,7 +483,7 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 	if s, err := sdp.Parse(v.in.Offer); err == nil && s.Audio != nil && isIPv6(s.Audio.Addr.String()) != isIPv6(p.LocalIP) {
 		p.LocalIP = cmp.Or(r.b.opt.OtherIP(p.LocalIP), p.LocalIP)
 	}
-	l := &leg{number: v.number(), profile: p, wantsPic: r.conf.Type == VideoConference && !r.b.opt.NoVideo,
+	l := &leg{number: v.in.Caller.Number, profile: p, wantsPic: r.conf.Type == VideoConference && !r.b.opt.NoVideo,
 		visitor: v, call: v.call, attempt: 1, door: d, began: v.in.At, Leg: Leg{
 			ID: newID("leg"), Member: member, Conference: r.id, Direction: "inbound", Attachment: v.in.Attachment,
 			StartedAt: v.in.At.UTC(), CallID: v.in.CallID, ICID: v.in.ICID, Verstat: v.in.Caller.Verstat, DivertedFrom: v.in.Diverted,
