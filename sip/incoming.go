@@ -2,6 +2,7 @@ package sip
 
 import (
 	"bytes"
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -259,10 +260,14 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 		a.charging.Store(&v)
 	}
 	all, hidden := recipients(req)
+	caller := identityOf(req)
+	if a.o.Untrusted { // it may not judge numbers either
+		caller.Verstat = ""
+	}
 	return Incoming{
 		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
-		Target: a.wanted(req), RequestURI: req.Recipient.String(), CalledParty: calledParty(req), To: req.To().Address.String(), Caller: identityOf(req),
+		Target: a.wanted(req), RequestURI: req.Recipient.String(), CalledParty: calledParty(req), To: req.To().Address.String(), Caller: caller,
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
 		Recipients: all, Hidden: hidden,
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
@@ -306,10 +311,8 @@ func identityOf(req *sipgo.Request) Identity {
 		}
 	}
 	id.Number = numberOf(id.URI)
-	id.Verstat = verstat(id.URI)
-	if id.Verstat == "" { // some put it where the caller's own URI is
-		id.Verstat = verstat(req.From().Address.String())
-	}
+	from, _ := req.From().Params.Get("verstat")
+	id.Verstat = verdictOn(append(asserted, ";verstat="+from, "<"+req.From().Address.String()+">")) // some put it where the caller's own URI is
 	for _, v := range dialog.Values(req, "Privacy") {
 		for w := range strings.SplitSeq(v, ";") {
 			switch strings.ToLower(strings.TrimSpace(w)) {
@@ -367,6 +370,24 @@ func numberOf(uri string) string {
 		return ""
 	}
 	return number
+}
+
+// verdictOn is what a network has found of a caller's number: a failure that any of these header
+// values tells of, or else the first status.
+func verdictOn(values []string) string {
+	first := ""
+	for _, v := range values {
+		uri := v // without brackets parameters are the header's (RFC 3261 §20); networks mean the URI's all the same
+		if strings.ContainsAny(v, `<"`) {
+			uri = dialog.AddrSpec(v)
+		}
+		status := verstat(uri)
+		if strings.HasPrefix(strings.ToLower(status), "tn-validation-failed") {
+			return status
+		}
+		first = cmp.Or(first, status)
+	}
+	return first
 }
 
 // verstat is the verification status a network put into a telephone number's URI (TS

@@ -445,6 +445,35 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// The network's judgement of the caller's number, wherever it is written; a bad one is not hidden by
+// a good one.
+func TestVerstat(t *testing.T) {
+	const bad, good, none = "TN-Validation-Failed", "TN-Validation-Passed", "No-TN-Validation"
+	for _, tt := range []struct{ from, asserted, want string }{
+		{"<sip:a@h>", "", ""},
+		{"<sip:a@h>", "tel:+15550123;verstat=" + good, good},
+		{"<sip:a@h>", "tel:+15550123;verstat=" + good + ", <sip:+15550123@h>", good},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + bad + "@h>, <tel:+15550123>", bad},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + bad + "@h>, <tel:+15550123;verstat=" + good + ">", bad},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + good + "@h>, tel:+15550123;verstat=" + bad + "-B", bad + "-B"},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + good + "@h>, <tel:+15550123;verstat=" + none + ">", none},
+		{"<sip:a@h>", `"x;verstat=` + good + `" <tel:+15550123>`, ""},
+		{"<sip:a@h>", "<tel:+15550123;VERSTAT=" + good + ">", good},
+		{"<sip:+15550123;verstat=" + good + "@h>", "", good},
+		{"<tel:+15550123;verstat=" + good + ">", "<tel:+15550123>", good},
+		{"tel:+15550123;verstat=" + good, "", good},
+		{"<tel:+15550123;verstat=" + bad + ">", "<tel:+15550123;verstat=" + good + ">", bad},
+	} {
+		headers := "From: " + tt.from + ";tag=1\r\n"
+		if tt.asserted != "" {
+			headers += "P-Asserted-Identity: " + tt.asserted + "\r\n"
+		}
+		if got := identityOf(parseRequest(t, headers)).Verstat; got != tt.want {
+			t.Errorf("%q: %q, want %q", headers, got, tt.want)
+		}
+	}
+}
+
 func TestDiverted(t *testing.T) {
 	from := "From: <sip:a@h>;tag=1\r\n"
 	for headers, want := range map[string]string{
