@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"math/rand/v2"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,6 +111,7 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 		a.turnAway(req, tx, v, c.in.info)
 		return
 	}
+	a.signed(req)
 	c.post(grant{}) // its turn is now
 	c.watch(c.in.tx)
 	go a.safely(func() {
@@ -313,15 +315,20 @@ func identityOf(req *sipgo.Request) Identity {
 	id.Number = numberOf(id.URI)
 	from, _ := req.From().Params.Get("verstat")
 	id.Verstat = verdictOn(append(asserted, ";verstat="+from, "<"+req.From().Address.String()+">")) // some put it where the caller's own URI is
-	for _, v := range dialog.Values(req, "Privacy") {
+	id.Private = wishes(dialog.Values(req, "Privacy"), "id", "user", "header")
+	return id
+}
+
+// wishes says whether one of these is among what Privacy values ask for (RFC 3323 §4.2).
+func wishes(privacy []string, words ...string) bool {
+	for _, v := range privacy {
 		for w := range strings.SplitSeq(v, ";") {
-			switch strings.ToLower(strings.TrimSpace(w)) {
-			case "id", "user", "header":
-				id.Private = true
+			if slices.Contains(words, strings.ToLower(strings.TrimSpace(w))) {
+				return true
 			}
 		}
 	}
-	return id
+	return false
 }
 
 // rank is the order of asserted identities: a tel: URI, a number in a sip: URI, a name; what is
@@ -403,16 +410,45 @@ func verstat(uri string) string {
 }
 
 // divertedFrom is who was dialled first: the oldest entry of Diversion (RFC 5806), or of
-// a History-Info (RFC 7044) that tells of more than this target.
+// a History-Info (RFC 7044) that tells of more than this target. Who wants to be hidden is, and
+// nobody shown in his place.
 func divertedFrom(req *sipgo.Request) string {
 	if ds := dialog.Values(req, "Diversion"); len(ds) > 0 {
-		return dialog.AddrSpec(ds[len(ds)-1])
+		oldest := ds[len(ds)-1]
+		if wishes([]string{dialog.Params(oldest)["privacy"]}, "full", "uri") {
+			return ""
+		}
+		return dialog.AddrSpec(oldest)
 	}
 	if hs := dialog.Values(req, "History-Info"); len(hs) > 1 {
-		uri, _, _ := strings.Cut(dialog.AddrSpec(hs[0]), "?") // Reason and Privacy ride on it
+		uri, headers, _ := strings.Cut(dialog.AddrSpec(hs[0]), "?") // Reason and Privacy ride on it
+		privacy := dialog.Values(req, "Privacy")
+		for h := range strings.SplitSeq(headers, "&") {
+			name, v, _ := strings.Cut(h, "=")
+			if v, err := url.PathUnescape(v); err == nil && strings.EqualFold(name, "Privacy") {
+				privacy = append(privacy, v)
+			}
+		}
+		if wishes(privacy, "history", "header", "session") { // RFC 7044 §10.1
+			return ""
+		}
 		return uri
 	}
 	return ""
+}
+
+// signed logs that an INVITE has Identity (RFC 8224). A PASSporT has numbers in it, and the network
+// has judged it: how many there were, and how long, is all that is said.
+func (a *attachment) signed(req *sipgo.Request) {
+	hs := req.GetHeaders("Identity")
+	if len(hs) == 0 {
+		return
+	}
+	n := 0
+	for _, h := range hs {
+		n += len(h.Value())
+	}
+	a.log.Info("the caller's identity is signed", "call_id", string(*req.CallID()), "identities", len(hs), "bytes", n)
 }
 
 // icidOf is the call's name in everybody's charging records (RFC 7315 4.6).

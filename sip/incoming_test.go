@@ -1,8 +1,10 @@
 package sip
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"reflect"
 	"slices"
@@ -445,6 +447,34 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// That a call is signed is in the log; what the signature says, numbers among it, is not.
+func TestSignedCallIsLogged(t *testing.T) {
+	p := newPeer(t, "tcp")
+	var lines logLines
+	ua, err := New(Options{Attachments: []AttachmentOptions{{Name: "t", Mode: ModeTrunk, Transport: "tcp", LocalAddr: "127.0.0.1", Domain: "carrier.example",
+		Targets: []string{p.addr}, OptionsInterval: -1}}}, slog.New(slog.NewTextHandler(&lines, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ua.Close(context.Background()) })
+	k := take(t, ua)
+	core := knock(t, "tcp", ua.Attachments()[0].LocalAddr)
+	const passport = "eyJhbGciOiJFUzI1NiJ9.eyJvcmlnIjp7InRuIjoiMTU1NTAxMjMifX0.c2ln"
+	for id, extra := range map[string][]string{"signed": {"Identity: " + passport + ";info=<https://cert.example/a>", "Identity: x;info=<https://cert.example/b>"}, "plain": nil} {
+		core.send([]byte(p.toUs(ua, "INVITE", "sip:conf@carrier.example", id, append(extra, "Contact: <sip:x@"+p.addr+">", "\n"+offerSDP)...)))
+		_, call := k.next()
+		call.Reject(486, 0)
+	}
+	log := lines.String()
+	bytes := len(passport + ";info=<https://cert.example/a>" + "x;info=<https://cert.example/b>")
+	if !strings.Contains(log, fmt.Sprint("call_id=signed identities=2 bytes=", bytes)) {
+		t.Errorf("not in the log:\n%s", log)
+	}
+	if strings.Contains(log, passport[:20]) || strings.Contains(log, "call_id=plain") {
+		t.Errorf("in the log:\n%s", log)
+	}
+}
+
 // The network's judgement of the caller's number, wherever it is written; a bad one is not hidden by
 // a good one.
 func TestVerstat(t *testing.T) {
@@ -481,6 +511,15 @@ func TestDiverted(t *testing.T) {
 		"Diversion: <tel:+15550111>;reason=unconditional, <tel:+15550110>;reason=user-busy\r\n":                                      "tel:+15550110",
 		"History-Info: <sip:+15550110@h>;index=1\r\n":                                                                                "",
 		"History-Info: <sip:+15550110@h?Reason=SIP%3Bcause%3D302>;index=1, <sip:+15550111@h;cause=302>;index=1.1\r\nDummy: none\r\n": "sip:+15550110@h",
+		"Diversion: <tel:+15550111>;privacy=full, <tel:+15550110>;reason=user-busy;privacy=off\r\n":                                  "tel:+15550110",
+		"Diversion: <tel:+15550111>, <tel:+15550110>;reason=user-busy;Privacy=\"Full\"\r\n":                                          "",
+		"Diversion: <tel:+15550110>;privacy=uri\r\n":                                                                                 "",
+		"Diversion: \"Li\" <tel:+15550110>;privacy=name\r\n":                                                                         "tel:+15550110",
+		"History-Info: <sip:+15550110@h?Privacy=history&Reason=SIP%3Bcause%3D302>;index=1, <sip:+15550111@h>;index=1.1\r\n":          "",
+		"History-Info: <sip:+15550110@h?Reason=SIP%3Bcause%3D302&privacy=id%3bHistory>;index=1, <sip:+15550111@h>;index=1.1\r\n":     "",
+		"History-Info: <sip:+15550110@h?Privacy=none>;index=1, <sip:+15550111@h?Privacy=history>;index=1.1\r\n":                      "sip:+15550110@h",
+		"History-Info: <sip:+15550110@h>;index=1, <sip:+15550111@h>;index=1.1\r\nPrivacy: history\r\n":                               "",
+		"History-Info: <sip:+15550110@h>;index=1, <sip:+15550111@h>;index=1.1\r\nPrivacy: id\r\n":                                    "sip:+15550110@h",
 	} {
 		if got := divertedFrom(parseRequest(t, from+headers)); got != want {
 			t.Errorf("%q: got %q, want %q", headers, got, want)
