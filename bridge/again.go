@@ -33,7 +33,7 @@ func unreached(e sip.Ended) bool {
 // elsewhere places the call by the next attachment that is up, in the same leg; false: there
 // is none that has not been tried. v is how it ended here.
 func (r *room) elsewhere(now time.Time, l *leg, v verdict, why string) bool {
-	at, p, none := r.b.attachment(append(l.tried, l.Attachment)...)
+	at, p, none := r.b.attachment("", append(l.tried, l.Attachment)...)
 	if none != nil {
 		return false
 	}
@@ -118,7 +118,7 @@ func (r *room) mediaLost(now time.Time) {
 	r.mediaDown, r.mediaOpen = true, false
 	for _, l := range sortedLegs(r.legs) {
 		if m := r.member(l.Member); m != nil && m.leg == l && l.ConnectedAt != nil && (l.why == "" || l.why == "media_lost") && !r.closing {
-			m.recall, m.rejoins = l.askedFor(), time.Time{}
+			m.recall, m.lostBy, m.rejoins = l.askedFor(), l.Attachment, time.Time{}
 		}
 		l.opened = false // nothing to close
 		r.b.freePorts(l)
@@ -142,7 +142,7 @@ func (r *room) recall(now time.Time, m *member) {
 	}
 	how, again := manner{m.recall == "video", r.b.opt.RingTimeout, m.confirm}, !m.rejoins.IsZero()
 	m.recall = ""
-	at, p, bad := r.b.attachment()
+	at, p, bad := r.b.attachment(m.lostBy)
 	if bad != nil {
 		r.log.Warn("a member cannot be called back", "member_id", m.ID, "err", bad)
 		return
@@ -172,7 +172,7 @@ func (r *room) rejoin(now time.Time, m *member, l *leg, v verdict) {
 		v.outcome != Dropped || v.hint().How != ims.RetryLater {
 		return
 	}
-	m.recall, m.rejoins = l.askedFor(), now.Add(rejoinAfter)
+	m.recall, m.lostBy, m.rejoins = l.askedFor(), l.Attachment, now.Add(rejoinAfter)
 	time.AfterFunc(rejoinAfter, fault.Safely(r.log, "rejoin", func() {
 		r.post(func(now time.Time) { r.recall(now, r.member(m.ID)) })
 	}))

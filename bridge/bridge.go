@@ -366,16 +366,22 @@ func (b *Bridge) all() []*room {
 	return out
 }
 
-// attachment picks the first that is up, and not among those tried, and says how to describe
-// media to it.
-func (b *Bridge) attachment(tried ...string) (sip.AttachmentState, sip.MediaProfile, *Error) {
+// attachment picks one that is up, and not among those tried: home, or else the first. It says how
+// to describe media to it. Home is the one that somebody is to be called by before others: where
+// the phone is that asks for it, or where he was in before; another network may not know whom
+// it means. "": none.
+func (b *Bridge) attachment(home string, tried ...string) (sip.AttachmentState, sip.MediaProfile, *Error) {
 	if b.draining.Load() {
 		return sip.AttachmentState{}, sip.MediaProfile{}, errDraining()
 	}
 	if b.mediaDown.Load() {
 		return sip.AttachmentState{}, sip.MediaProfile{}, &Error{Kind: Unavailable, Code: "media_down", Detail: "the media service is restarting"}
 	}
-	for _, a := range b.caller.Attachments() {
+	all := b.caller.Attachments()
+	if i := slices.IndexFunc(all, func(a sip.AttachmentState) bool { return a.Name == home }); i > 0 {
+		all = slices.Concat(all[i:i+1], all[:i], all[i+1:])
+	}
+	for _, a := range all {
 		if !a.Up || slices.Contains(tried, a.Name) {
 			continue
 		}

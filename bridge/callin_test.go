@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"sparkle/bridge"
 	"sparkle/media/mediapb"
 	"sparkle/sip"
+	"sparkle/sip/ims"
 	"sparkle/sip/sdp"
 )
 
@@ -164,7 +166,8 @@ func (c *caller) Offer(b []byte, focus string) {
 }
 
 // dial makes a call to the house. where: conf, dialin, factory, or a URI. Words: voice,
-// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, from=NUMBER, replaces=NAME, to=URI…,
+// pcma, contact=URI, audio=PORT, video=PORT, ipv6, offerless, untrusted, private, nocodec, refuses, nameless, from=NUMBER, pai=URI,…, via=ATTACHMENT, replaces=NAME, to=URI,
+// uri=URI, called=URI (Request-URI and P-Called-Party-ID, where they are not what is dialled),
 // like=NAME (the number of that member).
 func (h *house) dial(name, where string, words []string) error {
 	h.mu.Lock()
@@ -177,7 +180,8 @@ func (h *house) dial(name, where string, words []string) error {
 	h.net.mu.Lock()
 	h.net.dialled++
 	in := sip.Incoming{Attachment: "core", At: time.Now(), CallID: fmt.Sprintf("in-%d", h.net.dialled), ICID: "icid-in",
-		Caller: sip.Identity{URI: "tel:" + number, Number: number, Name: name, Trusted: true}}
+		Caller: identity("tel:" + number)}
+	in.Caller.Name = name
 	take := h.net.take
 	h.net.mu.Unlock()
 	switch where {
@@ -190,7 +194,7 @@ func (h *house) dial(name, where string, words []string) error {
 	default:
 		in.Target = where
 	}
-	in.To = in.Target
+	in.To, in.RequestURI = in.Target, in.Target
 	offer := sdp.OfferOptions{Origin: sdp.NewOrigin(time.Now()), Addr: netip.MustParseAddr("127.0.0.1"), AudioPort: 50100, Video: true, VideoPort: 50102}
 	c := &caller{say: func(format string, args ...any) { h.say("%s's phone: "+format, append([]any{name}, args...)...) }}
 	for _, w := range words {
@@ -221,13 +225,25 @@ func (h *house) dial(name, where string, words []string) error {
 		case "nocodec":
 			offer.AudioPort = 1
 		case "from":
-			in.Caller.URI, in.Caller.Number = "tel:"+value, value
+			in.Caller = identity("tel:" + value)
+			in.Caller.Name = name
+		case "pai":
+			in.Caller = identity(strings.Split(value, ",")...)
+			in.Caller.Name = name
+		case "nameless":
+			in.Caller.Name = ""
 		case "to":
 			in.To = value
+		case "uri":
+			in.RequestURI = value
+		case "called":
+			in.CalledParty = value
 		case "verstat":
 			in.Caller.Verstat = value
 		case "diverted":
 			in.Diverted = value
+		case "via":
+			in.Attachment = value
 		case "replaces":
 			in.Replaces = h.callID(value)
 		case "invites":
@@ -258,6 +274,17 @@ func (h *house) dial(name, where string, words []string) error {
 	defer c.mu.Unlock()
 	c.tell = tell
 	return nil
+}
+
+// identity is what a trusted network asserts: the number of the first URI that has one.
+func identity(uris ...string) sip.Identity {
+	who := sip.Identity{URI: uris[0], URIs: uris, Trusted: true}
+	for _, uri := range uris {
+		if n, err := ims.ParseNumber(uri); err == nil && who.Number == "" {
+			who.URI, who.Number = uri, n.Digits()
+		}
+	}
+	return who
 }
 
 func (h *house) conference() bridge.Conference {
@@ -291,18 +318,25 @@ func (h *house) legID(name string) string {
 	return ""
 }
 
+func (h *house) callerNamed(callID string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, c := range h.callers {
+		if c.in.CallID == callID {
+			return name
+		}
+	}
+	return ""
+}
+
 func (h *house) callerOf(leg string) string {
 	h.mem.mu.Lock()
 	r := h.mem.legs[leg]
 	h.mem.mu.Unlock()
+	name := h.callerNamed(r.Leg.CallID)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for name, c := range h.callers {
-		if c.in.CallID == r.Leg.CallID {
-			return name
-		}
-	}
-	return cmpOr(h.names[r.Leg.Member], "nobody")
+	return cmpOr(name, cmpOr(h.names[r.Leg.Member], "nobody"))
 }
 
 // press sends keys as telephone events, info the same as SIP INFO. PIN stands for the
@@ -458,6 +492,77 @@ func TestCallerAsTheNetworkKnowsHim(t *testing.T) {
 	})
 }
 
+// What a caller says of himself, and no trusted network, is marked wherever it is shown, and gives
+// him, and whose number he shows, no right.
+func TestUnverifiedCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.script("policy open", "referrers any", "member bob voice", "dial Chairman conf from=+8613900000001 untrusted", "dial ann conf", "after 1s")
+		if m := h.member("Chairman"); !m.Unverified || m.Leg == nil || !m.Leg.Unverified || m.Number != "" {
+			t.Errorf("member %+v", m)
+		}
+		if m := h.member("ann"); m.Unverified || m.Leg.Unverified {
+			t.Errorf("asserted, and yet %+v", m)
+		}
+		if m := h.member("bob"); m.Unverified {
+			t.Errorf("on the roster, and yet %+v", m)
+		}
+		for name, want := range map[string]string{"Chairman": "未验证? Chairman", "ann": "ann"} {
+			id := h.legID(name)
+			h.eng.mu.Lock()
+			if got := h.eng.legs[id].GetName(); got != want {
+				t.Errorf("on the tile of %s stands %q", name, got)
+			}
+			h.eng.mu.Unlock()
+		}
+		got := h.script("subscribe ann once", "subscribe real outside by=tel:+8613900000001", "refer real invite bob outside by=tel:+8613900000001",
+			"dial Nobody factory untrusted", "caller Chairman bye", "caller ann bye", "after 1s")
+		for _, want := range []string{"sip:anon-1@ims.example (未验证? Chairman)", "(ann)", "real's SUBSCRIBE: <- 403", "real's REFER: <- 403"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+		marked := map[string]bool{}
+		for _, r := range h.bills.records {
+			marked[r.Leg.CallID] = r.Leg.Unverified
+		}
+		if want := map[string]bool{h.callers["Chairman"].in.CallID: true, h.callers["ann"].in.CallID: false, h.callers["Nobody"].in.CallID: true}; !maps.Equal(marked, want) {
+			t.Errorf("records say %v, want %v", marked, want)
+		}
+	})
+}
+
+// Who has no number is in the records by what his network asserts, hidden from others or not, let in
+// or not, and by his From where nothing is asserted.
+func TestCallersWithoutNumberAreOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.script("policy open", "dial in conf pai=sip:alice@ims.example private", "dial from conf pai=sip:bob@elsewhere.example untrusted",
+			"dial number conf pai=sip:carl@ims.example,tel:+8613900000099", "dial out tel:+8610123456 pai=sip:dan@ims.example", "after 1s")
+		want := map[string]string{"in": "sip:alice@ims.example", "from": "sip:bob@elsewhere.example", "number": "+8613900000099", "out": "sip:dan@ims.example"}
+		h.mem.mu.Lock()
+		for _, r := range h.mem.legs { // a crash now must not lose it
+			if name := h.callerNamed(r.Leg.CallID); r.Number != want[name] {
+				t.Errorf("kept of %s: %q", name, r.Number)
+			}
+		}
+		h.mem.mu.Unlock()
+		h.script("caller in bye", "caller from bye", "caller number bye", "after 1s")
+		for _, r := range h.bills.records {
+			name := h.callerNamed(r.Leg.CallID)
+			if r.Number != want[name] {
+				t.Errorf("charged of %s: %q", name, r.Number)
+			}
+			delete(want, name)
+		}
+		if len(want) > 0 {
+			t.Errorf("no record of %v", want)
+		}
+	})
+}
+
 // Who is refused, or never says the PIN, leaves a call record and no row; and the PIN is
 // in no log.
 func TestRefusedCallersAreOnRecord(t *testing.T) {
@@ -485,6 +590,31 @@ func TestRefusedCallersAreOnRecord(t *testing.T) {
 				t.Error("what was typed is in the timeline")
 			}
 		}
+	})
+}
+
+// An emergency call is refused wherever the emergency service is named, whoever else is named too;
+// and its record says so.
+func TestEmergencyCallsAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		h.script("policy open", "dial ann conf", "after 1s")
+		for _, where := range []string{"uri", "called", "to"} {
+			for _, sos := range []string{"urn:service:sos", "URN:service:sos.police", "tel:110", "sip:112@ims.example;user=phone"} {
+				for _, words := range []string{"", " replaces=ann"} {
+					name := fmt.Sprint("caller", len(h.callers))
+					if got := h.script("dial "+name+" conf "+where+"="+sos+words, "after 1s"); !strings.Contains(got, name+"'s phone: <- 403") {
+						t.Errorf("%s in %s%s:\n%s", sos, where, words, got)
+						continue
+					}
+					if r := h.bills.records[len(h.bills.records)-1]; r.Dialled != sos || r.Leg.SIP.Status != 403 {
+						t.Errorf("%s in %s%s: the record says %q, %d", sos, where, words, r.Dialled, r.Leg.SIP.Status)
+					}
+				}
+			}
+		}
+		h.script("caller ann bye", "after 1s")
 	})
 }
 

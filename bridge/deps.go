@@ -91,7 +91,7 @@ type SavedConference struct {
 // LegRecord is a leg as history keeps it: with the number, which outlives the member.
 type LegRecord struct {
 	Leg    Leg
-	Number string
+	Number string // of the phone; where a caller has none, his URI
 	// AccessNetwork is P-Access-Network-Info. It may say where a subscriber is: it is for
 	// charging only, and not kept in history.
 	AccessNetwork string

@@ -64,9 +64,6 @@ func (v *visitor) detach() {
 	v.room, v.leg = nil, nil
 }
 
-// number is the caller's, as far as it is known: for the call record.
-func (v *visitor) number() string { return v.in.Caller.Number }
-
 // destination is where a call is to go by its address: IMS.md §4.1.
 type destination struct {
 	status  int   // refused; 0: not
@@ -144,12 +141,7 @@ func dialled(in sip.Incoming) string { return parseTarget(in.Target).key() }
 // route reads the address in the order of IMS.md §4.1. Emergency calls come first: they
 // are nobody's to take over.
 func (b *Bridge) route(in sip.Incoming) destination {
-	for _, uri := range []string{in.Target, in.To} {
-		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(uri)), "urn:service:sos") {
-			return destination{status: 403}
-		}
-	}
-	if ims.Emergency(in.Target, b.opt.Country) {
+	if b.emergency(in) != "" {
 		return destination{status: 403}
 	}
 	if in.Replaces != "" {
@@ -160,6 +152,18 @@ func (b *Bridge) route(in sip.Incoming) destination {
 		return destination{room: r, takes: id}
 	}
 	return b.addressed(in.Attachment, in.Target, in.To)
+}
+
+// emergency is the address of an emergency service that a call names, wherever it does: a
+// network may have put ours into the Request-URI and left what was dialled elsewhere, or the other
+// way round. "": none.
+func (b *Bridge) emergency(in sip.Incoming) string {
+	for _, uri := range []string{in.RequestURI, in.Target, in.CalledParty, in.To} {
+		if ims.Emergency(uri, b.opt.Country) {
+			return uri
+		}
+	}
+	return ""
 }
 
 // addressed is what an address means here, or that of To: 404 nothing. Whoever is registered is
@@ -206,8 +210,8 @@ type target struct{ user, host string }
 
 func (t target) key() string { return t.user + "@" + t.host }
 
-// parseTarget reads a sip:, sips: or tel: URI; of a tel: URI the number is the user. What
-// is neither has no parts.
+// parseTarget reads a sip:, sips: or tel: URI; of a tel: URI the number is the user, and of a local
+// one its context the host. What is neither has no parts.
 func parseTarget(uri string) target {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(uri), ":")
 	if !ok {
@@ -216,7 +220,13 @@ func parseTarget(uri string) target {
 	var t target
 	switch strings.ToLower(scheme) {
 	case "tel":
-		t.user, _, _ = strings.Cut(rest, ";")
+		var params string
+		t.user, params, _ = strings.Cut(rest, ";")
+		for p := range strings.SplitSeq(params, ";") {
+			if name, context, _ := strings.Cut(p, "="); strings.EqualFold(name, "phone-context") {
+				t.host = strings.ToLower(context)
+			}
+		}
 		return t
 	case "sip", "sips":
 	default:
@@ -309,11 +319,9 @@ func (b *Bridge) join(v *visitor, r *room) {
 
 // listed finds the row of a caller: only a number that a trusted peer asserts is his.
 func (b *Bridge) listed(v *View, who sip.Identity) (Member, bool) {
-	if !who.Trusted || who.Number == "" {
-		return Member{}, false
-	}
+	parties := asserted(who)
 	for _, m := range v.Members {
-		if m.Number == who.Number {
+		if m.Number != "" && slices.Contains(parties, m.Number) {
 			return m, true
 		}
 	}
@@ -341,7 +349,8 @@ func (b *Bridge) admit(r *room, v *visitor) (id string, status int) {
 	if len(view.Members) >= b.opt.MaxMembers {
 		return "", 486
 	}
-	m := Member{ID: newID("mbr"), Conference: r.id, Name: callerName(who), Role: roleSpeaker, State: Idle, CreatedAt: time.Now().UTC()}
+	m := Member{ID: newID("mbr"), Conference: r.id, Name: callerName(who), Role: roleSpeaker, State: Idle, CreatedAt: time.Now().UTC(),
+		Unverified: !who.Trusted}
 	if _, bad := b.parseNumber(who.Number, ""); bad == nil && who.Trusted && !who.Private {
 		m.Number = who.Number
 		if err := b.store.PutMembers(b.ctx, m); err != nil {
@@ -366,6 +375,21 @@ func (r *room) addRow(m Member) error {
 // withheld is what others see of a caller who wants not to be known (RFC 3323).
 const withheld = "匿名 Anonymous"
 
+// unverified stands before the name of a caller that nobody vouches for, where others see it: before,
+// for a name can be longer than what is shown of it.
+const unverified = "未验证? "
+
+// shown is what others see of a member's name.
+func (m *member) shown() string {
+	switch {
+	case m.private():
+		return withheld
+	case m.Unverified:
+		return unverified + m.Name
+	}
+	return m.Name
+}
+
 func callerName(who sip.Identity) string {
 	if who.Private {
 		return withheld
@@ -374,7 +398,11 @@ func callerName(who sip.Identity) string {
 	if err != nil {
 		name = ""
 	}
-	return cmp.Or(name, who.Number, withheld)
+	id, err := cleanName(cmp.Or(who.Number, party(who.URI)), "", false)
+	if err != nil {
+		id = ""
+	}
+	return cmp.Or(name, id, withheld)
 }
 
 // refuse ends a call that got no leg, and keeps a record of it: the attempt is part of
@@ -403,7 +431,7 @@ func (b *Bridge) keepRefused(in sip.Incoming, r *room, status int, verdict verdi
 	now := time.Now().UTC()
 	l := Leg{ID: newID("leg"), State: Ended, Since: now, Direction: "inbound", Attachment: in.Attachment, StartedAt: in.At.UTC(),
 		EndedAt: &now, SIP: &SIPResult{Status: status}, CallID: in.CallID, ICID: in.ICID,
-		Verstat: in.Caller.Verstat, DivertedFrom: in.Diverted}
+		Verstat: in.Caller.Verstat, DivertedFrom: in.Diverted, Unverified: !in.Caller.Trusted}
 	owner := ""
 	if r != nil {
 		l.Conference, owner = r.id, r.owner
@@ -411,7 +439,7 @@ func (b *Bridge) keepRefused(in sip.Incoming, r *room, status int, verdict verdi
 	b.traced.note(l.ID, owner, l.CallID)
 	l.Outcome, l.Text, l.Retry, l.Reason = verdict.outcome, &verdict.text, verdict.hint(), "refused"
 	b.counts.outcome(l.Outcome)
-	record := LegRecord{Leg: l, Number: in.Caller.Number, Dialled: in.Target}
+	record := LegRecord{Leg: l, Number: charged(in.Caller), Dialled: cmp.Or(b.emergency(in), in.Target)}
 	b.store.QueueLeg(record)
 	b.charge(record)
 	b.log.Info("call refused", "leg_id", l.ID, "conference_id", l.Conference, "status", status, "trusted", in.Caller.Trusted)
@@ -455,10 +483,11 @@ func (r *room) arrive(now time.Time, v *visitor, member string, d *door) *leg {
 	if s, err := sdp.Parse(v.in.Offer); err == nil && s.Audio != nil && isIPv6(s.Audio.Addr.String()) != isIPv6(p.LocalIP) {
 		p.LocalIP = cmp.Or(r.b.opt.OtherIP(p.LocalIP), p.LocalIP)
 	}
-	l := &leg{number: v.number(), profile: p, wantsPic: r.conf.Type == VideoConference && !r.b.opt.NoVideo,
+	l := &leg{number: v.in.Caller.Number, profile: p, wantsPic: r.conf.Type == VideoConference && !r.b.opt.NoVideo,
 		visitor: v, call: v.call, attempt: 1, door: d, began: v.in.At, Leg: Leg{
 			ID: newID("leg"), Member: member, Conference: r.id, Direction: "inbound", Attachment: v.in.Attachment,
 			StartedAt: v.in.At.UTC(), CallID: v.in.CallID, ICID: v.in.ICID, Verstat: v.in.Caller.Verstat, DivertedFrom: v.in.Diverted,
+			Unverified: !v.in.Caller.Trusted,
 		}}
 	if m != nil && m.leg == nil { // else the new leg takes its place once it is answered
 		m.leg, m.recall = l, ""
@@ -632,7 +661,7 @@ func (b *Bridge) adHoc(v *visitor, alias string) {
 	if alias != "" {
 		c.Name, c.JoinPolicy = alias, JoinOpen
 	}
-	m := Member{ID: newID("mbr"), Conference: c.ID, Name: callerName(who), Role: roleHost, State: Idle, CreatedAt: now}
+	m := Member{ID: newID("mbr"), Conference: c.ID, Name: callerName(who), Role: roleHost, State: Idle, CreatedAt: now, Unverified: !who.Trusted}
 	var rows []Member
 	if _, bad := b.parseNumber(who.Number, ""); bad == nil && who.Trusted && !who.Private {
 		m.Number = who.Number

@@ -440,9 +440,17 @@ func resultOf(e sip.Ended) *SIPResult {
 		Header: e.Reason, SIPCause: e.SIPCause, ReleaseCause: e.ReleaseCause, RedirectedTo: e.Target}
 }
 
+// party is who is at the other end, as a record names him.
+func (l *leg) party() string {
+	if l.visitor == nil {
+		return l.number
+	}
+	return charged(l.visitor.in.Caller)
+}
+
 // record is the leg as it is kept.
 func (l *leg) record() LegRecord {
-	return LegRecord{Leg: l.public(true), Number: l.number, AccessNetwork: l.access, Dialled: l.dialled, Calling: l.calling}
+	return LegRecord{Leg: l.public(true), Number: l.party(), AccessNetwork: l.access, Dialled: l.dialled, Calling: l.calling}
 }
 
 // hang ends a leg in the way its state needs; why is the first reason given. A verdict
@@ -604,7 +612,7 @@ func (r *room) setState(now time.Time, l *leg, s LegState) {
 		r.report(l)
 	}
 	r.emitLeg(now, l, "leg.updated")
-	r.b.store.QueueLeg(LegRecord{Leg: l.public(true), Number: l.number})
+	r.b.store.QueueLeg(LegRecord{Leg: l.public(true), Number: l.party()})
 }
 
 func (r *room) emitLeg(now time.Time, l *leg, kind string) {
@@ -625,9 +633,7 @@ func (r *room) pushLeg(l *leg) {
 	}
 	want := mediaLeg(l)
 	if m := r.member(l.Member); m != nil {
-		if want.Name = m.Name; m.private() {
-			want.Name = withheld
-		}
+		want.Name = m.shown()
 		want.Muted = m.muted || m.Role == roleListener
 		want.VideoMuted, want.Deaf = m.VideoMuted, m.Deaf
 		want.Held = m.Held || l.held

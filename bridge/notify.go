@@ -58,11 +58,11 @@ func (b *Bridge) onSubscribe(in sip.Subscribe, sub sip.Subscription) func(sip.Su
 	}
 }
 
-// subscribe: members only, by their call or by an asserted number, and as long as they are.
+// subscribe: members only, by their call or by an asserted identity, and as long as they are.
 func (r *room) subscribe(now time.Time, s *watcher, in sip.Subscribe) {
 	m := r.speaker(in.CallID, in.By)
-	if m == nil && in.By.Trusted {
-		m = r.byNumber(in.By.Number)
+	if m == nil {
+		m = r.listedAs(asserted(in.By))
 	}
 	switch {
 	case r.closing:
@@ -160,10 +160,7 @@ func (r *room) info(entity string) confinfo.State {
 		if l == nil {
 			continue
 		}
-		u := confinfo.User{Entity: r.entity(m), Name: m.Name, Status: infoStatus(m), Method: confinfo.DialedOut}
-		if m.anonymous() {
-			u.Name = withheld
-		}
+		u := confinfo.User{Entity: r.entity(m), Name: m.shown(), Status: infoStatus(m), Method: confinfo.DialedOut}
 		if l.visitor != nil {
 			u.Method = confinfo.DialedIn
 		}
@@ -225,10 +222,11 @@ func (m *member) private() bool {
 }
 
 // anonymous: others are not shown who he is, or nobody knows.
-func (m *member) anonymous() bool { return m.Number == "" || m.private() }
+func (m *member) anonymous() bool { return m.Number == "" && m.known() == "" || m.private() }
 
 // entity is what the documents call a member: the URI he was referred to by, so that the
-// referrer knows his own row again; his number; or a name of this conference only.
+// referrer knows his own row again; his number; what his network asserts; or a name of this
+// conference only.
 func (r *room) entity(m *member) string {
 	if m.anonymous() {
 		if m.anon == 0 {
@@ -241,8 +239,11 @@ func (r *room) entity(m *member) string {
 		}
 		return fmt.Sprintf("sip:anon-%d@%s", m.anon, domain)
 	}
-	if m.uri != "" {
+	switch {
+	case m.uri != "":
 		return m.uri
+	case m.Number != "":
+		return "tel:" + m.Number
 	}
-	return "tel:" + m.Number
+	return m.known()
 }

@@ -14,7 +14,7 @@ import (
 // step; of several, how they ended together.
 type errand struct {
 	ref  sip.Referral // nil: nobody hears of it
-	what sip.Refer    // how they are to be called
+	what sip.Refer    // how they are to be called, and by whose attachment
 	left int          // calls that are not decided
 	many bool
 	ok   bool // one was answered
@@ -96,7 +96,7 @@ func (r *room) phone() Actor {
 	return Actor{Account: r.owner, Name: "phone", Via: "sip", DialPrefixes: r.limit}
 }
 
-// mayRefer is who_may_refer; 0 is yes. Outside a call only an asserted number speaks for
+// mayRefer is who_may_refer; 0 is yes. Outside a call only an asserted identity speaks for
 // a member.
 func (r *room) mayRefer(now time.Time, in sip.Refer) int {
 	m := r.speaker(in.CallID, in.By)
@@ -115,16 +115,17 @@ func (r *room) mayRefer(now time.Time, in sip.Refer) int {
 	return 0
 }
 
-// speaker is the member that a request comes from: by its call, or by an asserted number
+// speaker is the member that a request comes from: by its call, or by an asserted identity
 // if he is in. Who stands at the door is nobody.
 func (r *room) speaker(callID string, by sip.Identity) *member {
+	parties := asserted(by)
 	for _, m := range r.members {
 		l := m.leg
 		switch {
 		case l == nil || l.ConnectedAt == nil && !l.answered || l.door != nil:
 		case callID != "" && l.CallID == callID:
 			return m
-		case callID == "" && by.Trusted && by.Number != "" && (by.Number == m.Number || by.Number == l.number):
+		case callID == "" && m.is(parties):
 			return m
 		}
 	}
@@ -162,13 +163,13 @@ func (r *room) referBye(now time.Time, in sip.Refer, ref sip.Referral) {
 	ref.Progress(200, "OK")
 }
 
-// byEntity finds a member by what he was referred to by, his number, or the URI that
+// byEntity finds a member by what he was referred to by, who he is known to be, or the URI that
 // documents of this conference call him by.
 func (r *room) byEntity(uri string) *member {
 	t := parseTarget(uri)
-	n := r.b.numberOf(t)
+	n, who := r.b.numberOf(t), party(uri)
 	for _, m := range r.members {
-		if m.uri == uri || n != "" && m.Number == n || m.anonymous() && parseTarget(r.entity(m)).user == t.user {
+		if m.uri == uri || n != "" && m.Number == n || who != "" && party(m.known()) == who || m.anonymous() && parseTarget(r.entity(m)).user == t.user {
 			return m
 		}
 	}
@@ -234,6 +235,16 @@ func (b *Bridge) rows(r *room, uris, hidden []string) (ids []string, status int)
 	return ids, 0
 }
 
+// listedAs finds the row of one of these parties, in a call or not.
+func (r *room) listedAs(parties []string) *member {
+	for _, m := range r.members {
+		if m.Number != "" && slices.Contains(parties, m.Number) {
+			return m
+		}
+	}
+	return nil
+}
+
 func (r *room) byNumber(number string) *member {
 	for _, m := range r.members {
 		if m.Number == number && number != "" {
@@ -245,7 +256,7 @@ func (r *room) byNumber(number string) *member {
 
 // callFor calls members and has the errand hear of it.
 func (r *room) callFor(now time.Time, ids []string, e *errand) {
-	at, profile, down := r.b.attachment()
+	at, profile, down := r.b.attachment(e.what.Attachment)
 	how := manner{r.conf.Type == VideoConference && !r.b.opt.NoVideo, r.b.opt.RingTimeout, r.conf.AnswerConfirm}
 	for _, id := range ids {
 		m := r.member(id)
@@ -349,6 +360,8 @@ func (r *room) inviteList(now time.Time, l *leg) {
 			r.log.Info("recipients are not called", "status", status)
 			return
 		}
-		r.post(func(now time.Time) { r.callFor(now, ids, &errand{left: len(ids), many: true}) })
+		r.post(func(now time.Time) {
+			r.callFor(now, ids, &errand{what: sip.Refer{Attachment: l.visitor.in.Attachment}, left: len(ids), many: true})
+		})
 	})
 }

@@ -93,6 +93,7 @@ type member struct {
 	// recall is the media to call back with when the engine is up again, "" not at all:
 	// set when a member lost his call through no fault of his.
 	recall string
+	lostBy string // the attachment of that call
 	// rejoins is when that is to be, zero: at once. Then it is because the network lost his
 	// call, and once only.
 	rejoins time.Time

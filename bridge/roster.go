@@ -256,7 +256,7 @@ func (b *Bridge) Call(_ context.Context, a Actor, conference string, req CallReq
 	if closing {
 		return nil, errClosing()
 	}
-	at, profile, down := b.attachment()
+	at, profile, down := b.attachment("")
 	how := manner{video && !b.opt.NoVideo, cmp.Or(req.RingTimeout, b.opt.RingTimeout), v.Conference.AnswerConfirm}
 	if req.AnswerConfirm != nil {
 		how.confirm = *req.AnswerConfirm

@@ -188,6 +188,9 @@ type Member struct {
 	Leg         *Leg         `json:"leg"`          // live, or null
 	LastOutcome *LastOutcome `json:"last_outcome"` // or null
 	CreatedAt   time.Time    `json:"created_at"`
+	// Unverified: he called in, and no trusted network says who he is. Name is what he says
+	// himself.
+	Unverified bool `json:"unverified,omitempty"`
 }
 
 // AudioMedia, VideoMedia, Media and Quality describe a live leg.
@@ -274,6 +277,7 @@ type Leg struct {
 	// 3GPP has it), and whom he had dialled before the call was diverted here.
 	Verstat      string       `json:"verstat,omitempty"`
 	DivertedFrom string       `json:"diverted_from,omitempty"`
+	Unverified   bool         `json:"unverified,omitempty"` // no trusted network says who calls: only his From does
 	CallID       string       `json:"call_id,omitempty"`
 	ICID         string       `json:"icid,omitempty"`
 	Charging     *Charging    `json:"charging,omitempty"`

@@ -33,15 +33,20 @@ func (r referrer) Accept()                          { r.say("<- 202") }
 func (r referrer) Reject(status int)                { r.say("<- %d to REFER", status) }
 func (r referrer) Progress(status int, what string) { r.say("<- NOTIFY %d %s", status, what) }
 
-// refer is a REFER of a phone: NAME invite|bye WHO,WHO [by=NUMBER] [outside]. WHO is a
+// refer is a REFER of a phone: NAME invite|bye WHO,WHO [by=URI,…] [via=ATTACHMENT] [outside]. WHO is a
 // name, a number or a URI.
 func (h *house) refer(name, method string, who string, words []string) error {
-	r := sip.Refer{Attachment: "core", At: time.Now(), Method: strings.ToUpper(method), By: sip.Identity{Number: h.number[name], Trusted: true},
+	r := sip.Refer{Attachment: "core", At: time.Now(), Method: strings.ToUpper(method), By: h.identityOf(name),
 		Target: h.conference().DialIn.URI, ReferredBy: "tel:" + h.number[name]}
 	r.CallID = h.callIDOf(name)
 	hidden := false
 	for _, w := range words {
-		switch w {
+		key, value, _ := strings.Cut(w, "=")
+		switch key {
+		case "by":
+			r.By = identity(strings.Split(value, ",")...)
+		case "via":
+			r.Attachment = value
 		case "outside":
 			r.CallID = ""
 		case "untrusted":
@@ -61,6 +66,16 @@ func (h *house) refer(name, method string, who string, words []string) error {
 	}
 	h.net.refer(r, referrer{func(format string, args ...any) { h.say(name+"'s REFER: "+format, args...) }})
 	return nil
+}
+
+// identityOf is what the network asserts of somebody outside any call.
+func (h *house) identityOf(name string) sip.Identity {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.callers[name]; c != nil {
+		return c.in.Caller
+	}
+	return identity("tel:" + h.number[name])
 }
 
 func (h *house) callIDOf(name string) string {
@@ -158,7 +173,7 @@ func infoWords(b []byte) string {
 // subscribe: NAME [EXPIRES] [words].
 func (h *house) subscribe(name string, words []string) error {
 	in := sip.Subscribe{Attachment: "core", At: time.Now(), CallID: h.callIDOf(name), Target: h.conference().DialIn.URI,
-		By: sip.Identity{Number: h.number[name], Trusted: true}, Event: "conference", Expires: 2 * time.Hour}
+		By: h.identityOf(name), Event: "conference", Expires: 2 * time.Hour}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
 		switch key {
@@ -166,6 +181,8 @@ func (h *house) subscribe(name string, words []string) error {
 			in.CallID = ""
 		case "untrusted":
 			in.By.Trusted = false
+		case "by":
+			in.By = identity(strings.Split(value, ",")...)
 		case "once":
 			in.Expires = 0
 		case "event":
@@ -198,7 +215,7 @@ func TestContactOfACallIsTheConference(t *testing.T) {
 			}
 		}
 		uri := "sip:" + h.net.phone(h.number["a"]).inv.Focus + "@127.0.0.1:5060;transport=tcp"
-		who := sip.Identity{Number: h.number["a"], Trusted: true}
+		who := identity("tel:" + h.number["a"])
 		var said []string
 		say := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
 		h.net.subscribe(sip.Subscribe{Attachment: "core", At: time.Now(), Target: uri, By: who, Event: "conference"}, &watch{keep: func() {}, say: say})

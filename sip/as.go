@@ -141,7 +141,7 @@ func (a *attachment) origRoute(hop string) string {
 // distrust takes out of a request what only a peer in our trust domain may say (RFC 3325
 // §5, RFC 7315 §4).
 func distrust(req *sipgo.Request) {
-	for _, name := range []string{"P-Asserted-Identity", "P-Served-User", "P-Charging-Vector", "P-Charging-Function-Addresses", "P-Access-Network-Info"} {
+	for _, name := range []string{"P-Asserted-Identity", "P-Called-Party-ID", "P-Served-User", "P-Charging-Vector", "P-Charging-Function-Addresses", "P-Access-Network-Info"} {
 		for req.RemoveHeader(name) {
 		}
 	}

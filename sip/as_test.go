@@ -135,11 +135,12 @@ func TestUntrusted(t *testing.T) {
 		return func(Event) {}
 	})
 	k := knock(t, "tcp", ua.Attachments()[0].LocalAddr)
-	k.send([]byte(p.toUs(ua, "INVITE", "sip:conf@carrier.example", "u1", "Contact: <sip:x@"+p.addr+">", "P-Asserted-Identity: <tel:+15550199>",
-		"P-Served-User: <tel:+15550100>;sescase=orig", "P-Charging-Vector: icid-value=theirs", "\n"+offerSDP)))
+	k.send([]byte(strings.Replace(p.toUs(ua, "INVITE", "sip:conf@carrier.example", "u1", "Contact: <sip:x@"+p.addr+">", "P-Asserted-Identity: <tel:+15550199>",
+		"P-Served-User: <tel:+15550100>;sescase=orig", "P-Charging-Vector: icid-value=theirs", "\n"+offerSDP),
+		"From: <sip:scscf.carrier.example>", "From: <tel:+15550188;verstat=TN-Validation-Passed>", 1)))
 	select {
 	case in := <-got:
-		if in.Caller.Trusted || in.Caller.Number == "+15550199" || in.ServedUser != "" || in.ICID == "theirs" {
+		if in.Caller.Trusted || in.Caller.Number == "+15550199" || in.ServedUser != "" || in.ICID == "theirs" || in.Caller.Verstat != "" {
 			t.Errorf("believed: %+v", in)
 		}
 	case <-time.After(patience):

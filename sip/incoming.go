@@ -2,7 +2,9 @@ package sip
 
 import (
 	"bytes"
+	"cmp"
 	"math/rand/v2"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,6 +111,7 @@ func (a *attachment) onInvite(req *sipgo.Request, tx *sipgo.ServerTx) {
 		a.turnAway(req, tx, v, c.in.info)
 		return
 	}
+	a.signed(req)
 	c.post(grant{}) // its turn is now
 	c.watch(c.in.tx)
 	go a.safely(func() {
@@ -259,10 +262,14 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 		a.charging.Store(&v)
 	}
 	all, hidden := recipients(req)
+	caller := identityOf(req)
+	if a.o.Untrusted { // it may not judge numbers either
+		caller.Verstat = ""
+	}
 	return Incoming{
 		ServedUser: served, SesCase: sescase, RegState: regstate, Routes: a.routesBehind(req),
 		Attachment: a.o.Name, At: time.Now(), CallID: string(*req.CallID()), ICID: icid,
-		Target: wanted(req), To: req.To().Address.String(), Caller: identityOf(req),
+		Target: a.wanted(req), RequestURI: req.Recipient.String(), CalledParty: calledParty(req), To: req.To().Address.String(), Caller: caller,
 		Diverted: divertedFrom(req), Offer: offer, Supported: dialog.Values(req, "Supported"),
 		Recipients: all, Hidden: hidden,
 		ReferredBy: dialog.AddrSpec(first(req, "Referred-By")),
@@ -270,13 +277,16 @@ func (a *attachment) incoming(req *sipgo.Request, offer []byte, icid string) Inc
 }
 
 // wanted is whom a request outside a dialog is for. A core that has put our Contact into the
-// Request-URI says in P-Called-Party-ID what was there before (RFC 7315 4.2).
-func wanted(req *sipgo.Request) string {
-	if uri := dialog.AddrSpec(first(req, "P-Called-Party-ID")); uri != "" {
+// Request-URI says in P-Called-Party-ID what was there before (RFC 7315 4.2). A trunk has no
+// Contact of ours to put there.
+func (a *attachment) wanted(req *sipgo.Request) string {
+	if uri := calledParty(req); uri != "" && a.o.Mode != ModeTrunk {
 		return uri
 	}
 	return req.Recipient.String()
 }
+
+func calledParty(req *sipgo.Request) string { return dialog.AddrSpec(first(req, "P-Called-Party-ID")) }
 
 func first(m sipgo.Message, name string) string {
 	if hs := m.GetHeaders(name); len(hs) > 0 {
@@ -291,33 +301,48 @@ func identityOf(req *sipgo.Request) Identity {
 	id := Identity{URI: req.From().Address.String(), Name: req.From().DisplayName}
 	asserted := dialog.Values(req, "P-Asserted-Identity")
 	slices.SortStableFunc(asserted, func(x, y string) int { return rank(x) - rank(y) })
-	if len(asserted) > 0 && dialog.AddrSpec(asserted[0]) != "" {
-		id.URI, id.Trusted = dialog.AddrSpec(asserted[0]), true
+	for _, v := range asserted {
+		if uri := dialog.AddrSpec(v); uri != "" {
+			id.URIs = append(id.URIs, uri)
+		}
+	}
+	if len(id.URIs) > 0 {
+		id.URI, id.Trusted = id.URIs[0], true
 		if name := displayName(asserted[0]); name != "" {
 			id.Name = name
 		}
 	}
 	id.Number = numberOf(id.URI)
-	id.Verstat = verstat(id.URI)
-	if id.Verstat == "" { // some put it where the caller's own URI is
-		id.Verstat = verstat(req.From().Address.String())
-	}
-	for _, v := range dialog.Values(req, "Privacy") {
-		for w := range strings.SplitSeq(v, ";") {
-			switch strings.ToLower(strings.TrimSpace(w)) {
-			case "id", "user", "header":
-				id.Private = true
-			}
-		}
-	}
+	from, _ := req.From().Params.Get("verstat")
+	id.Verstat = verdictOn(append(asserted, ";verstat="+from, "<"+req.From().Address.String()+">")) // some put it where the caller's own URI is
+	id.Private = wishes(dialog.Values(req, "Privacy"), "id", "user", "header")
 	return id
 }
 
-func rank(nameAddr string) int {
-	if strings.HasPrefix(strings.ToLower(dialog.AddrSpec(nameAddr)), "tel:") {
-		return 0
+// wishes says whether one of these is among what Privacy values ask for (RFC 3323 §4.2).
+func wishes(privacy []string, words ...string) bool {
+	for _, v := range privacy {
+		for w := range strings.SplitSeq(v, ";") {
+			if slices.Contains(words, strings.ToLower(strings.TrimSpace(w))) {
+				return true
+			}
+		}
 	}
-	return 1
+	return false
+}
+
+// rank is the order of asserted identities: a tel: URI, a number in a sip: URI, a name; what is
+// no URI at all is last.
+func rank(nameAddr string) int {
+	switch uri := dialog.AddrSpec(nameAddr); {
+	case uri == "":
+		return 3
+	case strings.HasPrefix(strings.ToLower(uri), "tel:"):
+		return 0
+	case numberOf(uri) != "":
+		return 1
+	}
+	return 2
 }
 
 // displayName is the name before the URI of a name-addr.
@@ -354,6 +379,24 @@ func numberOf(uri string) string {
 	return number
 }
 
+// verdictOn is what a network has found of a caller's number: a failure that any of these header
+// values tells of, or else the first status.
+func verdictOn(values []string) string {
+	first := ""
+	for _, v := range values {
+		uri := v // without brackets parameters are the header's (RFC 3261 §20); networks mean the URI's all the same
+		if strings.ContainsAny(v, `<"`) {
+			uri = dialog.AddrSpec(v)
+		}
+		status := verstat(uri)
+		if strings.HasPrefix(strings.ToLower(status), "tn-validation-failed") {
+			return status
+		}
+		first = cmp.Or(first, status)
+	}
+	return first
+}
+
 // verstat is the verification status a network put into a telephone number's URI (TS
 // 24.229 7.2A.20): in a sip: URI it stands among the parameters of the user part.
 func verstat(uri string) string {
@@ -367,16 +410,45 @@ func verstat(uri string) string {
 }
 
 // divertedFrom is who was dialled first: the oldest entry of Diversion (RFC 5806), or of
-// a History-Info (RFC 7044) that tells of more than this target.
+// a History-Info (RFC 7044) that tells of more than this target. Who wants to be hidden is, and
+// nobody shown in his place.
 func divertedFrom(req *sipgo.Request) string {
 	if ds := dialog.Values(req, "Diversion"); len(ds) > 0 {
-		return dialog.AddrSpec(ds[len(ds)-1])
+		oldest := ds[len(ds)-1]
+		if wishes([]string{dialog.Params(oldest)["privacy"]}, "full", "uri") {
+			return ""
+		}
+		return dialog.AddrSpec(oldest)
 	}
 	if hs := dialog.Values(req, "History-Info"); len(hs) > 1 {
-		uri, _, _ := strings.Cut(dialog.AddrSpec(hs[0]), "?") // Reason and Privacy ride on it
+		uri, headers, _ := strings.Cut(dialog.AddrSpec(hs[0]), "?") // Reason and Privacy ride on it
+		privacy := dialog.Values(req, "Privacy")
+		for h := range strings.SplitSeq(headers, "&") {
+			name, v, _ := strings.Cut(h, "=")
+			if v, err := url.PathUnescape(v); err == nil && strings.EqualFold(name, "Privacy") {
+				privacy = append(privacy, v)
+			}
+		}
+		if wishes(privacy, "history", "header", "session") { // RFC 7044 §10.1
+			return ""
+		}
 		return uri
 	}
 	return ""
+}
+
+// signed logs that an INVITE has Identity (RFC 8224). A PASSporT has numbers in it, and the network
+// has judged it: how many there were, and how long, is all that is said.
+func (a *attachment) signed(req *sipgo.Request) {
+	hs := req.GetHeaders("Identity")
+	if len(hs) == 0 {
+		return
+	}
+	n := 0
+	for _, h := range hs {
+		n += len(h.Value())
+	}
+	a.log.Info("the caller's identity is signed", "call_id", string(*req.CallID()), "identities", len(hs), "bytes", n)
 }
 
 // icidOf is the call's name in everybody's charging records (RFC 7315 4.6).

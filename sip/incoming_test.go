@@ -1,9 +1,12 @@
 package sip
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +111,40 @@ func tagIn(m message) string {
 	return tag
 }
 
+// P-Called-Party-ID says whom the call is for where a core calls us by our Contact; the Request-URI
+// is told as it came all the same.
+func TestCalledParty(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		start          func(*testing.T, *peer) *UA
+		target, called string
+	}{
+		{"ue", newUE, "sip:mmtel@factory.example", "sip:mmtel@factory.example"},
+		{"as", func(t *testing.T, p *peer) *UA { return newAS(t, p) }, "sip:mmtel@factory.example", "sip:mmtel@factory.example"},
+		{"as, not trusted", func(t *testing.T, p *peer) *UA {
+			return newAS(t, p, func(o *AttachmentOptions) { o.Untrusted = true })
+		}, "urn:service:sos", ""},
+		{"trunk", func(t *testing.T, p *peer) *UA { return newTrunk(t, p) }, "urn:service:sos", "sip:mmtel@factory.example"},
+		{"trunk, not trusted", func(t *testing.T, p *peer) *UA {
+			return newTrunk(t, p, func(o *AttachmentOptions) { o.Untrusted = true })
+		}, "urn:service:sos", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPeer(t, "tcp")
+			ua := tt.start(t, p)
+			k := take(t, ua)
+			core := knock(t, "tcp", ua.Attachments()[0].LocalAddr)
+			core.send([]byte(p.toUs(ua, "INVITE", "urn:service:sos", "called", "Contact: <sip:x@"+p.addr+">",
+				"P-Called-Party-ID: <sip:mmtel@factory.example>", "\n"+offerSDP)))
+			in, call := k.next()
+			call.Reject(403, 0)
+			if in.Target != tt.target || in.CalledParty != tt.called || in.RequestURI != "urn:service:sos" || in.To != "sip:+15550100@carrier.example" {
+				t.Errorf("for %q, called party %q, Request-URI %q, To %q", in.Target, in.CalledParty, in.RequestURI, in.To)
+			}
+		})
+	}
+}
+
 // A call comes in, with everything a handset does, and the caller ends it.
 func TestIncomingCall(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
@@ -117,10 +154,10 @@ func TestIncomingCall(t *testing.T) {
 		c := newCaller(t, p, ua)
 		c.request("INVITE", "i1", 1, "", "Supported: 100rel, timer", "Allow: UPDATE, PRACK",
 			"P-Asserted-Identity: <sip:+15550123@carrier.example>, <tel:+15550123;verstat=TN-Validation-Passed>",
-			"P-Charging-Vector: icid-value=abc;orig-ioi=x", "P-Called-Party-ID: <sip:mmtel@factory.example>", "\n"+offerSDP)
+			"P-Charging-Vector: icid-value=abc;orig-ioi=x", "\n"+offerSDP)
 		p.expect("100")
 		in, call := k.next()
-		if in.Target != "sip:mmtel@factory.example" {
+		if in.Target != "sip:conf@"+c.ua {
 			t.Errorf("the caller wants %q", in.Target)
 		}
 		if in.CallID != "in@caller" || in.ICID != "abc" || in.Caller.Number != "+15550123" || !in.Caller.Trusted || string(in.Offer) != offerSDP {
@@ -393,16 +430,77 @@ func TestIdentity(t *testing.T) {
 		{"From alone", "From: \"Wang\" <sip:+15550123@h;user=phone>;tag=1\r\n", Identity{URI: "sip:+15550123@h;user=phone", Number: "+15550123", Name: "Wang"}},
 		{"a name is no number", "From: <sip:wang@h>;tag=1\r\n", Identity{URI: "sip:wang@h"}},
 		{"asserted, tel preferred", "From: <sip:anonymous@anonymous.invalid>;tag=1\r\nP-Asserted-Identity: \"Li\" <sip:li@h>\r\nP-Asserted-Identity: <tel:+1-555-0123;verstat=TN-Validation-Passed>\r\n",
-			Identity{URI: "tel:+1-555-0123;verstat=TN-Validation-Passed", Number: "+15550123", Trusted: true, Verstat: "TN-Validation-Passed"}},
+			Identity{URI: "tel:+1-555-0123;verstat=TN-Validation-Passed", Number: "+15550123", Trusted: true, Verstat: "TN-Validation-Passed",
+				URIs: []string{"tel:+1-555-0123;verstat=TN-Validation-Passed", "sip:li@h"}}},
+		{"asserted, a number before a name", "From: <sip:a@h>;tag=1\r\nP-Asserted-Identity: <>, \"Li\" <sip:li@h>, <sip:+15550123@h>\r\n",
+			Identity{URI: "sip:+15550123@h", Number: "+15550123", Trusted: true, URIs: []string{"sip:+15550123@h", "sip:li@h"}}},
 		{"asserted, sip with verstat in the user part", "From: <sip:a@h>;tag=1\r\nP-Asserted-Identity: \"Li\" <sip:+15550123;verstat=No-TN-Validation@h;user=phone>\r\nPrivacy: header; id\r\n",
-			Identity{URI: "sip:+15550123;verstat=No-TN-Validation@h;user=phone", Number: "+15550123", Name: "Li", Trusted: true, Private: true, Verstat: "No-TN-Validation"}},
+			Identity{URI: "sip:+15550123;verstat=No-TN-Validation@h;user=phone", Number: "+15550123", Name: "Li", Trusted: true, Private: true, Verstat: "No-TN-Validation",
+				URIs: []string{"sip:+15550123;verstat=No-TN-Validation@h;user=phone"}}},
 		{"local numbers are none", "From: <tel:0123;phone-context=h>;tag=1\r\nPrivacy: none\r\n", Identity{URI: "tel:0123;phone-context=h"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := identityOf(parseRequest(t, tt.headers)); got != tt.want {
+			if got := identityOf(parseRequest(t, tt.headers)); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+// That a call is signed is in the log; what the signature says, numbers among it, is not.
+func TestSignedCallIsLogged(t *testing.T) {
+	p := newPeer(t, "tcp")
+	var lines logLines
+	ua, err := New(Options{Attachments: []AttachmentOptions{{Name: "t", Mode: ModeTrunk, Transport: "tcp", LocalAddr: "127.0.0.1", Domain: "carrier.example",
+		Targets: []string{p.addr}, OptionsInterval: -1}}}, slog.New(slog.NewTextHandler(&lines, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ua.Close(context.Background()) })
+	k := take(t, ua)
+	core := knock(t, "tcp", ua.Attachments()[0].LocalAddr)
+	const passport = "eyJhbGciOiJFUzI1NiJ9.eyJvcmlnIjp7InRuIjoiMTU1NTAxMjMifX0.c2ln"
+	for id, extra := range map[string][]string{"signed": {"Identity: " + passport + ";info=<https://cert.example/a>", "Identity: x;info=<https://cert.example/b>"}, "plain": nil} {
+		core.send([]byte(p.toUs(ua, "INVITE", "sip:conf@carrier.example", id, append(extra, "Contact: <sip:x@"+p.addr+">", "\n"+offerSDP)...)))
+		_, call := k.next()
+		call.Reject(486, 0)
+	}
+	log := lines.String()
+	bytes := len(passport + ";info=<https://cert.example/a>" + "x;info=<https://cert.example/b>")
+	if !strings.Contains(log, fmt.Sprint("call_id=signed identities=2 bytes=", bytes)) {
+		t.Errorf("not in the log:\n%s", log)
+	}
+	if strings.Contains(log, passport[:20]) || strings.Contains(log, "call_id=plain") {
+		t.Errorf("in the log:\n%s", log)
+	}
+}
+
+// The network's judgement of the caller's number, wherever it is written; a bad one is not hidden by
+// a good one.
+func TestVerstat(t *testing.T) {
+	const bad, good, none = "TN-Validation-Failed", "TN-Validation-Passed", "No-TN-Validation"
+	for _, tt := range []struct{ from, asserted, want string }{
+		{"<sip:a@h>", "", ""},
+		{"<sip:a@h>", "tel:+15550123;verstat=" + good, good},
+		{"<sip:a@h>", "tel:+15550123;verstat=" + good + ", <sip:+15550123@h>", good},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + bad + "@h>, <tel:+15550123>", bad},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + bad + "@h>, <tel:+15550123;verstat=" + good + ">", bad},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + good + "@h>, tel:+15550123;verstat=" + bad + "-B", bad + "-B"},
+		{"<sip:a@h>", "<sip:+15550123;verstat=" + good + "@h>, <tel:+15550123;verstat=" + none + ">", none},
+		{"<sip:a@h>", `"x;verstat=` + good + `" <tel:+15550123>`, ""},
+		{"<sip:a@h>", "<tel:+15550123;VERSTAT=" + good + ">", good},
+		{"<sip:+15550123;verstat=" + good + "@h>", "", good},
+		{"<tel:+15550123;verstat=" + good + ">", "<tel:+15550123>", good},
+		{"tel:+15550123;verstat=" + good, "", good},
+		{"<tel:+15550123;verstat=" + bad + ">", "<tel:+15550123;verstat=" + good + ">", bad},
+	} {
+		headers := "From: " + tt.from + ";tag=1\r\n"
+		if tt.asserted != "" {
+			headers += "P-Asserted-Identity: " + tt.asserted + "\r\n"
+		}
+		if got := identityOf(parseRequest(t, headers)).Verstat; got != tt.want {
+			t.Errorf("%q: %q, want %q", headers, got, tt.want)
+		}
 	}
 }
 
@@ -413,6 +511,15 @@ func TestDiverted(t *testing.T) {
 		"Diversion: <tel:+15550111>;reason=unconditional, <tel:+15550110>;reason=user-busy\r\n":                                      "tel:+15550110",
 		"History-Info: <sip:+15550110@h>;index=1\r\n":                                                                                "",
 		"History-Info: <sip:+15550110@h?Reason=SIP%3Bcause%3D302>;index=1, <sip:+15550111@h;cause=302>;index=1.1\r\nDummy: none\r\n": "sip:+15550110@h",
+		"Diversion: <tel:+15550111>;privacy=full, <tel:+15550110>;reason=user-busy;privacy=off\r\n":                                  "tel:+15550110",
+		"Diversion: <tel:+15550111>, <tel:+15550110>;reason=user-busy;Privacy=\"Full\"\r\n":                                          "",
+		"Diversion: <tel:+15550110>;privacy=uri\r\n":                                                                                 "",
+		"Diversion: \"Li\" <tel:+15550110>;privacy=name\r\n":                                                                         "tel:+15550110",
+		"History-Info: <sip:+15550110@h?Privacy=history&Reason=SIP%3Bcause%3D302>;index=1, <sip:+15550111@h>;index=1.1\r\n":          "",
+		"History-Info: <sip:+15550110@h?Reason=SIP%3Bcause%3D302&privacy=id%3bHistory>;index=1, <sip:+15550111@h>;index=1.1\r\n":     "",
+		"History-Info: <sip:+15550110@h?Privacy=none>;index=1, <sip:+15550111@h?Privacy=history>;index=1.1\r\n":                      "sip:+15550110@h",
+		"History-Info: <sip:+15550110@h>;index=1, <sip:+15550111@h>;index=1.1\r\nPrivacy: history\r\n":                               "",
+		"History-Info: <sip:+15550110@h>;index=1, <sip:+15550111@h>;index=1.1\r\nPrivacy: id\r\n":                                    "sip:+15550110@h",
 	} {
 		if got := divertedFrom(parseRequest(t, from+headers)); got != want {
 			t.Errorf("%q: got %q, want %q", headers, got, want)

@@ -62,7 +62,7 @@ func (a *attachment) begin(req *sipgo.Request, tx *sipgo.ServerTx) {
 			close(o.gone)
 		}
 	})
-	o.us.once, o.us.target = true, wanted(req)
+	o.us.once, o.us.target = true, a.wanted(req)
 	if v := a.usages.put(o); v.status != 0 {
 		a.answer(req, tx, v)
 		return

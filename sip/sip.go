@@ -278,15 +278,18 @@ type Incoming struct {
 	Attachment string
 	At         time.Time
 	CallID     string
-	ICID       string   // of P-Charging-Vector; made here if the peer gave none
-	Target     string   // whom the caller wants: P-Called-Party-ID (RFC 7315 4.2), or the Request-URI as it came
-	To         string   // URI of To: what was dialled first
-	Caller     Identity // who calls
-	Diverted   string   // who was dialled before the call was diverted here; "" nobody
-	Offer      []byte   // nil: the answer of ours is to be an offer
-	Supported  []string // the caller's option tags
-	Recipients []string // URIs of a recipient list (RFC 5366), whom a factory is to invite
-	Hidden     []string // those of them whom others must not be shown (RFC 5364: bcc, anonymize)
+	ICID       string // of P-Charging-Vector; made here if the peer gave none
+	Target     string // whom the caller wants: CalledParty where a core calls us by our Contact, else RequestURI
+	RequestURI string // as it came
+	// CalledParty is P-Called-Party-ID (RFC 7315 4.2) of a peer that may say it; "" none.
+	CalledParty string
+	To          string   // URI of To: what was dialled first
+	Caller      Identity // who calls
+	Diverted    string   // who was dialled before the call was diverted here; "" nobody
+	Offer       []byte   // nil: the answer of ours is to be an offer
+	Supported   []string // the caller's option tags
+	Recipients  []string // URIs of a recipient list (RFC 5366), whom a factory is to invite
+	Hidden      []string // those of them whom others must not be shown (RFC 5364: bcc, anonymize)
 	// Replaces is the Call-ID of the call, live and ours, that this one takes over (RFC
 	// 3891); "" none. One that names no call of ours never gets here: it is answered 481.
 	Replaces string
@@ -301,12 +304,13 @@ type Incoming struct {
 
 // Identity is who somebody says to be.
 type Identity struct {
-	URI     string // sip: or tel:
-	Number  string // E.164 with + if URI is a telephone number
-	Name    string // display name
-	Trusted bool   // asserted by a trusted peer (P-Asserted-Identity, RFC 3325); otherwise no more than From
-	Private bool   // Privacy: id; others must not be shown it
-	Verstat string // of a tel URI (RFC 8224 by 3GPP): TN-Validation-Passed …; "" none
+	URI     string   // sip: or tel:; of several that are asserted, a telephone number first
+	Number  string   // E.164 with + if URI is a telephone number
+	URIs    []string // all that are asserted, URI among them; nil unless Trusted
+	Name    string   // display name
+	Trusted bool     // asserted by a trusted peer (P-Asserted-Identity, RFC 3325); otherwise no more than From
+	Private bool     // Privacy: id; others must not be shown it
+	Verstat string   // of a tel URI (RFC 8224 by 3GPP): TN-Validation-Passed …; "" none
 }
 
 // IncomingCall is how a call that comes in is answered. Its events are those of a

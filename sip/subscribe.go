@@ -63,7 +63,7 @@ func (us *usages) meant(req *sipgo.Request) string {
 	if us.target != "" {
 		return us.target
 	}
-	return wanted(req)
+	return us.a.wanted(req)
 }
 
 // from is who sent a request.

@@ -36,6 +36,10 @@ const timerC = 3*time.Minute + time.Second
 
 // passes says whether a request is one to send on: outside any dialog, of good form, with a Route
 // behind ours, for nobody here.
+//
+// An emergency call is one too, on purpose. We bring nobody to an emergency service, and what
+// comes here as a call of ours is refused; but this one the core routes, to where it would have
+// gone without us. To end it because a filter matched too much would be worse.
 func (a *attachment) passes(req *sipgo.Request) bool {
 	ours := a.ua.ours.Load()
 	if a.o.Mode != ModeAS || a.o.Untrusted || ours == nil || malformed(req).status != 0 || req.To().Params.Has("tag") {
@@ -51,7 +55,7 @@ func (a *attachment) passes(req *sipgo.Request) bool {
 	if r, err := ims.ParseReplaces(first(req, "Replaces")); err == nil && a.ua.callNamed(r) != nil {
 		return false
 	}
-	target := wanted(req)
+	target := a.wanted(req)
 	return target != a.o.IMPU && !(*ours)(a.o.Name, target, req.To().Address.String())
 }
 

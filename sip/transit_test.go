@@ -122,6 +122,23 @@ func TestGoesOnOverISC(t *testing.T) {
 	})
 }
 
+// An emergency call that is for nobody here is the core's to route: it is not ended by us.
+func TestEmergencyCallGoesOn(t *testing.T) {
+	p := newPassage(t, "tcp")
+	p.ua.OnIncoming(func(in Incoming, c IncomingCall) func(Event) {
+		t.Errorf("taken for ours: %+v", in)
+		return nil
+	})
+	p.sends("INVITE", "urn:service:sos", "Contact: <sip:x@"+p.addr+">", "\n"+offerSDP)
+	inv := p.expect("INVITE")
+	p.hears("100")
+	if inv.start != "INVITE urn:service:sos SIP/2.0" || inv.get("Route") != p.token {
+		t.Errorf("went on as %q", inv.order)
+	}
+	inv.write(answer(inv, 200, "OK", "callee", p.contact(), "\n"+answerSDP))
+	p.hears("200")
+}
+
 // What is for us stays: by its address, by the call that it replaces, or since no Route leads on.
 func TestWhatIsOursStays(t *testing.T) {
 	p := newPassage(t, "tcp")

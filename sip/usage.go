@@ -492,7 +492,7 @@ func (c *call) newUsages() *usages {
 		us.by = &c.in.info.Caller
 	} else {
 		uri := dialog.AddrSpec(c.options.To) // whom we called ourselves
-		us.by = &Identity{URI: uri, Number: numberOf(uri), Trusted: true}
+		us.by = &Identity{URI: uri, Number: numberOf(uri), URIs: []string{uri}, Trusted: true}
 	}
 	return us
 }

@@ -124,7 +124,7 @@ func TestSubscribe(t *testing.T) {
 		in := got(t, s.asked)
 		want := Subscribe{Attachment: "t", At: in.At, Target: "sip:conf-1@carrier.example", Event: "conference", Expires: time.Hour,
 			Accept: []string{"application/conference-info+xml"},
-			By:     Identity{URI: "tel:+8613800138001", Number: "+8613800138001", Name: "Ann", Trusted: true, Private: true}}
+			By:     Identity{URI: "tel:+8613800138001", Number: "+8613800138001", URIs: []string{"tel:+8613800138001", "sip:ann@home.example"}, Name: "Ann", Trusted: true, Private: true}}
 		if !reflect.DeepEqual(in, want) {
 			t.Errorf("%+v", in)
 		}

@@ -72,7 +72,7 @@ func inOrder(t *testing.T, rs []Record, n int) {
 func TestShape(t *testing.T) {
 	failed := ended("leg_2")
 	failed.Leg.ConnectedAt, failed.Leg.RingingAt, failed.Leg.Usage, failed.Leg.Media = nil, nil, nil, bridge.Media{}
-	failed.Leg.Direction, failed.Leg.Outcome = "inbound", bridge.Busy
+	failed.Leg.Direction, failed.Leg.Outcome, failed.Leg.Unverified = "inbound", bridge.Busy, true
 	failed.Dialled = "sip:+861066668888@ims.example"
 	failed.Leg.SIP = &bridge.SIPResult{Status: 486, Reason: "=cmd|Busy, Here", Q850: 17}
 	dir := t.TempDir()
@@ -98,7 +98,7 @@ func TestShape(t *testing.T) {
 		}
 	}
 	const want = `{"seq":1,"v":1,"leg_id":"leg_1","conference_id":"conf_1","member_id":"mbr_1","attachment":"core","direction":"outbound","calling":"sip:+15****00@ims.example","called":"+86138****8001","call_id":"abc@192.0.2.10","icid":"icid-1","orig_ioi":"home","term_ioi":"away","access_network":"3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1","start":"2026-11-25T18:07:00.123Z","ring":"2026-11-25T18:07:02.123Z","answer":"2026-11-25T18:07:05.123Z","end":"2026-11-25T18:08:05.623Z","duration_s":60.5,"outcome":"left","q850":16,"audio":"AMR-WB","audio_mode":"23.85","why_no_video":"refused","audio_rx_packets":3000,"audio_rx_bytes":219000,"audio_tx_packets":3001,"audio_tx_bytes":219073,"video_rx_packets":0,"video_rx_bytes":0,"video_tx_packets":0,"video_tx_bytes":0}
-{"seq":2,"v":1,"leg_id":"leg_2","conference_id":"conf_1","member_id":"mbr_1","attachment":"core","direction":"inbound","calling":"+86138****8001","called":"sip:+8610****8888@ims.example","call_id":"abc@192.0.2.10","icid":"icid-1","orig_ioi":"home","term_ioi":"away","access_network":"3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1","start":"2026-11-25T18:07:00.123Z","end":"2026-11-25T18:08:05.623Z","duration_s":0,"outcome":"busy","sip_status":486,"sip_reason":"=cmd|Busy, Here","q850":17,"audio_rx_packets":0,"audio_rx_bytes":0,"audio_tx_packets":0,"audio_tx_bytes":0,"video_rx_packets":0,"video_rx_bytes":0,"video_tx_packets":0,"video_tx_bytes":0}
+{"seq":2,"v":1,"leg_id":"leg_2","conference_id":"conf_1","member_id":"mbr_1","attachment":"core","direction":"inbound","calling":"+86138****8001","called":"sip:+8610****8888@ims.example","call_id":"abc@192.0.2.10","icid":"icid-1","orig_ioi":"home","term_ioi":"away","access_network":"3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1","start":"2026-11-25T18:07:00.123Z","end":"2026-11-25T18:08:05.623Z","duration_s":0,"outcome":"busy","sip_status":486,"sip_reason":"=cmd|Busy, Here","q850":17,"audio_rx_packets":0,"audio_rx_bytes":0,"audio_tx_packets":0,"audio_tx_bytes":0,"video_rx_packets":0,"video_rx_bytes":0,"video_tx_packets":0,"video_tx_bytes":0,"calling_unverified":true}
 `
 	if got := jsonl.String(); got != want {
 		t.Errorf("JSON:\n got %s\nwant %s", got, want)

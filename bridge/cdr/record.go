@@ -71,6 +71,8 @@ type Record struct {
 	// access network may be missing. Of a call that a crash took End is when the server was last
 	// known to live, at most 3 s before it died.
 	Recovered bool `json:"recovered,omitempty"`
+	// CallingUnverified: no trusted network says who called; Calling is what his From says.
+	CallingUnverified bool `json:"calling_unverified,omitempty"`
 }
 
 const version = 1
@@ -106,6 +108,7 @@ func (o Options) recordOf(r bridge.LegRecord) Record {
 		CallID: l.CallID, ICID: l.ICID, AccessNetwork: r.AccessNetwork,
 		Start: Time{l.StartedAt}, Ring: timeOf(l.RingingAt), Answer: timeOf(l.ConnectedAt), End: timeOf(l.EndedAt),
 		Outcome: string(l.Outcome), Reason: l.Reason, Attempts: l.Attempts, Superseded: r.Superseded, Recovered: r.Recovered,
+		CallingUnverified: l.Unverified,
 	}
 	if l.Direction == "inbound" {
 		c.Calling, c.Called = c.Called, cmp.Or(r.Dialled, c.Calling)

@@ -151,6 +151,7 @@ func TestEmergency(t *testing.T) {
 		{"tel:110", "CN", true}, {"sip:911@home;user=phone", "US", true}, {"urn:service:sos.fire", "", true}, {"URN:service:sos", "US", true},
 		{"+1911", "", true}, {"+112", "", true}, {"sip:%2B86110@h", "CN", true}, {"111", "NZ", true}, {"111", "", true}, {"111", "CN", false},
 		{"+8613800138000", "CN", false}, {"+15550911", "US", false}, {"+8611000000000", "CN", false}, {"", "", false},
+		{"sip:%31%31%30@h", "CN", true}, {"sip:110:secret@h", "CN", true}, {"sip:%zz@h", "CN", false},
 	} {
 		if got := Emergency(tt.number, tt.country); got != tt.want {
 			t.Errorf("Emergency(%q, %q) = %v", tt.number, tt.country, got)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"strings"
 )
 
@@ -187,10 +188,13 @@ func Emergency(number, isoCountry string) bool {
 	for _, scheme := range []string{"tel:", "sip:", "sips:"} {
 		s = strings.TrimPrefix(s, scheme)
 	}
-	if i := strings.IndexAny(s, ";@"); i >= 0 {
+	if i := strings.IndexAny(s, ";:@"); i >= 0 {
 		s = s[:i]
 	}
-	s = stripSeparators(strings.Replace(s, "%2b", "+", 1))
+	if u, err := url.PathUnescape(s); err == nil { // as whoever routes it reads it
+		s = u
+	}
+	s = stripSeparators(s)
 	if international, ok := strings.CutPrefix(s, "+"); ok {
 		return emergencyAbroad(international)
 	}

@@ -149,6 +149,9 @@ test('one member: mute, whisper, hang up, call, remove', async (t) => {
   await row(page, '李伟').locator('[data-do=mute]').click()
   await page.getByText('听众不能取消静音').waitFor()
   await row(page, '李伟').getByText('已静音').waitFor()
+  api.setMember('刘洋', { unverified: true })
+  await row(page, '刘洋').getByText('未验证').waitFor()
+  assert.equal(await page.getByText('未验证').count(), 1)
 
   await row(page, '王芳').locator('[data-do=whisper]').click()
   assert.equal(await page.isDisabled('input[value=console]'), true)
