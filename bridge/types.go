@@ -67,7 +67,7 @@ type SIPResult struct {
 	Status int    `json:"status"`
 	Reason string `json:"reason,omitempty"`
 	Q850   int    `json:"q850,omitempty"`
-	// Warning is the Warning header as it came, Text that of a Reason header, or else of the
+	// Warning is all of Warning as it came, Text that of a Reason header, or else of the
 	// body: for admins.
 	Warning string `json:"warning,omitempty"`
 	Text    string `json:"text,omitempty"`

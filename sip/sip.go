@@ -162,7 +162,7 @@ type (
 		ReleaseCause int
 		ReasonText   string // of a Reason header, or else what a refusal's body says in plain text; one line
 		Reason       string // all values of Reason (RFC 3326) as they came, joined by ", "
-		Warning      string
+		Warning      string // all values of Warning (RFC 3261 20.43) as they came, joined by ", "
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: the URI it points to
 		// AltService is the type of a 380's alternative service (TS 24.229 7.6): "emergency"

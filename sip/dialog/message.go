@@ -198,7 +198,7 @@ func (e *Ended) readReasons(m sip.Message) {
 			e.ReasonText = t
 		}
 	}
-	e.Warning = value(m, "Warning")
+	e.Warning = strings.Join(Values(m, "Warning"), ", ")
 	var text string
 	e.AltService, text = bodyWords(m)
 	e.ReasonText = cmp.Or(e.ReasonText, text)

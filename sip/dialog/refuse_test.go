@@ -54,6 +54,39 @@ func TestWordsOfARefusal(t *testing.T) {
 	}
 }
 
+// A refusal may have several Warning fields, its own proxy's first: each of them is told, and none
+// is cut where its text has a comma.
+func TestAllWarningsAreTold(t *testing.T) {
+	for _, tt := range []struct {
+		fields []string
+		want   string
+	}{
+		{nil, ""},
+		{[]string{`301 phone "other family"`}, `301 phone "other family"`},
+		{[]string{`399 sbc "as, it happens"`, `301 phone "other family"`}, `399 sbc "as, it happens", 301 phone "other family"`},
+		{[]string{`399 a "x", 399 b "y"`, `304 c "media type not available"`}, `399 a "x", 399 b "y", 304 c "media type not available"`},
+	} {
+		b := newBench(t, options())
+		b.run("start -> INVITE 1")
+		res := b.response([]string{"488", "a"})
+		for _, f := range tt.fields {
+			res.AppendHeader(sip.NewHeader("Warning", f))
+		}
+		told := false
+		for _, a := range b.c.Step(b.now, Response{res}) {
+			if e, ok := a.(Emit); ok {
+				told = true
+				if got := e.Event.(Ended).Warning; got != tt.want {
+					t.Errorf("%q: told %q", tt.fields, got)
+				}
+			}
+		}
+		if !told {
+			t.Errorf("%q: nothing was told", tt.fields)
+		}
+	}
+}
+
 // What the far end says of itself in the 2xx goes with Connected.
 func TestConnectedTellsTheFarEnd(t *testing.T) {
 	b := newBench(t, options())

@@ -197,7 +197,7 @@ type (
 		ReleaseCause int
 		ReasonText   string
 		Reason       string // all Reason values as they came
-		Warning      string
+		Warning      string // all Warning values as they came
 		RetryAfter   time.Duration
 		Target       string // of a 3xx that was not followed: where it points to
 		AltService   string

@@ -13,7 +13,7 @@ type Final struct {
 	Q850          int    // Reason: Q.850
 	SIPCause      int    // Reason: SIP
 	ReleaseCause  int    // Reason: RELEASE_CAUSE
-	Warning       string // Warning header as it came
+	Warning       string // all values of Warning as they came, joined by ", "
 	ReasonText    string
 	AltService    string // type of a 380's alternative service, "emergency" …
 	WasRinging    bool

@@ -83,6 +83,8 @@ func TestClassify(t *testing.T) {
 		{"606", video(remote(606)), MediaIncompatible, "media_incompatible", RetryAudio},
 		{"488 Warning 304", video(Final{Status: 488, Warning: `304 h "x"`, By: "remote"}), MediaIncompatible, "media_incompatible", RetryAudio},
 		{"488 Warning 301", video(Final{Status: 488, Warning: `301 h "x"`, By: "remote"}), MediaIncompatible, "address_family", RetryFix},
+		{"488 Warnings 399 and 301", video(Final{Status: 488, Warning: `399 h "x, y", 301 h "z"`, By: "remote"}), MediaIncompatible, "address_family", RetryFix},
+		{"503 Warnings 399 and 304", video(Final{Status: 503, Warning: `399 h "x", 304 h "z"`, By: "remote"}), NetworkError, "network_overload", RetryAudio},
 		{"420", remote(420), NetworkError, "extension_mismatch", RetryFix},
 		{"421", remote(421), NetworkError, "extension_mismatch", RetryFix},
 		{"494", remote(494), NetworkError, "extension_mismatch", RetryFix},
