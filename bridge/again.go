@@ -102,7 +102,7 @@ func (r *room) refusedSo(now time.Time, l *leg, v verdict, e sip.Ended, why stri
 
 // anew makes a leg one that has not been placed yet.
 func (r *room) anew(now time.Time, l *leg, why string) {
-	l.local, l.agreed, l.call, l.SIP, l.over = nil, nil, nil, nil, false
+	l.local, l.agreed, l.call, l.SIP, l.over, l.offer = nil, nil, nil, nil, false, 0
 	l.CallID, l.ICID, l.Charging, l.access, l.Queue = "", "", nil, "", nil
 	l.describeVideo()
 	if !l.wantsPic {

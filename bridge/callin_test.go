@@ -33,6 +33,7 @@ type caller struct {
 	refuses  bool // a re-INVITE
 	mismatch bool // its picture is in a codec that nobody offered
 	contact  string
+	lag      time.Duration // until the bridge hears that its reply went out
 
 	mu      sync.Mutex
 	tell    func(sip.Event)
@@ -148,8 +149,12 @@ func (c *caller) Hangup(why, reason string) {
 	c.later(20*time.Millisecond, func() { c.end(e) })
 }
 
-func (c *caller) Reply(uint64, []byte, int) {}
-func (c *caller) Refuse(uint64, int, int)   {}
+func (c *caller) Reply(id uint64, b []byte, _ int) {
+	c.say("<- 200 to its offer%s", lines(b))
+	c.later(c.lag, func() { c.tell(sip.Replied{At: time.Now(), Offer: id, Used: true}) })
+}
+
+func (c *caller) Refuse(uint64, int, int) {}
 
 func (c *caller) Offer(b []byte, focus string) {
 	if focus != "" {
@@ -386,6 +391,11 @@ func (h *house) callerDoes(name, what string) error {
 	switch what {
 	case "bye":
 		c.end(sip.Ended{By: sip.ByRemote, Q850: 16})
+	case "offer", "soon": // what it has offered before; what became of the answer is told late, or soon
+		if c.lag = 100 * time.Millisecond; what == "soon" {
+			c.lag = 10 * time.Millisecond
+		}
+		c.tell(sip.Offer{At: time.Now(), ID: 1, SDP: c.in.Offer})
 	case "cancel":
 		c.end(sip.Ended{By: sip.ByRemote, Status: 487, Why: "cancelled"})
 	default:

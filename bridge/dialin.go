@@ -35,6 +35,7 @@ type door struct {
 	shuts   time.Time
 	opened  bool // the PIN was right
 	moving  bool // to the conference from the lobby
+	offered bool // its ports there, to the phone
 	leaving bool // the last prompt plays
 	timer   *time.Timer
 }
@@ -350,7 +351,7 @@ func (r *room) receive(now time.Time, l *leg, id string) {
 
 // moveIn offers the phone the ports that it has in its conference.
 func (r *room) moveIn(now time.Time, l *leg) {
-	if l.pending != nil || l.late != nil || l.why != "" {
+	if l.pending != nil || l.late != nil || l.given != nil || l.why != "" {
 		return // one offer at a time
 	}
 	offer, err := l.makeOffer(now)
@@ -359,6 +360,7 @@ func (r *room) moveIn(now time.Time, l *leg) {
 		r.drop(now, l, "media_lost")
 		return
 	}
+	l.door.offered = true
 	l.call.Offer(offer, focusUser(r.id)) // from now on that is whom it talks to
 }
 

@@ -459,9 +459,11 @@ type call struct {
 	left      bool // its INVITE
 	replies   map[uint64]reply
 	nextOffer uint64
-	reacts    string   // to our offers: see Offer
-	offers    []string // of ours within the call, in words
-	said      []byte   // our newest description: what a refresh offers again
+	said      []byte        // our newest description: what a refresh offers again
+	asks      *asked        // its offer that waits for our reply
+	lag       time.Duration // until the bridge hears that its reply went out
+	reacts    string        // to our offers: see Offer
+	offers    []string      // of ours within the call, in words
 }
 
 // at runs f later, unless the call has ended by then.
@@ -678,13 +680,53 @@ func (c *call) answer(fate string) []byte {
 func (c *call) reoffer(edit func(string) string) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.nextOffer++
 	var b []byte
 	if edit != nil {
 		b = []byte(edit(string(c.local.Bytes())))
 	}
-	c.tell(sip.Offer{At: time.Now(), ID: c.nextOffer, SDP: b})
-	return c.nextOffer
+	return c.offer(b, c.local)
+}
+
+// asked is an offer of the phone: what it says, and what it goes on with should that come to
+// nothing.
+type asked struct {
+	id     uint64
+	sdp    []byte
+	before *sdp.Session
+}
+
+// offer sends an offer of the phone, nil: it wants one. Who takes it back does so in the same
+// moment.
+func (c *call) offer(b []byte, before *sdp.Session) uint64 {
+	c.nextOffer++
+	a := &asked{c.nextOffer, b, before}
+	c.asks = a
+	c.tell(sip.Offer{At: time.Now(), ID: a.id, SDP: b})
+	if c.reacts == "takesback" {
+		c.reacts = ""
+		c.replied(a, false)
+	}
+	c.at(2*time.Second, func() { // the UA does not wait longer
+		if c.asks == a {
+			c.replied(a, false)
+		}
+	})
+	return a.id
+}
+
+// replied tells what became of a.
+func (c *call) replied(a *asked, used bool) {
+	c.asks = nil
+	switch {
+	case a.sdp == nil && !used:
+		c.tell(sip.Reoffered{At: time.Now(), Offer: a.id, Status: 488})
+	case a.sdp == nil: // told with the ACK
+	default:
+		if !used {
+			c.local = a.before
+		}
+		c.tell(sip.Replied{At: time.Now(), Offer: a.id, Used: used})
+	}
 }
 
 func (c *call) bye(q850 int) {
@@ -739,6 +781,18 @@ func (c *call) Reply(id uint64, b []byte, status int) {
 		c.replies[id] = reply{b, status, 0}
 		if b != nil {
 			c.said = b
+		}
+		if a := c.asks; a != nil && a.id == id {
+			c.asks = nil // whatever comes, it does not come too late any more
+			used := c.reacts != "cancels"
+			if !used {
+				c.reacts = ""
+			}
+			if c.lag == 0 {
+				c.replied(a, used)
+				return
+			}
+			c.at(c.lag, func() { c.replied(a, used) })
 		}
 	}()
 }

@@ -40,6 +40,8 @@ type leg struct {
 	local     *sdp.Session // our last description that stands
 	pending   *proposal    // an offer of ours that has not been answered, within the call
 	late      *proposal    // the same, that the phone had asked for: its answer comes with an ACK
+	offer     uint64       // ID of the phone's that waits for our answer; 0: none
+	given     *given       // that answer; nil: none, or what became of it is known
 	agreed    *sdp.Result  // nil before the binding answer
 	bound     bool         // the binding answer to our INVITE came: until then another fork may give one
 	held      bool         // by the peer
@@ -270,6 +272,8 @@ func (r *room) onSIP(now time.Time, l *leg, attempt int, e sip.Event) {
 		r.onOffer(now, l, e)
 	case sip.Refreshed:
 		r.onRefreshed(now, l, e)
+	case sip.Replied:
+		r.onReplied(now, l, e)
 	case sip.Reoffered:
 		moving := l.door != nil && l.door.moving && l.opened
 		switch {

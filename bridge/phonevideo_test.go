@@ -139,6 +139,7 @@ func (c *call) newOffer(what string) uint64 {
 	case "fewer":
 		s = s[:strings.Index(s, "m=video")]
 	}
+	before := c.local
 	if what != "family" && what != "fewer" && !strings.HasPrefix(what, "dropall") { // those are refused: the old one stands
 		own, err := sdp.Parse([]byte(s))
 		if err != nil {
@@ -146,15 +147,16 @@ func (c *call) newOffer(what string) uint64 {
 		}
 		c.local = own
 	}
-	c.nextOffer++
-	c.tell(sip.Offer{At: time.Now(), ID: c.nextOffer, SDP: []byte(s)})
-	return c.nextOffer
+	return c.offer([]byte(s), before)
 }
 
 func (c *call) Refuse(id uint64, status, warning int) {
 	go func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if c.asks != nil && c.asks.id == id {
+			c.asks = nil
+		}
 		c.replies[id] = reply{nil, status, warning}
 	}()
 }
@@ -596,4 +598,103 @@ func TestRetryByVoiceAfterADeclinedVideoCall(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An offer that the phone takes back, as we answer it or before, has changed nothing: neither what
+// it hears nor the ports of its picture. The same offer again is as good as ever.
+func TestOfferTakenBack(t *testing.T) {
+	for _, tt := range []struct {
+		fate, offer string
+		before      []string // what the phone does before
+		takes       string   // the state or the media once it means it
+	}{
+		{"video", "hold", nil, "held"},
+		{"video", "resume", []string{"peer p hold"}, "connected"},
+		{"video", "voiceonly", nil, "removed"},
+		{"voice", "addvideo", nil, "negotiated"},
+		{"video", "srvcc", nil, "cs"},
+		{"video", "offerless", []string{"peer p voiceonly"}, ""},
+	} {
+		for _, when := range []string{"cancels", "takesback"} {
+			t.Run(tt.offer+" "+when, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newHouse(t, bridge.VideoConference)
+					defer h.close()
+					h.script(append([]string{"member p " + tt.fate, "call all", "after 5s"}, tt.before...)...)
+					h.wait(time.Second)
+					state := func() string {
+						l := h.member("p").Leg
+						h.eng.mu.Lock()
+						defer h.eng.mu.Unlock()
+						return fmt.Sprintf("%s, video %s, cs %v; the engine has %v and %v ports", l.State, l.Media.VideoState, l.CSAccess,
+							h.eng.legs[l.ID], h.eng.video[l.ID] != 0)
+					}
+					before := state()
+					h.script("phone p "+when, "peer p "+tt.offer, "after 3s")
+					if got := state(); got != before {
+						t.Errorf("%s\nwas %s\n is %s", tt.offer, before, got)
+					}
+					h.script("peer p "+tt.offer, "after 1s")
+					l := h.member("p").Leg
+					if got := fmt.Sprintf("%s %s cs=%v", l.State, l.Media.VideoState, l.CSAccess); !strings.Contains(strings.ReplaceAll(got, "cs=true", "cs"), tt.takes) {
+						t.Errorf("%s once it means it: %s", tt.offer, got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What the organiser wants while an answer of ours is on its way waits until it is known what became
+// of that, and is offered then for the session that stands.
+func TestWishWaitsForAnAnswerOnItsWay(t *testing.T) {
+	for _, used := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.VideoConference)
+			defer h.close()
+			h.script("member p video", "call all", "after 5s", "peer p voiceonly", "after 1s")
+			c := h.net.phone(h.number["p"])
+			c.mu.Lock()
+			c.lag = 500 * time.Millisecond
+			c.mu.Unlock()
+			if !used {
+				h.script("phone p cancels")
+			}
+			h.script("peer p voiceonly", "ask p video", "after 100ms")
+			offers := func() int {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return len(c.offers)
+			}
+			if n := offers(); n != 0 {
+				t.Errorf("used %v: %d offers of ours while our answer is on its way", used, n)
+			}
+			h.wait(time.Second)
+			if n := offers(); n != 1 {
+				t.Errorf("used %v: %d offers of ours", used, n)
+			}
+			h.wait(30 * time.Second)
+			if l := h.member("p").Leg; l.Change.State != "done" || l.Media.VideoState != bridge.VideoNegotiated {
+				t.Errorf("used %v: %+v, video %s", used, l.Change, l.Media.VideoState)
+			}
+		})
+	}
+}
+
+// The engine refuses the picture of before while an answer with one is on its way: the ports are that
+// one's by then.
+func TestPictureRefusedWhileAnAnswerIsOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.VideoConference)
+		defer h.close() // which looks for faults of the engine
+		h.script("member p video", "call all", "after 5s")
+		c := h.net.phone(h.number["p"])
+		c.mu.Lock()
+		c.lag = 500 * time.Millisecond
+		c.mu.Unlock()
+		h.script("engine p fussy", "peer p hold", "mute p", "after 100ms", "engine p easy", "after 1s")
+		if l := h.member("p").Leg; l.State != bridge.Held || l.Media.VideoState != bridge.VideoNegotiated {
+			t.Errorf("%s, video %s", l.State, l.Media.VideoState)
+		}
+	})
 }

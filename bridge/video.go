@@ -91,14 +91,22 @@ func (r *room) mayHaveVideo() string {
 	return ""
 }
 
+// given is an answer of ours to the phone's offer, of which we do not know yet that it went out.
+type given struct {
+	offer   uint64 // its ID
+	session *sdp.Session
+	result  sdp.Result
+}
+
 // onOffer answers a re-INVITE or UPDATE of the peer, within its two seconds because
 // nobody is asked. What cannot be used is refused, and the session stays as it was.
 func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
 	if l.call == nil || l.why != "" {
 		return
 	}
+	l.offer = e.ID
 	if e.SDP == nil {
-		r.withVideo(now, l, l.hadVideo && !l.voiceOnly && r.mayHaveVideo() == "", e.At, func(now time.Time, video bool) {
+		r.withVideo(now, l, l.hadVideo && !l.voiceOnly && r.mayHaveVideo() == "", e.ID, func(now time.Time, video bool) {
 			r.offerAsAsked(now, l, e.ID, video)
 		})
 		return
@@ -112,7 +120,7 @@ func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
 	if offer.Video != nil && offer.Video.Port != 0 {
 		why = r.mayHaveVideo()
 	}
-	r.withVideo(now, l, why == "", e.At, func(now time.Time, video bool) {
+	r.withVideo(now, l, why == "", e.ID, func(now time.Time, video bool) {
 		if e.Early {
 			r.answerEarly(now, l, e, offer, video)
 			return
@@ -126,8 +134,8 @@ func (r *room) onOffer(now time.Time, l *leg, e sip.Offer) {
 
 // withVideo opens a leg's video ports where they are wanted and not there, and goes on:
 // video says whether they are there. Nothing is done for a leg that is over by then, nor
-// for an offer, made at offered, that the UA has refused by then.
-func (r *room) withVideo(now time.Time, l *leg, want bool, offered time.Time, then func(now time.Time, video bool)) {
+// for an offer of the phone (0: it is for none) that does not wait for us any more.
+func (r *room) withVideo(now time.Time, l *leg, want bool, offer uint64, then func(now time.Time, video bool)) {
 	if !want || l.video != 0 || !l.opened {
 		then(now, want && l.video != 0)
 		return
@@ -145,24 +153,22 @@ func (r *room) withVideo(now time.Time, l *leg, want bool, offered time.Time, th
 				l.video, l.sprop = int(reply.VideoPort), reply.Sprop
 				r.b.holdPorts(l)
 			}
-			if !offered.IsZero() && now.Sub(offered) > replyLimit {
+			switch {
+			case offer == 0 || offer == l.offer:
+				then(now, l.video != 0)
+			case l.offer == 0:
 				r.closeVideo(l)
-				return
-			}
-			then(now, l.video != 0)
+			} // or they are for the offer that came after it
 		})
 	})
 }
-
-// replyLimit is a little less than what the UA waits for an answer to a peer's offer.
-const replyLimit = 1900 * time.Millisecond
 
 // closeVideo gives video ports back that nothing negotiated needs.
 func (r *room) closeVideo(l *leg) {
 	if l.call != nil && l.visitor == nil && !l.bound {
 		return // as long as another fork may take what the INVITE offers
 	}
-	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending.has() || l.late.has() {
+	if l.video == 0 || l.agreed != nil && l.agreed.Video != nil || l.pending.has() || l.late.has() || l.given != nil && l.given.result.Video != nil {
 		return
 	}
 	r.b.freePorts(l)
@@ -221,28 +227,56 @@ func (r *room) refuseOffer(now time.Time, l *leg, id uint64, err error) {
 	r.closeVideo(l)
 }
 
-// answerPeer answers an offer; why is the reason for no video where there will be none.
+// answerPeer answers an offer; why is the reason for no video where there will be none. Until
+// the UA says that the answer has gone out nothing is changed: the phone may take its offer back.
 func (r *room) answerPeer(now time.Time, l *leg, id uint64, offer *sdp.Session, video bool, why string) {
-	before := l.agreed
-	answer, res, err := l.answerOffer(now, offer, video)
+	answer, own, res, err := l.draftAnswer(now, l.local, offer, video)
 	if err != nil {
 		r.refuseOffer(now, l, id, err)
 		return
 	}
-	l.call.Reply(id, answer, 0)
 	if res.Video == nil && res.WhyNoVideo != sdp.VideoCodecMismatch {
 		res.WhyNoVideo = why
 		if why == sdp.VideoNotOffered { // it was refused before, or its user pressed "voice only"
 			res.WhyNoVideo = reasonRemoved
-			if w := l.Media.WhyNoVideo; w != nil && before != nil && before.Video == nil {
+			if w := l.Media.WhyNoVideo; w != nil && l.agreed != nil && l.agreed.Video == nil {
 				res.WhyNoVideo = *w
 			}
 		}
 	}
-	l.fallback = ""
-	l.voiceOnly = l.voiceOnly && res.Video == nil // its user has turned the camera on himself
-	r.agree(now, l, res)
-	if handedOver(before, res) {
+	l.given = &given{id, own, res}
+	l.call.Reply(id, answer, 0)
+}
+
+// onReplied is what became of the answer to an offer of the phone.
+func (r *room) onReplied(now time.Time, l *leg, e sip.Replied) {
+	if l.offer == e.Offer {
+		l.offer = 0
+	}
+	g := l.given
+	if g == nil || g.offer != e.Offer || l.why != "" {
+		return
+	}
+	l.given = nil
+	if e.Used {
+		r.gave(now, l, g)
+	} else {
+		l.note(now, "media", "the phone's offer came to nothing")
+		r.closeVideo(l)
+	}
+	if l.door != nil && l.door.moving && l.opened && !l.door.offered {
+		r.moveIn(now, l)
+	}
+	r.asWished(now, l)
+}
+
+// gave takes over what an answer of ours that went out has agreed to.
+func (r *room) gave(now time.Time, l *leg, g *given) {
+	before := l.agreed
+	l.local, l.fallback = g.session, ""
+	l.voiceOnly = l.voiceOnly && g.result.Video == nil // its user has turned the camera on himself
+	r.agree(now, l, g.result)
+	if handedOver(before, g.result) {
 		l.CSAccess = true
 		l.note(now, "media", "handed over to a circuit-switched network")
 	}
@@ -414,7 +448,7 @@ func (r *room) setMedia(now time.Time, l *leg, media string) *Error {
 
 // toVideo asks the phone's user for video, with ports for it.
 func (r *room) toVideo(now time.Time, l *leg) {
-	r.withVideo(now, l, true, time.Time{}, func(now time.Time, video bool) {
+	r.withVideo(now, l, true, 0, func(now time.Time, video bool) {
 		if !video {
 			r.changed(now, l, false, 0)
 			r.emitLeg(now, l, "leg.updated")
@@ -432,7 +466,7 @@ func (r *room) toVoice(now time.Time, l *leg) {
 
 // propose offers what p says in a re-INVITE. One is out at a time.
 func (r *room) propose(now time.Time, l *leg, p *proposal) {
-	if l.pending != nil || l.late != nil { // it is answered soon, or given up by the UA
+	if l.pending != nil || l.late != nil || l.given != nil { // it is answered soon, or given up by the UA
 		l.later(p)
 		return
 	}
@@ -504,6 +538,9 @@ func (r *room) onRefreshed(now time.Time, l *leg, e sip.Refreshed) {
 
 // onLateAnswer is the answer in an ACK to the offer that the phone had asked for.
 func (r *room) onLateAnswer(now time.Time, l *leg, e sip.Reoffered) {
+	if l.offer == e.Offer {
+		l.offer = 0
+	}
 	p := l.late
 	if p == nil || p.offer != e.Offer {
 		return
@@ -554,6 +591,14 @@ func (r *room) answered(now time.Time, l *leg, p *proposal, e sip.Reoffered) {
 		r.changed(now, l, err == nil && e.SDP != nil && p.video == (res.Video != nil), e.Status)
 	}
 	r.holdState(now, l)
+	r.asWished(now, l)
+}
+
+// asWished does what the organiser has asked for meanwhile, once nothing is out any more.
+func (r *room) asWished(now time.Time, l *leg) {
+	if l.pending != nil || l.late != nil || l.given != nil {
+		return
+	}
 	next := l.then
 	l.then = ""
 	switch {

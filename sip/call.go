@@ -350,8 +350,12 @@ func (c *call) perform(act dialog.Action) {
 		}
 	case dialog.Respond:
 		c.tell(Message{At: time.Now(), Sent: true, Summary: summary(act.Res)})
-		if err := act.Tx.(responder).Respond(act.Res); err != nil && !errors.Is(err, sipgo.ErrTransactionTerminated) {
+		err := act.Tx.(responder).Respond(act.Res)
+		if err != nil && !errors.Is(err, sipgo.ErrTransactionTerminated) {
 			c.a.log.Debug("response not sent", "err", err)
+		}
+		if act.Then != nil && !errors.Is(err, sipgo.ErrTransactionCanceled) { // one that was lost on its way has been given all the same
+			c.tell(event(act.Then))
 		}
 	case dialog.ByeRefused:
 		c.a.log.Warn("BYE refused, the far end may go on with the call", "call_id", c.id, "status", act.Res.StatusCode)
@@ -580,6 +584,8 @@ func event(e dialog.Event) Event {
 		return Reoffered{At: now, Offer: e.Offer, SDP: e.SDP, Status: e.Status, Local: e.Local, Offered: e.Offered}
 	case dialog.Refreshed:
 		return Refreshed{At: now, SDP: e.SDP, Local: e.Local}
+	case dialog.Replied:
+		return Replied{At: now, Offer: e.Offer, Used: e.Used}
 	case dialog.Info:
 		return Info{At: now, Digit: e.Digit}
 	}

@@ -324,6 +324,7 @@ func TestChallengedCall(t *testing.T) {
 			ok = p.expect("200")
 		}
 		c.request("ACK", "a3", 3, tagIn(ok))
+		next[Replied](k.events)
 		c.request("BYE", "b4", 4, tagIn(ok))
 		p.expect("200")
 		next[Ended](k.events)

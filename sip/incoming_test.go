@@ -13,6 +13,8 @@ import (
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
+
+	"sparkle/sip/dialog"
 )
 
 // caller is a peer that calls the UA.
@@ -193,6 +195,9 @@ func TestIncomingCall(t *testing.T) {
 		for ok = p.expect("200"); !strings.Contains(ok.get("Cseq"), "3 INVITE"); {
 			ok = p.expect("200")
 		}
+		if e := next[Replied](k.events); e.Offer != offer.ID || !e.Used {
+			t.Errorf("%+v", e)
+		}
 		c.request("ACK", "a3", 3, tag)
 		c.request("BYE", "b4", 4, tag)
 		p.expect("200")
@@ -344,6 +349,70 @@ func TestByeAgain(t *testing.T) {
 	}
 	c.request("BYE", "b3", 3, tag)
 	p.expect("481")
+}
+
+// A re-INVITE that its sender takes back has changed nothing, and the owner hears so, whether he
+// has answered it by then or not.
+func TestOfferTakenBack(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		p := newPeer(t, network)
+		ua := newTrunk(t, p)
+		k := take(t, ua)
+		c := newCaller(t, p, ua)
+		c.request("INVITE", "i1", 1, "", "\n"+offerSDP)
+		p.expect("100")
+		_, call := k.next()
+		call.Accept(Acceptance{SDP: []byte(answerSDP)})
+		tag := tagIn(p.expect("200"))
+		c.request("ACK", "a1", 1, tag)
+		next[Connected](k.events)
+		c.request("INVITE", "i2", 2, tag, "\n"+offerSDP+"a=sendonly\r\n")
+		offer := next[Offer](k.events)
+		c.request("CANCEL", "i2", 2, tag)
+		for cancelled, over := false, false; !cancelled || !over; {
+			m := p.expect("")
+			cancelled = cancelled || strings.HasSuffix(m.get("Cseq"), "CANCEL") && strings.Contains(m.start, " 200 ")
+			over = over || strings.HasSuffix(m.get("Cseq"), "2 INVITE") && strings.Contains(m.start, " 487 ")
+		}
+		c.request("ACK", "i2", 2, tag)
+		if e := next[Replied](k.events); e.Offer != offer.ID || e.Used {
+			t.Errorf("%+v", e)
+		}
+		call.Reply(offer.ID, []byte(answerSDP), 200)
+		c.request("BYE", "b3", 3, tag)
+		p.expect("200")
+		next[Ended](k.events)
+	})
+}
+
+// lost is a server transaction that does not get its response out.
+type lost struct{ error }
+
+func (l lost) Respond(*sipgo.Response) error { return l.error }
+
+// What follows a response is told once it has gone out: not where a CANCEL was faster, which tells
+// something else.
+func TestToldOnceItHasGoneOut(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, true},
+		{fmt.Errorf("write: %w", net.ErrClosed), true}, // as one that is lost on its way: it is said again
+		{sipgo.ErrTransactionCanceled, false},
+		{fmt.Errorf("INVITE: %w", sipgo.ErrTransactionCanceled), false},
+	} {
+		told := false
+		c := &call{a: &attachment{log: slog.New(slog.DiscardHandler)}, on: func(e Event) {
+			if r, ok := e.(Replied); ok {
+				told = r.Used && r.Offer == 7
+			}
+		}}
+		c.perform(dialog.Respond{Tx: lost{tt.err}, Res: sipgo.NewResponse(200, "OK"), Then: dialog.Replied{Offer: 7, Used: true}})
+		if told != tt.want {
+			t.Errorf("%v: told %v", tt.err, told)
+		}
+	}
 }
 
 // An owner that returns nothing has not taken the call.

@@ -110,7 +110,8 @@ type (
 	// far end came between and was answered, so ours is stale and a new one may be made.
 	//
 	// With Offer it ends what was replied to the Offer with that ID, which had no description: SDP
-	// is the answer in the far end's ACK, or nil where there was none, or the reply was too late.
+	// is the answer in the far end's ACK, or nil where there was none, or where there is no use for
+	// a reply any more, as in Replied; that may come before it was replied to.
 	Reoffered struct {
 		At     time.Time
 		Offer  uint64
@@ -126,6 +127,15 @@ type (
 	Refreshed struct {
 		At         time.Time
 		SDP, Local []byte
+	}
+	// Replied ends an Offer with a description that was not refused by Call.Refuse. Used: our
+	// answer has gone out, and what was agreed in it holds from now on. Otherwise nothing has
+	// changed, and no answer to it is wanted any more, or counts if it was given: the far end has
+	// cancelled its offer (487), or it was refused because there was no answer in time.
+	Replied struct {
+		At    time.Time
+		Offer uint64
+		Used  bool
 	}
 	// Info is an INFO with DTMF (application/dtmf-relay), a digit each.
 	Info struct {
@@ -190,6 +200,7 @@ func (Connected) isEvent() {}
 func (Offer) isEvent()     {}
 func (Refreshed) isEvent() {}
 func (Reoffered) isEvent() {}
+func (Replied) isEvent()   {}
 func (Info) isEvent()      {}
 func (Charging) isEvent()  {}
 func (Message) isEvent()   {}

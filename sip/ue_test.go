@@ -254,6 +254,9 @@ func TestPeerOffers(t *testing.T) {
 			t.Errorf("100 %q", res.order)
 		}
 		call.Reply(o.ID, []byte(offerSDP), 200)
+		if e := next[Replied](ev); e.Offer != o.ID || !e.Used { // before its ACK
+			t.Errorf("%+v", e)
+		}
 		for range 3 { // nobody acknowledges
 			if res := p.expect("200"); res.body != offerSDP || res.get("Contact") == "" {
 				t.Errorf("answer %q %q", res.order, res.body)

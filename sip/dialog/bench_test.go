@@ -273,6 +273,9 @@ func (b *bench) feed(in Input) (out []string) {
 				s += " " + strings.ReplaceAll(strings.TrimSpace(string(body)), "\r\n", "|")
 			}
 			out = append(out, s)
+			if a.Then != nil {
+				out = append(out, told(a.Then))
+			}
 		case ByeRefused:
 			out = append(out, fmt.Sprint("BYE refused ", a.Res.StatusCode))
 		case Emit:
@@ -336,6 +339,11 @@ func told(e Event) (told string) {
 		return s
 	case Refreshed:
 		return fmt.Sprintf("refreshed %s", e.SDP) + ours(e.Local, false)
+	case Replied:
+		if !e.Used {
+			return fmt.Sprintf("no reply to %d", e.Offer)
+		}
+		return fmt.Sprintf("replied %d", e.Offer)
 	case Info:
 		return "digit " + string(e.Digit)
 	case Other:

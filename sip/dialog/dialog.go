@@ -143,9 +143,8 @@ type Call struct {
 	reAck       *sip.Request
 	refresh     uint32 // CSeq of our refreshing UPDATE, 0 if none is out
 
-	peer      *peerOffer
-	offerID   uint64
-	lateOffer uint64 // the Offer without description that has no Reply; 0: none
+	peer    *peerOffer
+	offerID uint64
 
 	session   time.Duration // agreed session interval, 0: none
 	weRefresh bool
@@ -200,10 +199,11 @@ func (c *Call) Step(now time.Time, in Input) []Action {
 			// Its 487 has been sent already, and whatever we said crossed it.
 			p := c.peer
 			c.peer = nil
-			c.stop(timerReply, timerResend, timerNoAck)
-			if p.empty && p.res != nil {
-				c.emit(Reoffered{Offer: p.id, Status: 487})
+			if p.res != nil {
+				c.restore(p.before)
 			}
+			c.stop(timerReply, timerResend, timerNoAck)
+			c.lapse(p, 487)
 			c.proposeQueued()
 		}
 	case Hangup:
@@ -315,7 +315,10 @@ func (c *Call) fire(t timer) {
 		}
 		c.endHung(Ended{})
 	case timerReply:
-		c.refuse(488, 0)
+		if p := c.peer; p != nil && p.res == nil {
+			c.lapse(p, 488)
+			c.refuse(488, 0)
+		}
 	case timerResend:
 		c.resend2xx()
 	case timerNoAck:

@@ -50,8 +50,8 @@ func TestFigures(t *testing.T) {
 		{"8", "Trying", "OPTIONS", accepted + "> OPTIONS a 5 -> OPTIONS5=200"},
 		{"8", "Trying", "PRACK of nothing", accepted + "> PRACK a 5 RAck=1_1_INVITE -> PRACK5=481"},
 		{"8", "Trying", "unknown method", accepted + "> PUBLISH a 5 -> PUBLISH5=405"},
-		{"8", "Trying", "UPDATE, answered by the owner", accepted + "> UPDATE a 5 more -> offer 1 more\nreply 1 ours -> UPDATE5=200"},
-		{"8", "Trying", "UPDATE, nobody answers", accepted + "> UPDATE a 5 more -> offer 1 more\nwait 2s -> UPDATE5=488"},
+		{"8", "Trying", "UPDATE, answered by the owner", accepted + "> UPDATE a 5 more -> offer 1 more\nreply 1 ours -> UPDATE5=200; replied 1"},
+		{"8", "Trying", "UPDATE, nobody answers", accepted + "> UPDATE a 5 more -> offer 1 more\nwait 2s -> no reply to 1; UPDATE5=488"},
 	} {
 		t.Run("figure "+row.figure+" "+row.state+" "+row.event, func(t *testing.T) {
 			b := newBench(t, options())
@@ -114,7 +114,7 @@ func TestGlare(t *testing.T) {
 			{theirs waits, we want to offer}
 			> INVITE a 5 theirs -> offer 1 theirs
 			propose stale ->
-			reply 1 ours -> reoffered 491; INVITE5=200
+			reply 1 ours -> INVITE5=200; replied 1; reoffered 491
 			propose more ->
 			> ACK a 5 -> INVITE {2} to a
 			{our offer to their empty INVITE is out, their UPDATE comes}

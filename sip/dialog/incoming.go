@@ -104,7 +104,7 @@ func (c *Call) startIncoming() {
 	if c.in.final || !c.at[timerRing].IsZero() {
 		return
 	}
-	c.do(Respond{c.in.tx, c.response(c.in.req, 100)})
+	c.do(Respond{Tx: c.in.tx, Res: c.response(c.in.req, 100)})
 	c.arm(timerRing, c.o.Ring)
 }
 
@@ -208,7 +208,7 @@ func (c *Call) say(status int, sdp []byte) {
 		c.arm(timerNoPrack, 64*c.o.T1)
 	}
 	setSDP(res, sdp)
-	c.do(Respond{in.tx, res})
+	c.do(Respond{Tx: in.tx, Res: res})
 }
 
 // resend1xx repeats a reliable provisional response: T1, 2·T1, 4·T1 … (RFC 3262 3).
@@ -217,7 +217,7 @@ func (c *Call) resend1xx() {
 	if p == nil {
 		return
 	}
-	c.do(Respond{c.in.tx, p.res})
+	c.do(Respond{Tx: c.in.tx, Res: p.res})
 	p.interval *= 2
 	c.arm(timerPrack, p.interval)
 }
@@ -302,7 +302,7 @@ func (c *Call) say200() {
 	}
 	setSDP(res, sdp)
 	c.winner, c.peer = in.f, p
-	c.do(Respond{in.tx, res})
+	c.do(Respond{Tx: in.tx, Res: res})
 	c.arm(timerResend, p.interval)
 	c.arm(timerNoAck, 64*c.o.T1)
 }
@@ -360,7 +360,7 @@ func (c *Call) refuseInvite(status int, headers []Header, e Ended) {
 		add(res, h.Name, h.Value)
 	}
 	res.SetBody(nil)
-	c.do(Respond{i.tx, res})
+	c.do(Respond{Tx: i.tx, Res: res})
 	e.Status = status
 	c.end(e)
 }

@@ -109,7 +109,7 @@ func TestIncoming(t *testing.T) {
 			accept ours -> INV=200 Session-Expires=1800;refresher=uas ours
 			> INVITE a 2 hold -> connected; offer 1 hold
 			> ACK a 1 ->
-			reply 1 held -> INVITE2=200
+			reply 1 held -> INVITE2=200; replied 1
 			> ACK a 2 ->`},
 		{"an INVITE tells so, and BYE has waited for it", plain, `
 			start -> INV=100
@@ -338,14 +338,14 @@ func TestIncomingPreconditions(t *testing.T) {
 			accept OURS -> INV=183 RSeq=1 ` + mine + `a=curr:qos remote none|` + wanted + `|a=conf:qos remote sendrecv
 			> PRACK a 2 RAck=1_1_INVITE -> PRACK2=200
 			> UPDATE a 3 READY Supported=precondition -> offer 1 READY
-			reply 1 OURS2 -> UPDATE3=200; INV=180 RSeq=2
+			reply 1 OURS2 -> UPDATE3=200; replied 1; INV=180 RSeq=2
 			> PRACK a 4 RAck=2_1_INVITE -> PRACK4=200; INV=200
 			> ACK a 1 -> connected`},
 		{"ready in the PRACK's offer", head + audio + no, both, `
 			start -> INV=100
 			accept OURS -> INV=183 RSeq=1 ` + mine + `a=curr:qos remote none|` + wanted + `|a=conf:qos remote sendrecv
 			> PRACK a 2 READY RAck=1_1_INVITE -> offer 1 READY
-			reply 1 OURS2 -> PRACK2=200; INV=200`},
+			reply 1 OURS2 -> PRACK2=200; replied 1; INV=200`},
 		{"ready at once: nothing to wait for", head + audio + yes, both, `
 			start -> INV=100
 			ring -> INV=180 RSeq=1
@@ -373,7 +373,7 @@ func TestIncomingPreconditions(t *testing.T) {
 			accept OURS -> INV=183 RSeq=1 ` + mine + `a=curr:qos remote none|` + wanted + `|a=conf:qos remote sendrecv
 			> PRACK a 2 RAck=1_1_INVITE -> PRACK2=200
 			> UPDATE a 3 NOT -> offer 1 NOT
-			reply 1 OURS2 -> UPDATE3=200
+			reply 1 OURS2 -> UPDATE3=200; replied 1
 			wait 14s ->
 			wait 1s -> INV=580; ended by timeout precondition_timeout 580`},
 		{"nobody replies to the UPDATE: it is refused, the wait goes on", head + audio + no, both, `
@@ -381,9 +381,9 @@ func TestIncomingPreconditions(t *testing.T) {
 			accept OURS -> INV=183 RSeq=1 ` + mine + `a=curr:qos remote none|` + wanted + `|a=conf:qos remote sendrecv
 			> PRACK a 2 RAck=1_1_INVITE -> PRACK2=200
 			> UPDATE a 3 READY -> offer 1 READY
-			wait 2s -> UPDATE3=488
+			wait 2s -> no reply to 1; UPDATE3=488
 			> UPDATE a 4 READY -> offer 2 READY
-			reply 2 OURS2 -> UPDATE4=200; INV=200`},
+			reply 2 OURS2 -> UPDATE4=200; replied 2; INV=200`},
 		{"hung up while we wait", head + audio + no, both, `
 			start -> INV=100
 			accept OURS -> INV=183 RSeq=1 ` + mine + `a=curr:qos remote none|` + wanted + `|a=conf:qos remote sendrecv

@@ -132,7 +132,7 @@ func TestInvite(t *testing.T) {
 			< 200 a -> ACK 1 to a; BYE 2 to a; ended by remote no_sdp`},
 		{"a late copy of the 2xx does not move the target back", up + `
 			> INVITE a 5 hold Contact=<sip:moved@h> -> offer 1 hold
-			reply 1 held -> INVITE5=200
+			reply 1 held -> INVITE5=200; replied 1
 			> ACK a 5 ->
 			< 200 a answer -> ACK 1 to a
 			hangup -> BYE 2 to a at moved; ended by local hung_up connected`},
@@ -140,7 +140,7 @@ func TestInvite(t *testing.T) {
 			start -> INVITE 1
 			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
 			> UPDATE a 1 ready Contact=<sip:moved@h> -> early offer 1 ready
-			reply 1 ready-too -> UPDATE1=200
+			reply 1 ready-too -> UPDATE1=200; replied 1
 			< 183 a one rel=1 ->
 			< 180 a rel=2 Contact=<sip:moved@h> -> PRACK 3 to a at moved RAck=2 1 INVITE; ringing`},
 		{"180 after 200 is nothing", up + `

@@ -36,7 +36,7 @@ func TestOffers(t *testing.T) {
 			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
 			> INVITE a 6 hold -> INVITE6=491
 			> UPDATE a 7 ready -> early offer 1 ready
-			reply 1 ready-too -> UPDATE7=200
+			reply 1 ready-too -> UPDATE7=200; replied 1
 			< 200 a re -> ACK 2 to a; reoffered 200 ready answered ready-too`},
 		{"our re-INVITE, and they wait for our half of the preconditions", up + `
 			propose more -> INVITE 2 to a
@@ -53,14 +53,14 @@ func TestOffers(t *testing.T) {
 			propose more -> INVITE 2 to a
 			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
 			> UPDATE a 7 ready -> early offer 1 ready
-			reply 1 ready-too -> UPDATE7=200
+			reply 1 ready-too -> UPDATE7=200; replied 1
 			< 603 a re -> reoffered 603
 			> UPDATE a 8 hold -> offer 2 hold`},
 		{"our re-INVITE is put off while their UPDATE waits: it may come again", up + `
 			propose more -> INVITE 2 to a
 			< 183 a re yes rel=1 -> PRACK 3 to a RAck=1 2 INVITE
 			> UPDATE a 7 ready -> early offer 1 ready
-			< 491 a re -> UPDATE7=500 Retry-After=2
+			< 491 a re -> UPDATE7=500 Retry-After=2; no reply to 1
 			reply 1 ready-too ->
 			wait 4s -> INVITE 4 to a
 			> UPDATE a 8 ready -> UPDATE8=491`},
@@ -91,7 +91,7 @@ func TestOffers(t *testing.T) {
 			propose more -> INVITE 2 to a
 			< 491 a re ->
 			> INVITE a 5 hold -> offer 1 hold
-			reply 1 held -> reoffered 491; INVITE5=200
+			reply 1 held -> INVITE5=200; replied 1; reoffered 491
 			> ACK a 5 ->
 			wait 4s ->
 			propose again -> INVITE 3 to a`},
@@ -126,7 +126,7 @@ func TestOffers(t *testing.T) {
 			< 200 a cancel ->`},
 		{"the target moves with re-INVITE and UPDATE", up + `
 			> INVITE a 5 hold Contact=<sip:moved@h> -> offer 1 hold
-			reply 1 held -> INVITE5=200
+			reply 1 held -> INVITE5=200; replied 1
 			> ACK a 5 ->
 			propose more -> INVITE 2 to a at moved
 			< 200 a re yes -> ACK 2 to a; reoffered 200 yes
@@ -223,7 +223,7 @@ func TestRefreshAnsweredAnew(t *testing.T) {
 		{"known by an offer of theirs", begin + `
 			< 200 a re HERE` + granted + ` -> ACK 2 to a
 			> INVITE a 1 THERE Supported=timer -> offer 1 THERE
-			reply 1 ours -> INVITE1=200 Session-Expires=600;refresher=uas
+			reply 1 ours -> INVITE1=200 Session-Expires=600;refresher=uas; replied 1
 			> ACK a 1 ->
 			wait 300s -> INVITE 3` + refreshed + `
 			< 200 a re THERE` + granted + ` -> ACK 3 to a

@@ -25,6 +25,25 @@ type peerOffer struct {
 	early    bool          // an INVITE of ours has no final answer yet
 	res      *sip.Response // 2xx to an INVITE, waiting for its ACK
 	interval time.Duration
+	before   session // should a CANCEL prove faster than res
+}
+
+// session is what an offer and its answer settle.
+type session struct {
+	local, remote    []byte
+	interval         time.Duration
+	weRefresh, alone bool
+}
+
+func (c *Call) stands() session {
+	return session{c.localSDP, c.remoteSDP, c.session, c.weRefresh, c.alone}
+}
+
+// restore goes on with what stood before.
+func (c *Call) restore(s session) {
+	c.localSDP, c.remoteSDP, c.session, c.weRefresh, c.alone = s.local, s.remote, s.interval, s.weRefresh, s.alone
+	c.stop(timerRefresh, timerExpire)
+	c.armSession()
 }
 
 func (c *Call) onRequest(in Request) {
@@ -127,7 +146,7 @@ func (c *Call) response(req *sip.Request, status int) *sip.Response {
 }
 
 func (c *Call) respond(tx any, req *sip.Request, status int) {
-	c.do(Respond{tx, c.response(req, status)})
+	c.do(Respond{Tx: tx, Res: c.response(req, status)})
 }
 
 func (c *Call) onBye(f *fork, in Request) {
@@ -233,7 +252,7 @@ func (c *Call) onPeerOffer(f *fork, in Request) {
 		res := c.response(req, 200)
 		c.agreeRefresh(req, res)
 		res.SetBody(nil)
-		c.do(Respond{in.Tx, res})
+		c.do(Respond{Tx: in.Tx, Res: res})
 		return
 	}
 	c.offered(in, sdp)
@@ -261,9 +280,6 @@ func (c *Call) offered(in Request, sdp []byte) {
 		c.peer.early, o.Early = true, true
 		_, o.Local, _ = e.answer()
 	}
-	if c.peer.empty {
-		c.lateOffer = o.ID
-	}
 	c.arm(timerReply, c.o.Reply)
 	c.emit(o)
 }
@@ -275,26 +291,31 @@ func (c *Call) overtaken() {
 		c.retryLater(p.tx, p.req)
 		c.peer = nil
 		c.stop(timerReply)
+		c.lapse(p, 500)
 	}
+}
+
+// lapse tells that an offer is through, by this status, and no Reply to it stands.
+func (c *Call) lapse(p *peerOffer, status int) {
+	if p.empty {
+		c.emit(Reoffered{Offer: p.id, Status: status})
+		return
+	}
+	c.emit(Replied{Offer: p.id})
 }
 
 // retryLater refuses what comes too early.
 func (c *Call) retryLater(tx any, req *sip.Request) {
 	res := c.response(req, 500)
 	add(res, "Retry-After", "2")
-	c.do(Respond{tx, res})
+	c.do(Respond{Tx: tx, Res: res})
 }
 
 func (c *Call) onReply(in Reply) {
 	p := c.peer
 	if p == nil || p.id != in.ID || p.res != nil {
-		if in.ID == c.lateOffer && len(in.SDP) > 0 && !c.ended {
-			c.lateOffer = 0
-			c.emit(Reoffered{Offer: in.ID, Status: 488})
-		}
-		return // answered already, or too late
+		return // answered already, or too late, which has been told
 	}
-	c.lateOffer = 0
 	if len(in.SDP) == 0 || in.Status >= 300 {
 		status := in.Status
 		if status < 300 || status > 699 {
@@ -304,9 +325,7 @@ func (c *Call) onReply(in Reply) {
 		return
 	}
 	c.stop(timerReply)
-	if !p.early {
-		c.outdate()
-	}
+	outdated, before := !p.early && c.outdate(), c.stands()
 	res := c.response(p.req, 200)
 	if p.req.Method != sip.PRACK {
 		c.agreeRefresh(p.req, res)
@@ -322,29 +341,34 @@ func (c *Call) onReply(in Reply) {
 	} else {
 		c.settle(said, offer)
 	}
-	c.do(Respond{p.tx, res})
+	answer := Respond{Tx: p.tx, Res: res}
+	if !p.empty {
+		answer.Then = Replied{Offer: p.id, Used: true}
+	}
+	c.do(answer)
+	if outdated { // behind Replied: the next offer is to be made for the session that stands now
+		c.emit(Reoffered{Status: 491})
+	}
 	if p.req.Method != sip.INVITE {
 		c.settleQoS(p.req)
 		c.peerDone()
 		return
 	}
-	p.res, p.interval = res, c.o.T1
+	p.res, p.interval, p.before = res, c.o.T1, before
 	c.arm(timerResend, p.interval)
 	c.arm(timerNoAck, 64*c.o.T1)
 }
 
 // outdate gives up an offer of ours that waits, after glare or for its turn: the peer's came
-// between, and ours was made for the session before it.
-func (c *Call) outdate() {
+// between, and ours was made for the session before it. It reports whether there was one.
+func (c *Call) outdate() bool {
 	waits := c.queued != nil
 	if r := c.reoffer; r != nil && !r.sent && !r.refresh {
 		c.reoffer, waits = nil, true
 		c.stop(timerGlare)
 	}
 	c.queued = nil
-	if waits {
-		c.emit(Reoffered{Status: 491})
-	}
+	return waits
 }
 
 // warnings are the texts of the Warning codes we give (RFC 3261 20.43).
@@ -368,7 +392,7 @@ func (c *Call) refuse(status, warning int) {
 		h := c.warning(warning)
 		add(res, h.Name, h.Value)
 	}
-	c.do(Respond{p.tx, res})
+	c.do(Respond{Tx: p.tx, Res: res})
 	c.stop(timerReply)
 	c.peerDone()
 }
@@ -402,7 +426,7 @@ func (c *Call) resend2xx() {
 	if p == nil || p.res == nil {
 		return
 	}
-	c.do(Respond{p.tx, p.res})
+	c.do(Respond{Tx: p.tx, Res: p.res})
 	p.interval = min(2*p.interval, c.o.T2)
 	c.arm(timerResend, p.interval)
 }

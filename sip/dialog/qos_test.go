@@ -21,7 +21,7 @@ func TestPreconditions(t *testing.T) {
 			start -> INVITE 1
 			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
 			> UPDATE a 1 ready -> early offer 1 ready
-			reply 1 ready-too -> UPDATE1=200
+			reply 1 ready-too -> UPDATE1=200; replied 1
 			< 180 a -> ringing
 			< 200 a -> ACK 1 to a; final answer ready answered ready-too; connected`},
 		{"UPDATE before the answer in one of two: each has what was agreed with it", `
@@ -29,7 +29,7 @@ func TestPreconditions(t *testing.T) {
 			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
 			< 183 b two rel=1 -> PRACK 2 to b RAck=1 1 INVITE; early answer two
 			> UPDATE a 1 less -> early offer 1 less
-			reply 1 less-too -> UPDATE1=200
+			reply 1 less-too -> UPDATE1=200; replied 1
 			> UPDATE a 2 more -> early offer 2 more after less-too
 			reply 2 488 -> UPDATE2=488
 			< 200 b -> ACK 1 to b; final answer two; connected
@@ -38,7 +38,7 @@ func TestPreconditions(t *testing.T) {
 			start -> INVITE 1
 			< 183 a NEITHER rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NEITHER
 			> UPDATE a 1 NEITHER -> early offer 1 NEITHER
-			reply 1 ready-too -> UPDATE1=200
+			reply 1 ready-too -> UPDATE1=200; replied 1
 			< 200 a prack -> UPDATE 3 to a
 			< 200 a upd final ->
 			< 200 a -> ACK 1 to a; final answer final after ready-too; connected`},
@@ -46,7 +46,7 @@ func TestPreconditions(t *testing.T) {
 			< 500 a upd Retry-After=1 ->
 			> UPDATE a 1 less -> early offer 1 less
 			wait 1s ->
-			reply 1 less-too -> UPDATE1=200
+			reply 1 less-too -> UPDATE1=200; replied 1
 			wait 500ms -> UPDATE 4 to a
 			< 200 a upd final ->
 			< 200 a -> ACK 1 to a; final answer final after less-too; connected`},
@@ -54,10 +54,10 @@ func TestPreconditions(t *testing.T) {
 			start -> INVITE 1
 			< 183 a one rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer one
 			> UPDATE a 1 ready -> early offer 1 ready
-			< 200 a -> ACK 1 to a; UPDATE1=500 Retry-After=2; final answer one; connected
+			< 200 a -> ACK 1 to a; UPDATE1=500 Retry-After=2; no reply to 1; final answer one; connected
 			reply 1 ready-too ->
 			> UPDATE a 2 ready -> offer 2 ready
-			reply 2 ready-too -> UPDATE2=200`},
+			reply 2 ready-too -> UPDATE2=200; replied 2`},
 		{"preconditions, passive: the phone waits for our half", `
 			start -> INVITE 1
 			< 183 a a=curr:qos_remote_none rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer a=curr:qos remote none
@@ -81,10 +81,10 @@ func TestPreconditions(t *testing.T) {
 			start -> INVITE 1
 			< 183 a NOTREADY rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NOTREADY
 			> UPDATE a 1 NOTREADY -> early offer 1 NOTREADY
-			reply 1 ready-too -> UPDATE1=200
+			reply 1 ready-too -> UPDATE1=200; replied 1
 			wait 10s ->
 			> UPDATE a 2 a=curr:qos_local_sendrecv -> early offer 2 a=curr:qos local sendrecv after ready-too
-			reply 2 ready-too -> UPDATE2=200
+			reply 2 ready-too -> UPDATE2=200; replied 2
 			wait 20s ->
 			< 180 a -> ringing`},
 		{"preconditions: one bearer comes, that of another fork does not", `
@@ -92,7 +92,7 @@ func TestPreconditions(t *testing.T) {
 			< 183 a NOTREADY rel=1 -> PRACK 2 to a RAck=1 1 INVITE; early answer NOTREADY
 			< 183 b NOTREADY rel=1 -> PRACK 2 to b RAck=1 1 INVITE; early answer NOTREADY
 			> UPDATE a 1 a=curr:qos_local_sendrecv -> early offer 1 a=curr:qos local sendrecv
-			reply 1 ready-too -> UPDATE1=200
+			reply 1 ready-too -> UPDATE1=200; replied 1
 			wait 15s -> CANCEL 1`},
 		{"preconditions: the answer to our UPDATE says that their bearer is there", `
 			start -> INVITE 1
@@ -114,14 +114,14 @@ func TestPreconditions(t *testing.T) {
 			< 491 a upd ->
 			wait 2s ->
 			> UPDATE a 2 theirs -> early offer 1 theirs
-			reply 1 ours -> UPDATE2=200
+			reply 1 ours -> UPDATE2=200; replied 1
 			wait 2s -> UPDATE 4 to a
 			< 200 a upd final ->
 			< 200 a -> ACK 1 to a; final answer final after ours; connected`},
 		{"UPDATE for them refused with 500: again when it says", owed + `
 			< 500 a upd Retry-After=3 ->
 			> UPDATE a 1 theirs -> early offer 1 theirs
-			reply 1 ours -> UPDATE1=200
+			reply 1 ours -> UPDATE1=200; replied 1
 			wait 2s ->
 			wait 1s -> UPDATE 4 to a
 			< 200 a upd final ->

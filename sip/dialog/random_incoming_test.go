@@ -48,6 +48,7 @@ type street struct {
 	accepted            time.Time
 	impatient           bool // somebody gives up, or does not care
 
+	offer       uint64      // of the phone, of which the owner does not know yet what became; 0: none
 	open        map[any]int // the phone's requests by transaction, and what they were answered
 	outstanding uint64      // RSeq whose PRACK has not reached us; 0 none
 }
@@ -102,36 +103,56 @@ func (s *street) act(a Action) {
 	case Respond:
 		s.note("   %v=%d %s", a.Tx, a.Res.StatusCode, value(a.Res, "RSeq"))
 		s.respond(a)
+		if a.Then != nil {
+			s.tell(a.Then)
+		}
 	case Send:
 		s.note("   %s", describe(a.Req))
 		s.send(a.Req)
 	case Ack:
 		s.note("   ACK")
 	case Emit:
-		e := told(a.Event)
-		s.note("   %s", e)
-		if s.ended > 0 {
-			s.fail("%s came after Ended", e)
-		}
-		switch ev := a.Event.(type) {
-		case Ended:
-			s.ended++
-			if ev.Connected != s.connected {
-				s.fail("Ended says connected %v", ev.Connected)
-			}
-		case Connected:
-			s.connected = true
-		case Offer:
-			s.after(s.within(3), func() { // sometimes too late
-				if s.chance(5) {
-					s.feed(Reply{ID: ev.ID, Status: 488})
-				} else {
-					s.feed(Reply{ID: ev.ID, SDP: []byte("ours"), Status: 200})
-				}
-			})
-		}
-		s.told = append(s.told, e)
+		s.tell(a.Event)
 	}
+}
+
+// tell is what the owner hears.
+func (s *street) tell(e Event) {
+	words := told(e)
+	s.note("   %s", words)
+	if s.ended > 0 {
+		s.fail("%s came after Ended", words)
+	}
+	switch e := e.(type) {
+	case Ended:
+		s.ended++
+		if e.Connected != s.connected {
+			s.fail("Ended says connected %v", e.Connected)
+		}
+	case Connected:
+		s.connected = true
+	case Replied:
+		if e.Offer != s.offer {
+			s.fail("it is told what became of %d, and %d is out", e.Offer, s.offer)
+		}
+		s.offer = 0
+	case Offer:
+		if s.offer != 0 {
+			s.fail("nobody was told what became of %d", s.offer)
+		}
+		s.offer = e.ID
+		s.after(s.within(3), func() { // sometimes too late
+			if s.chance(5) {
+				if s.offer == e.ID {
+					s.offer = 0
+				}
+				s.feed(Reply{ID: e.ID, Status: 488})
+			} else {
+				s.feed(Reply{ID: e.ID, SDP: []byte("ours"), Status: 200})
+			}
+		})
+	}
+	s.told = append(s.told, words)
 }
 
 // respond is the server transaction and the way to the phone.

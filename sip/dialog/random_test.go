@@ -36,6 +36,8 @@ type world struct {
 	re        *sip.Request   // our re-INVITE that has no final answer yet
 	asking    bool           // nor has its offer
 	theirs    any            // the peer's offer that has none
+	offer     uint64         // the peer's of which the owner does not know yet what became; 0: none
+	taken     map[any]bool   // the peers' INVITEs that a CANCEL was faster to than we
 	connected bool
 	tries     int  // INVITEs that the proxy wanted otherwise
 	excuse    bool // somebody has done what ends a call
@@ -224,7 +226,13 @@ func (w *world) feed(in Input) {
 			}
 		case Respond:
 			w.log = append(w.log, fmt.Sprintf("   %v=%d", a.Tx, a.Res.StatusCode))
+			if w.taken[a.Tx] {
+				continue
+			}
 			w.respond(a)
+			if a.Then != nil {
+				w.told(a.Then)
+			}
 		case Emit:
 			w.told(a.Event)
 		}
@@ -268,7 +276,16 @@ func (w *world) told(e Event) {
 	case Refreshed:
 		p := w.phone[w.c.winner.tag]
 		w.compare(p.re.pair, withoutQoS(p.re.req.Body()), e.SDP, []byte(withoutQoS(e.Local)))
+	case Replied:
+		if e.Offer != w.offer {
+			w.fail("it is told what became of %d, and %d is out", e.Offer, w.offer)
+		}
+		w.offer = 0
 	case Offer:
+		if w.offer != 0 {
+			w.fail("nobody was told what became of %d", w.offer)
+		}
+		w.offer = e.ID
 		w.theirs = w.c.peer.tx
 		n := w.n
 		w.after(w.within(3), func() { // sometimes too late
@@ -345,6 +362,23 @@ func (w *world) say(p *phone, method, sdp string, words ...string) {
 		w.sdps[in.Tx] = sdp
 	}
 	w.after(w.delay(), func() { w.feed(in) })
+	if method == "INVITE" && w.rng.IntN(3) == 0 {
+		w.after(w.within(3), func() { w.takeBack(p, in) })
+	}
+}
+
+// takeBack is the CANCEL of a phone's re-INVITE, which its transaction answers 487 unless we have
+// answered. What we say meanwhile goes nowhere.
+func (w *world) takeBack(p *phone, in Request) {
+	if was, came := w.open[in.Tx]; !came || was != 0 || w.taken[in.Tx] || w.c.Done() {
+		return
+	}
+	w.taken[in.Tx], w.open[in.Tx] = true, 487
+	if w.theirs == in.Tx {
+		w.theirs = nil
+	}
+	w.after(w.delay(), func() { p.busy-- })
+	w.after(w.within(1), func() { w.feed(Cancelled{Tx: in.Tx}) })
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -847,7 +881,7 @@ func TestRandomInterleavings(t *testing.T) {
 	runs := seeds(t)
 	for seed := range runs {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(0, 0), phone: map[string]*phone{},
-			b: &bench{t: t}, open: map[any]int{}, sdps: map[any]string{}}
+			b: &bench{t: t}, open: map[any]int{}, sdps: map[any]string{}, taken: map[any]bool{}}
 		w.log = []string{fmt.Sprint("seed ", seed)}
 		o := options()
 		o.Offer, o.SessionExpires, o.MinSE = []byte(firstOffer), 60*time.Second, 40*time.Second

@@ -73,7 +73,7 @@ func TestSessionTimer(t *testing.T) {
 			> UPDATE a 1 Session-Expires=600;refresher=uac Supported=timer -> UPDATE1=200 Session-Expires=600;refresher=uac
 			wait 500s ->
 			> INVITE a 2 same Session-Expires=600;refresher=uas -> offer 1 same
-			reply 1 same -> INVITE2=200 Session-Expires=600;refresher=uas
+			reply 1 same -> INVITE2=200 Session-Expires=600;refresher=uas; replied 1
 			> ACK a 2 ->
 			wait 300s -> INVITE 2 to a Session-Expires=600;refresher=uac`},
 		{"our re-INVITE rings: UPDATE refreshes beside it", `
@@ -142,7 +142,7 @@ func TestSessionTimer(t *testing.T) {
 			start -> INVITE 1
 			< 200 a answer Allow=INVITE,UPDATE Session-Expires=600;refresher=uas -> ACK 1 to a; final answer answer; connected
 			> INVITE a 1 hold Supported=timer -> offer 1 hold
-			reply 1 held -> INVITE1=200 Session-Expires=600;refresher=uas
+			reply 1 held -> INVITE1=200 Session-Expires=600;refresher=uas; replied 1
 			> ACK a 1 ->
 			wait 300s -> UPDATE 2 to a Session-Expires=600;refresher=uac
 			< 200 a upd Session-Expires=600;refresher=uac ->
@@ -154,7 +154,7 @@ func TestSessionTimer(t *testing.T) {
 			< 200 a answer Allow=INVITE,UPDATE Session-Expires=600;refresher=uas -> ACK 1 to a; final answer answer; connected
 			wait 100s ->
 			> INVITE a 1 hold -> offer 1 hold
-			reply 1 held -> INVITE1=200
+			reply 1 held -> INVITE1=200; replied 1
 			> ACK a 1 ->
 			wait 300s -> UPDATE 2 to a
 			< 403 a upd ->

@@ -57,7 +57,7 @@ func (c *Call) onTell(t Tell) {
 			add(res, "Contact", c.o.Contact)
 		}
 		res.SetBody(nil)
-		c.do(Respond{o.tx, res})
+		c.do(Respond{Tx: o.tx, Res: res})
 		return
 	}
 }

@@ -112,10 +112,12 @@ type (
 	// Ack goes to the transport as it is: an ACK for a 2xx has no transaction.
 	Ack struct{ Req *sip.Request }
 	// Respond answers a Request through its server transaction. The same 2xx to an
-	// INVITE may come again: that is its retransmission.
+	// INVITE may come again: that is its retransmission. Then is told once it has gone out;
+	// nil: nothing is. Where a CANCEL was faster it is not: Cancelled comes.
 	Respond struct {
-		Tx  any
-		Res *sip.Response
+		Tx   any
+		Res  *sip.Response
+		Then Event
 	}
 	// ByeRefused is for the log: the far end has refused our BYE, and may go on with a call that
 	// is over here.
@@ -149,7 +151,7 @@ type (
 	// the far end's.
 	Connected struct{ Contact, Server string }
 	// Offer is the peer's; it waits for a Reply. SDP nil: we are to offer. Early, Local: see
-	// sip.Offer.
+	// sip.Offer. What becomes of the Reply comes as Replied, or as Reoffered where we offered.
 	Offer struct {
 		ID    uint64
 		SDP   []byte
@@ -168,6 +170,12 @@ type (
 	// Refreshed is the peer's answer to a re-INVITE that only refreshed, where it is another
 	// than its description of before; see sip.Refreshed.
 	Refreshed struct{ SDP, Local []byte }
+	// Replied follows each Offer with a description, unless its Reply refused it or Ended comes
+	// first: see sip.Replied.
+	Replied struct {
+		Offer uint64
+		Used  bool
+	}
 	// Info is a DTMF digit that came in INFO.
 	Info struct{ Digit rune }
 	// Other is a REFER, SUBSCRIBE or NOTIFY of the peer within the dialog. It waits for
@@ -211,6 +219,7 @@ func (Connected) isEvent() {}
 func (Offer) isEvent()     {}
 func (Reoffered) isEvent() {}
 func (Refreshed) isEvent() {}
+func (Replied) isEvent()   {}
 func (Info) isEvent()      {}
 func (Other) isEvent()     {}
 func (Asked) isEvent()     {}
