@@ -106,7 +106,7 @@ func (c *call) newOffer(what string) uint64 {
 	if what == "cameraoff" {
 		o.VideoDirection = sdp.RecvOnly
 	}
-	if what == "srvcc" { // the media gateway of another network
+	if strings.HasPrefix(what, "srvcc") { // the media gateway of another network
 		o.Addr, o.AudioPort = netip.MustParseAddr("127.0.0.9"), 60000
 	}
 	s := string(sdp.Offer(o))
@@ -121,7 +121,7 @@ func (c *call) newOffer(what string) uint64 {
 		return strings.Join(f, " ")
 	}
 	switch what {
-	case "srvcc":
+	case "srvcc", "srvcc1":
 		line("audio", func(string) string { return "m=audio 60000 RTP/AVP 99 102" })
 		for _, pt := range []string{"97", "98", "100", "101"} {
 			for _, a := range []string{"rtpmap", "fmtp"} {
@@ -138,6 +138,10 @@ func (c *call) newOffer(what string) uint64 {
 		s = strings.ReplaceAll(s, "IN IP4 127.0.0.1", "IN IP6 2001:db8::7")
 	case "fewer":
 		s = s[:strings.Index(s, "m=video")]
+	}
+	if what == "srvcc1" || what == "takenover" { // somebody else, who knows nothing of a picture
+		i := strings.Index(s, "o=")
+		s = s[:i] + "o=other 9 1 IN IP4 127.0.0.9" + s[i+strings.Index(s[i:], "\r\n"):strings.Index(s, "m=video")]
 	}
 	before := c.local
 	if what != "family" && what != "fewer" && !strings.HasPrefix(what, "dropall") { // those are refused: the old one stands

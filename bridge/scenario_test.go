@@ -499,7 +499,7 @@ func (h *house) peer(c *call, what string) error {
 		id = c.reoffer(func(string) string { return "v=7" })
 	case "offerless":
 		id = c.reoffer(nil)
-	case "addvideo", "inactive", "srvcc", "dropaudio", "dropall", "dropallheld", "family", "fewer", "cameraoff", "novideoheld":
+	case "addvideo", "inactive", "srvcc", "srvcc1", "takenover", "dropaudio", "dropall", "dropallheld", "family", "fewer", "cameraoff", "novideoheld":
 		id = c.newOffer(what)
 	case "moves", "mutes", "unmutes", "shuts", "raves": // in its answer to a refresh of ours
 		c.refreshed(func(s string) string {

@@ -62,8 +62,12 @@ func (l *leg) draftAnswer(now time.Time, before, offer *sdp.Session, video bool)
 	if err != nil {
 		return nil, nil, sdp.Result{}, fmt.Errorf("media address: %w", err)
 	}
+	var peer sdp.Origin
+	if l.agreed != nil {
+		peer = l.agreed.Origin
+	}
 	b, res, err := sdp.Answer(offer, sdp.AnswerOptions{
-		Origin: sdp.NewOrigin(now), Previous: before, Addr: addr, AudioPort: l.audio,
+		Origin: sdp.NewOrigin(now), Previous: before, Peer: peer, Addr: addr, AudioPort: l.audio,
 		Video: video && l.video != 0, VideoPort: l.video, Sprop: l.sprop,
 		NoAVPF: sdp.AVPF(l.profile.VideoAVPF) == sdp.PlainAVP,
 	})
@@ -157,7 +161,7 @@ func mediaLeg(l *leg) *mediapb.Leg {
 	out := &mediapb.Leg{Id: l.ID, Present: l.ConnectedAt != nil && l.door == nil}
 	if a := l.agreed.Audio; a != nil {
 		out.Audio = &mediapb.AudioStream{
-			Remote: remote(a.Remote, l.profile, l.agreed.Version), Codec: audioCodecs[a.Codec],
+			Remote: remote(a.Remote, l.profile, l.agreed.Origin.Version), Codec: audioCodecs[a.Codec],
 			PayloadType: uint32(a.PT), ReceivePayloadType: new(uint32(a.RecvPT)), OctetAlign: a.OctetAlign,
 			DtmfPayloadType: uint32(a.DTMFPT), ReceiveDtmfPayloadType: new(uint32(a.DTMFRecvPT)), DtmfRateHz: uint32(a.DTMFRateHz),
 			Send: a.Send, Recv: a.Recv, Dtx: a.Codec != "opus" || a.Opus.DTX, ComfortNoise: a.CN,
@@ -170,9 +174,9 @@ func mediaLeg(l *leg) *mediapb.Leg {
 		}
 	}
 	// A video stream has a peer or is none; in an old-style hold it has none for a while.
-	if v := l.agreed.Video; v != nil && remote(v.Remote, l.profile, l.agreed.Version) != nil {
+	if v := l.agreed.Video; v != nil && remote(v.Remote, l.profile, l.agreed.Origin.Version) != nil {
 		out.Video = &mediapb.VideoStream{
-			Remote: remote(v.Remote, l.profile, l.agreed.Version), PayloadType: uint32(v.PT),
+			Remote: remote(v.Remote, l.profile, l.agreed.Origin.Version), PayloadType: uint32(v.PT),
 			ReceivePayloadType: new(uint32(v.RecvPT)), PacketizationMode: uint32(v.PacketizationMode),
 			ProfileLevelId: v.Profile.String(), Width: uint32(v.Width), Height: uint32(v.Height), Fps: uint32(v.FPS),
 			BitrateBps: uint32(v.BitrateBps), SpropIn: v.Sprop, Send: v.Send, Recv: v.Recv, FbPli: v.PLI, FbFir: v.FIR,

@@ -154,6 +154,8 @@ var calleeFlows = []flow{
 	{scenario: "uas-srvcc", outcome: bridge.Left,
 		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected AMR removed cs", "ended left"}},
 
+	{scenario: "uas-srvcc-line", outcome: bridge.Left,
+		legs: []string{"dialing", "ringing", "connected " + seesUs, "connected AMR removed cs", "ended left"}},
 	{scenario: "uas-refresh", attachment: shortSession, steps: []step{secondRefresh, hangUp}, outcome: bridge.HungUp, legs: takesVideo,
 		timeline: []string{"UPDATE", "UPDATE", "BYE"}},
 	{scenario: "uas-refreshes", attachment: shortSession, outcome: bridge.Left,

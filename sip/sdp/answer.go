@@ -36,6 +36,7 @@ func AllCodecs() []Codec {
 type AnswerOptions struct {
 	Origin    Origin     // of a new session; ignored with Previous
 	Previous  *Session   // our last description of this session, offer or answer (parsed)
+	Peer      Origin     // of the peer's last description of it; zero: not known
 	Addr      netip.Addr // where we receive
 	AudioPort int
 	Codecs    []Codec // nil: AllCodecs
@@ -61,7 +62,8 @@ type AnswerOptions struct {
 
 // Answer answers an offer (RFC 3264 §6): the first codec of the offer that we have, the
 // m-lines in the offer's order and number, video only if it is wanted, never more
-// direction than offered. The offer's own order decides, so an offerer with EVS first
+// direction than offered. Fewer m-lines than there were (RFC 3264 §8 forbids it) are taken from
+// somebody else who has taken the call over: those he leaves out are gone. The offer's own order decides, so an offerer with EVS first
 // still gets AMR-WB; and so does one with Opus or G.722 first, if it has that too: AMR-WB is
 // home, those are guests. The Result is from our view.
 //
@@ -72,7 +74,7 @@ func Answer(offer *Session, o AnswerOptions) ([]byte, Result, error) {
 	if offer == nil || len(offer.Media) == 0 {
 		return nil, r, fmt.Errorf("%w: none", ErrBadOffer)
 	}
-	if o.Previous != nil && len(offer.Media) < len(o.Previous.Media) {
+	if o.Previous != nil && len(offer.Media) < len(o.Previous.Media) && !takenOver(o.Peer, offer.Origin) {
 		return nil, r, fmt.Errorf("%w: %d m-lines where there were %d", ErrBadOffer,
 			len(offer.Media), len(o.Previous.Media))
 	}
@@ -114,6 +116,12 @@ func Answer(offer *Session, o AnswerOptions) ([]byte, Result, error) {
 		return nil, r, fmt.Errorf("sdp: own answer: %w", err)
 	}
 	return finishAnswer(b, offer, ours, o, video)
+}
+
+// takenOver: a description is not of the session that was before, but another's, as of the network's
+// gateway that a call was handed over to (IMS.md §3 row 16).
+func takenOver(before, now Origin) bool {
+	return before != Origin{} && (now.Username != before.Username || now.SessionID != before.SessionID)
 }
 
 // finishAnswer works out what our own answer agrees to.

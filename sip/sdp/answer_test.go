@@ -400,3 +400,52 @@ func TestLevelThatIsSent(t *testing.T) {
 		}
 	}
 }
+
+// A description with fewer m-lines breaks RFC 3264 §8, unless it is another's: who has taken the
+// call over (IMS.md §3 row 16) knows nothing of ours. The m-lines it leaves out are gone, and what
+// we offer later begins with those that there are.
+func TestTakenOverWithFewerLines(t *testing.T) {
+	prev := parse(t, Offer(OfferOptions{Origin: Origin{SessionID: 1, Version: 1}, Addr: us, AudioPort: 49152, Video: true, VideoPort: 49154}))
+	peer := Origin{Username: "phone", SessionID: 7, Version: 3}
+	for _, tt := range []struct {
+		name  string
+		o     string
+		peer  Origin
+		media string
+		err   error
+	}{
+		{"the same", "phone 7 4", peer, goodAudio, ErrBadOffer},
+		{"another user", "msc 7 4", peer, goodAudio, nil},
+		{"another session", "phone 8 1", peer, goodAudio, nil},
+		{"another session, and no audio", "phone 8 1", peer, goodVideo, nil},
+		{"another session, nothing left", "phone 8 1", peer, "m=audio 0 RTP/AVP 97", ErrNoMedia},
+		{"nobody knows who it was before", "msc 7 4", Origin{}, goodAudio, ErrBadOffer},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			offer := parse(t, []byte(strings.Replace(string(answer(tt.media)), "o=- 5 5 ", "o="+tt.o+" ", 1)))
+			b, r, err := Answer(offer, AnswerOptions{Previous: prev, Peer: tt.peer, Addr: us, AudioPort: 49152, Video: true, VideoPort: 49154})
+			if !errors.Is(err, tt.err) || tt.err == nil && err != nil {
+				t.Fatalf("error %v, want %v", err, tt.err)
+			}
+			if err != nil {
+				return
+			}
+			ours := parse(t, b)
+			if len(ours.Media) != 1 || (r.Audio != nil) != (tt.media == goodAudio) || (r.Video != nil) != (tt.media == goodVideo) || r.Origin != offer.Origin {
+				t.Errorf("%+v\n%s", r, b)
+			}
+			if ours.Origin.SessionID != prev.Origin.SessionID || ours.Origin.Version != prev.Origin.Version+1 {
+				t.Errorf("our origin is %+v", ours.Origin)
+			}
+			again := parse(t, Offer(OfferOptions{Previous: ours, Addr: us, AudioPort: 49152, Video: true, VideoPort: 49154}))
+			if len(again.Media) != 2 || again.Media[0].Kind != ours.Media[0].Kind || again.Audio == nil || again.Audio.Port != 49152 ||
+				again.Video == nil || again.Video.Port != 49154 || again.Origin.Version != ours.Origin.Version+1 {
+				t.Errorf("our next offer:\n%s", again.Bytes())
+			}
+			voice := parse(t, Offer(OfferOptions{Previous: ours, Addr: us, AudioPort: 49152}))
+			if voice.Audio == nil || voice.Audio.Port != 49152 || voice.Video != nil && voice.Video.Port != 0 || len(voice.Media) > 1 && tt.media == goodAudio {
+				t.Errorf("our next offer of voice:\n%s", voice.Bytes())
+			}
+		})
+	}
+}

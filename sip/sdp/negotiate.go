@@ -25,9 +25,9 @@ type Result struct {
 	// Held: the peer wants to hear and see nothing from us: sendonly or inactive on all
 	// it has, or the old c=0.0.0.0.
 	Held bool
-	// Version is the version of the peer's description (o=): it rises when anything in it
-	// is another (RFC 3264 §8).
-	Version uint64
+	// Origin is that of the peer's description: its version rises when anything in it is another
+	// (RFC 3264 §8), and where the rest changes somebody else has taken the call over.
+	Origin Origin
 	// Notes are what the peer did wrong and we forgave, for the log.
 	Notes []string
 }
@@ -161,7 +161,7 @@ func samePair(ours, theirs *Media) *pair {
 
 // settle ends both Negotiate and Answer with what holds for the whole session.
 func (r *Result) settle(peer *Session) error {
-	r.Version = peer.Origin.Version
+	r.Origin = peer.Origin
 	if r.Audio == nil && r.Video == nil {
 		return ErrNoMedia
 	}

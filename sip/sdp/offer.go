@@ -88,6 +88,9 @@ func Offer(o OfferOptions) []byte {
 			w.media = append(w.media, refused(m))
 		}
 	}
+	if !audio { // somebody else has taken the call over, with video only
+		w.media = append(w.media, w.audioOffer(o))
+	}
 	if !video {
 		w.as += videoAS
 		w.media = append(w.media, w.videoOffer(o))

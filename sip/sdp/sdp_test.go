@@ -158,7 +158,7 @@ func TestNegotiate(t *testing.T) {
 		v.Sprop != "Z0LADA==" || !v.Send || !v.Recv || v.RTCPOff() || v.RS != -1 {
 		t.Errorf("video %+v", v)
 	}
-	if r.WhyNoVideo != "" || r.Held || len(r.Notes) != 0 || r.Version == 0 {
+	if r.WhyNoVideo != "" || r.Held || len(r.Notes) != 0 || r.Origin.Version == 0 {
 		t.Errorf("%+v", r)
 	}
 }
