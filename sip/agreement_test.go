@@ -270,7 +270,8 @@ func knockInClear(t *testing.T, ua *UA, p *pcscf, network string) {
 }
 
 // A 494 to something else than a REGISTER says that the list has changed: the registration is made
-// again from its beginning, over TLS and once, and what comes next has the new list.
+// again from its beginning, over TLS and once, and what comes next has the new list. The call that
+// heard of it is the first of that; should it hear so again it ends.
 func TestAgreementChanges(t *testing.T) {
 	for _, clear := range []string{"", "udp"} {
 		t.Run("clear="+clear, func(t *testing.T) {
@@ -284,39 +285,121 @@ func TestAgreementChanges(t *testing.T) {
 			<-admitted
 			regs := make(chan message, 16) // they come in no order with what belongs to calls
 			p.registers(func(m message) { regs <- m })
-			refuse := func(list ...string) {
+			refuse := func(list ...string) (message, *events) {
 				t.Helper()
 				_, ev := place(t, ua)
 				inv := p.expect("INVITE")
 				verifies(t, inv, list)
-				inv.write(answer(inv, 494, "Security Agreement Required", "n", "Security-Server: tls;q=0.5"))
+				inv.disagrees()
 				p.expect("ACK")
-				if e := next[Ended](ev); e.Status != 494 {
-					t.Errorf("ended %+v", e)
-				}
+				return inv, ev
 			}
-			refuse("tls")
+			first, ev := refuse("tls")
 			reg := got(t, regs)
 			offers(t, reg)
-			_, ev := place(t, ua) // it waits for what comes now
-			if e, ok := got(t, ev.ch).(Queued); !ok {
+			next[Queued](ev)
+			_, later := place(t, ua) // it waits for what comes now, behind the other
+			if e, ok := got(t, later.ch).(Queued); !ok {
 				t.Fatalf("%#v, want it to wait", e)
 			}
 			p.challenge(reg, []string{"tls;q=0.5"})
 			p.accept(t, got(t, regs), []string{"tls;q=0.5"})
-			inv := p.expect("INVITE")
-			verifies(t, inv, []string{"tls;q=0.5"})
-			inv.write(answer(inv, 486, "Busy Here", "b"))
-			p.expect("ACK")
-			next[Ended](ev)
-			refuse("tls;q=0.5") // soon again: it is in disorder, and not asked all the time
-			refuse("tls;q=0.5")
+			placed := 0
+			for _, inv := range []message{p.expect("INVITE"), p.expect("INVITE")} { // in any order
+				verifies(t, inv, []string{"tls;q=0.5"})
+				seq := "1 INVITE"
+				if inv.get("Call-Id") == first.get("Call-Id") {
+					placed++
+					seq = "2 INVITE"
+				}
+				if inv.get("Cseq") != seq || inv.get("Via") == first.get("Via") {
+					t.Errorf("%s, want CSeq %s and another branch than\n%s", strings.Join(inv.order, "\n"), seq, first.get("Via"))
+				}
+				inv.write(answer(inv, 486, "Busy Here", "b"))
+				p.expect("ACK")
+			}
+			for _, ev := range []*events{ev, later} {
+				if e := next[Ended](ev); e.Status != 486 {
+					t.Errorf("ended %+v", e)
+				}
+			}
+			if placed != 1 {
+				t.Errorf("the call that heard of it was placed %d times again", placed)
+			}
+			for range 2 { // soon again: it is in disorder, and not asked all the time
+				_, ev := refuse("tls;q=0.5")
+				if e := next[Ended](ev); e.Status != 494 {
+					t.Errorf("ended %+v", e)
+				}
+			}
 			p.registers(func(m message) { m.write(answer(m, 200, "OK", "r")) }) // the end
 			if n := len(regs); n != 0 {
 				t.Errorf("%d more REGISTERs\n%s", n, strings.Join((<-regs).order, "\n"))
 			}
 			if clear != "" && len(p.clear.in) != 0 {
 				t.Errorf("in clear came %q", (<-p.clear.in).start)
+			}
+		})
+	}
+}
+
+// disagrees answers that the list is another one now.
+func (m message) disagrees() {
+	m.write(answer(m, 494, "Security Agreement Required", "n", "Security-Server: tls;q=0.5"))
+}
+
+// A call that waits for the new agreement: it is placed again once and no more, it can be hung up,
+// and it does not wait for ever.
+func TestCallWaitsForAnAgreement(t *testing.T) {
+	list := []string{"tls;q=0.5"}
+	for _, tt := range []struct {
+		name string
+		then func(t *testing.T, p *pcscf, reg message, regs chan message, call Call)
+		want Ended
+	}{
+		{"refused again", func(t *testing.T, p *pcscf, reg message, regs chan message, _ Call) {
+			p.challenge(reg, list)
+			p.accept(t, got(t, regs), list)
+			p.expect("INVITE").disagrees()
+			p.expect("ACK")
+		}, Ended{By: ByRemote, Status: 494}},
+		{"hung up", func(t *testing.T, p *pcscf, reg message, regs chan message, call Call) {
+			call.Hangup("cancelled", "")
+		}, Ended{By: ByLocal, Why: "cancelled"}},
+		{"no agreement", func(t *testing.T, p *pcscf, reg message, regs chan message, _ Call) {
+			reg.write(answer(reg, 403, "Forbidden", "r"))
+		}, Ended{By: ByNetwork, Why: "attachment_down"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ca := authorities(t)
+			p := newPCSCF(t, ca, "sbc", "")
+			admitted := make(chan struct{})
+			go func() { defer close(admitted); p.admit(t, []string{"tls"}) }()
+			o := agreeing(ca, p)
+			o.MaxCalls = 1 // a line that is not given back is missed by the next call
+			ua := newUA(t, Options{Attachments: []AttachmentOptions{o}, T1: 50 * time.Millisecond})
+			<-admitted
+			regs := make(chan message, 16)
+			p.registers(func(m message) { regs <- m })
+			call, ev := place(t, ua, func(inv *Invite) { inv.SetupTimeout = 300 * time.Millisecond })
+			p.expect("INVITE").disagrees()
+			p.expect("ACK")
+			reg := got(t, regs)
+			next[Queued](ev)
+			tt.then(t, p, reg, regs, call)
+			e := next[Ended](ev)
+			if e.By != tt.want.By || e.Status != tt.want.Status || e.Why != tt.want.Why {
+				t.Errorf("ended %+v", e)
+			}
+			if s := ua.Attachments()[0]; s.Calls != 0 || s.Queued != 0 {
+				t.Errorf("%d calls are left, %d queued", s.Calls, s.Queued)
+			}
+			if n := len(p.in); n != 0 {
+				t.Errorf("%d more came, first %q", n, (<-p.in).start)
+			}
+			p.registers(func(m message) { m.write(answer(m, 200, "OK", "r")) }) // the end
+			if tt.name == "hung up" {
+				reg.write(answer(reg, 403, "Forbidden", "r"))
 			}
 		})
 	}

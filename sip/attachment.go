@@ -351,6 +351,22 @@ func (a *attachment) invite(inv Invite) (*call, error) {
 	return c, nil
 }
 
+// requeue has a call that had its turn wait for another, ahead of all others. waits: and for what.
+func (a *attachment) requeue(c *call) (q Queued, waits bool) {
+	now := time.Now()
+	w := &waiter{call: c, patience: c.w.patience}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pace.release(c.target)
+	c.w, c.target = w, nil
+	a.pace.addFirst(now, w)
+	hand(a.advance(now))
+	if w.granted {
+		return q, false
+	}
+	return Queued{At: now, Until: a.pace.forecast(now, 0)}, true
+}
+
 // dispatch lets go whose turn has come.
 func (a *attachment) dispatch() {
 	if a.ctx.Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
@@ -39,6 +40,8 @@ type call struct {
 	hunt  *hunt  // of a trunk's INVITE for a peer
 
 	unheard *unheard    // of a ue's INVITE
+	renews  atomic.Bool // it was answered 494, and the P-CSCF is agreed with anew
+	again   bool        // it has been placed again for that
 	invited bool        // an INVITE left
 	turn    *time.Timer // of one that is repeated; nil: none waits
 
@@ -100,7 +103,7 @@ func (c *call) leave(g grant) {
 	c.identity, _ = c.a.identity()
 	o := c.a.dialogOptions(c.inv, c.icid)
 	o.Rand = rand.Float64
-	o.CallID, o.FromTag = c.id, c.tag
+	o.CallID, o.FromTag, o.Seq = c.id, c.tag, c.options.Seq
 	c.options, c.d = o, dialog.New(o)
 	c.step(dialog.Start{})
 }
@@ -307,7 +310,7 @@ func (c *call) drain() bool {
 			if in.Res.StatusCode >= 200 {
 				delete(c.open, txKey(in.Res))
 			}
-			if !c.onTryResponse(in.Res) {
+			if !c.onTryResponse(in.Res) && !c.onDisagreed(in.Res) {
 				c.step(in)
 			}
 		case dialog.Failed:

@@ -257,9 +257,12 @@ func (a *attachment) arrive(info sipgo.TransportReadProps, m sipgo.Message) {
 			c.box.expect(time.Now(), m)
 		}
 	case *sipgo.Response:
-		a.disagreed(m)
+		anew := a.disagreed(m)
 		tag, _ := m.From().Params.Get("tag")
 		if c := a.find(string(*m.CallID()), tag); c != nil {
+			if anew && m.CSeq().MethodName == sipgo.INVITE {
+				c.renews.Store(true)
+			}
 			if acknowledged(m) {
 				c.box.expect(time.Now(), m)
 				return

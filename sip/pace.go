@@ -57,6 +57,12 @@ func (p *pacer) add(now time.Time, w *waiter) {
 	p.queue = append(p.queue, w)
 }
 
+// addFirst queues a call that had its turn, and for no fault of its own needs another.
+func (p *pacer) addFirst(now time.Time, w *waiter) {
+	w.at, w.base = now, p.stallAt(now)
+	p.queue = slices.Insert(p.queue, 0, w)
+}
+
 // drop takes a call out that does not want its turn any more.
 func (p *pacer) drop(w *waiter) {
 	if i := slices.Index(p.queue, w); i >= 0 {

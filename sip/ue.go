@@ -13,6 +13,7 @@ import (
 
 	sipgo "github.com/emiago/sipgo/sip"
 
+	"sparkle/sip/dialog"
 	"sparkle/sip/register"
 )
 
@@ -197,10 +198,30 @@ func (a *attachment) verify(req *sipgo.Request) {
 	register.Verify(req, a.reg.Agreed(), false)
 }
 
-// disagreed takes a 494 to anything but a REGISTER, which is register's business.
-func (a *attachment) disagreed(res *sipgo.Response) {
-	if a.o.SecurityAgreement == AgreeTLS && res.StatusCode == 494 && res.CSeq().MethodName != sipgo.REGISTER {
-		a.log.Warn("the P-CSCF does not take our security agreement any more", "method", res.CSeq().MethodName)
-		a.reg.Disagree(a.reg.State().Target)
+// disagreed takes a 494 to anything but a REGISTER, which is register's business. It reports
+// whether there will be another agreement, which calls wait for.
+func (a *attachment) disagreed(res *sipgo.Response) bool {
+	if a.o.SecurityAgreement != AgreeTLS || res.StatusCode != 494 || res.CSeq().MethodName == sipgo.REGISTER {
+		return false
 	}
+	a.log.Warn("the P-CSCF does not take our security agreement any more", "method", res.CSeq().MethodName)
+	return a.reg.Disagree(a.reg.State().Target)
+}
+
+// onDisagreed takes a 494 to the INVITE of a call for which there will be another agreement: the
+// call is placed again once, when its turn comes after that (RFC 3329 §2.3.1). It keeps its Call-ID
+// and our tag; the dialog is another, as that of a call that has not left yet. It reports whether
+// it was that.
+func (c *call) onDisagreed(res *sipgo.Response) bool {
+	u, seq := c.unheard, res.CSeq()
+	if !c.renews.Load() || c.again || res.StatusCode != 494 || u == nil || seq.MethodName != sipgo.INVITE || seq.SeqNo != u.seq || c.d.GivenUp() {
+		return false
+	}
+	c.again, c.left, c.invited, c.tried = true, false, false, false
+	c.options.Seq = u.seq + 1
+	c.d = dialog.New(c.options)
+	if q, waits := c.a.requeue(c); waits {
+		c.tell(q)
+	}
+	return true
 }

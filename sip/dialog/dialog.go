@@ -31,6 +31,7 @@ type Options struct {
 	CallID  string
 	From    string   // our name-addr without tag: "<sip:+15550100@ims.example>"
 	FromTag string   // of every fork of this call
+	Seq     uint32   // CSeq number of its first INVITE; 1
 	To      string   // name-addr of the callee: "<tel:+15550123>"
 	Target  string   // Request-URI of the INVITE
 	Contact string   // our Contact value, feature tags included
@@ -170,7 +171,7 @@ func New(o Options) *Call {
 	if o.Rand == nil {
 		o.Rand = func() float64 { return 0.5 }
 	}
-	return &Call{o: o, seq: 1, forks: map[string]*fork{}, localSDP: o.Offer, asks: map[uint32]uint64{},
+	return &Call{o: o, seq: cmp.Or(o.Seq, 1), forks: map[string]*fork{}, localSDP: o.Offer, asks: map[uint32]uint64{},
 		realm: o.Realm, unanswered: map[string]unproven{}}
 }
 

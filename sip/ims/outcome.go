@@ -296,8 +296,10 @@ func statusDetail(f Final, text string) string {
 		return "number_changed"
 	case 414, 416, 484, 485:
 		return "number_invalid"
-	case 420, 421, 494:
+	case 420, 421:
 		return "extension_mismatch"
+	case 494:
+		return "agreement_refused"
 	case 422, 423:
 		return "interval_refused"
 	case 428, 436, 437, 438:

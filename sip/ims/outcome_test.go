@@ -87,7 +87,7 @@ func TestClassify(t *testing.T) {
 		{"503 Warnings 399 and 304", video(Final{Status: 503, Warning: `399 h "x", 304 h "z"`, By: "remote"}), NetworkError, "network_overload", RetryAudio},
 		{"420", remote(420), NetworkError, "extension_mismatch", RetryFix},
 		{"421", remote(421), NetworkError, "extension_mismatch", RetryFix},
-		{"494", remote(494), NetworkError, "extension_mismatch", RetryFix},
+		{"494", remote(494), NetworkError, "agreement_refused", RetryLater},
 		{"422", remote(422), NetworkError, "interval_refused", RetryFix},
 		{"423", remote(423), NetworkError, "interval_refused", RetryFix},
 		{"433", remote(433), NotAllowed, "anonymous_rejected", RetryFix},

@@ -37,6 +37,7 @@ var details = map[string]struct{ outcome, retry, zh, en string }{
 	"protocol_error":      {NetworkError, RetryFix, "网络拒绝了呼叫请求", "The network refused the form of our request."},
 	"loop":                {NetworkError, RetryFix, "呼叫在网络中循环", "The call went round in a loop in the network."},
 	"method_unsupported":  {NetworkError, RetryFix, "网络不支持此呼叫方式", "The network does not support this kind of call."},
+	"agreement_refused":   {NetworkError, RetryLater, "未能与网络重新商定安全机制，请稍后再试", "Security could not be agreed on with the network again; try again later."},
 	"extension_mismatch":  {NetworkError, RetryFix, "网络要求的功能不被支持", "The network requires a feature we do not share."},
 	"interval_refused":    {NetworkError, RetryFix, "网络不接受通话刷新间隔", "The network refused the session timer."},
 	"dialog_lost":         {NetworkError, RetryLater, "网络丢失了呼叫", "The network lost the call."},

@@ -83,8 +83,7 @@ func (m machine) agreementWanted(now time.Time, r response, why string) (machine
 // agreeAgain registers anew where something else than a REGISTER was answered 494: the list has
 // changed since. A P-CSCF that says so again soon is in disorder, and is not asked all the time.
 func (m machine) agreeAgain(now time.Time, b broken) (machine, []any) {
-	if m.state != Registered || m.waiting || m.stopping || b.target != m.home || m.standing.list == nil ||
-		!m.brokenAt.IsZero() && now.Sub(m.brokenAt) < steady {
+	if !m.mayAgreeAgain(now, b) {
 		return m, nil
 	}
 	m.brokenAt, m.standing.over, m.session = now, true, nil
@@ -92,6 +91,11 @@ func (m machine) agreeAgain(now time.Time, b broken) (machine, []any) {
 		m.target = i
 	}
 	return m.begin(now)
+}
+
+func (m machine) mayAgreeAgain(now time.Time, b broken) bool {
+	return m.state == Registered && !m.waiting && !m.stopping && b.target == m.home && m.standing.list != nil &&
+		(m.brokenAt.IsZero() || now.Sub(m.brokenAt) >= steady)
 }
 
 // names are what a list offers, for a sentence.

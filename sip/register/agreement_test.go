@@ -302,3 +302,50 @@ func TestVerifyAgain(t *testing.T) {
 		}
 	}
 }
+
+// Calls wait from the moment that the list is known not to hold any more, not only once a REGISTER is
+// on its way; and not at all where none will be.
+func TestHeldFromTheFirstWord(t *testing.T) {
+	o := options()
+	o.Agree, o.Targets = true, []string{"p"}
+	sent := 0
+	c, err := New(o, func(context.Context, *sip.Request) (*sip.Response, error) {
+		sent++
+		return nil, errors.New("nobody there")
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Disagree("p") || c.State().Held || len(c.breaks) != 0 {
+		t.Error("held for an agreement that there never was")
+	}
+	c.m = c.m.to(time.Now(), Registered, "")
+	c.m.home, c.m.standing = "p", pact{with: "p", list: []string{"tls"}}
+	for _, what := range []string{"the first", "another before anything was done"} {
+		if !c.Disagree("p") || !c.State().Held || len(c.breaks) != 1 {
+			t.Errorf("%s: not held", what)
+		}
+	}
+	if c.Disagree("q"); len(c.breaks) != 1 {
+		t.Error("of another P-CSCF")
+	}
+	c.input(t.Context(), <-c.breaks)
+	if sent != 1 || c.State().Held || len(c.changed) != 1 {
+		t.Errorf("%d REGISTERs, %+v, %d changes told", sent, c.State(), len(c.changed))
+	}
+
+	// One that is dealt with as there is nothing to be done any more: who waited hears so.
+	c.m = c.m.to(time.Now(), Registered, "")
+	c.m.home, c.m.standing, c.m.brokenAt = "p", pact{with: "p", list: []string{"tls"}}, time.Time{}
+	<-c.changed
+	if !c.Disagree("p") {
+		t.Fatal("not held")
+	}
+	c.m.brokenAt = time.Now()
+	if c.input(t.Context(), <-c.breaks); sent != 1 || c.State().Held || len(c.changed) != 1 {
+		t.Errorf("%d REGISTERs, %+v, %d changes told", sent, c.State(), len(c.changed))
+	}
+	if c.Disagree("p") || c.State().Held {
+		t.Error("held where it is not asked again so soon")
+	}
+}

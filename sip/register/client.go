@@ -136,12 +136,13 @@ type Client struct {
 	changed chan struct{}
 	kick    chan struct{}
 	losses  chan lost   // cap 1: one is enough to act on
-	breaks  chan broken // cap 1: likewise
+	breaks  chan broken // cap 1: there is none while breaking
 	notices chan notice // cap 16: what the network tells; more at once is a loop of its, and dropped
 
-	mu   sync.Mutex
-	m    machine
-	cseq uint32
+	mu       sync.Mutex
+	m        machine
+	breaking bool // what is in breaks has not been dealt with
+	cseq     uint32
 }
 
 // New checks the options; nothing is sent before Run. log nil: no log.
@@ -253,12 +254,17 @@ func (c *Client) Lose(l Loss) {
 }
 
 // Disagree says that a P-CSCF answered something else than a REGISTER with 494 (RFC 3329 §2.3.1):
-// it has another list of security mechanisms now, and is registered with anew.
-func (c *Client) Disagree(target string) {
-	select {
-	case c.breaks <- broken{target}:
-	default:
+// it has another list of security mechanisms now, and is registered with anew. The result says
+// whether it is, or somebody is already in its stead: Held until then.
+func (c *Client) Disagree(target string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := broken{target}
+	if !c.breaking && c.m.mayAgreeAgain(time.Now(), b) {
+		c.breaking = true
+		c.breaks <- b // does not wait: nobody else sends, and the last one has been taken
 	}
+	return c.breaking || c.m.held()
 }
 
 // Agreed is the list of the P-CSCF that has the registration, for Verify; nil: there is none. It
@@ -316,7 +322,7 @@ func (c *Client) State() Snapshot {
 	if s.Target = c.cfg.targets[c.m.target]; c.m.state == Registered {
 		s.Target = c.m.home
 	}
-	s.Held = c.m.held()
+	s.Held = c.breaking || c.m.held()
 	return s
 }
 
@@ -334,6 +340,10 @@ func (c *Client) input(ctx context.Context, in any) {
 		before := c.m
 		next, acts := c.m.step(time.Now(), in)
 		c.m = next
+		if _, ok := in.(broken); ok {
+			c.breaking = false
+			c.tell() // who waits for it waits no longer, or for the machine
+		}
 		c.mu.Unlock()
 		c.report(before, next)
 		in = nil
@@ -358,6 +368,14 @@ func (c *Client) save(sqn uint64) {
 	}
 }
 
+// tell tells watchers that something has changed.
+func (c *Client) tell() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
 // report tells watchers and the log what changed.
 func (c *Client) report(a, b machine) {
 	if a.state == b.state && a.lastErr == b.lastErr && a.expiresAt.Equal(b.expiresAt) && a.target == b.target && a.home == b.home && a.held() == b.held() &&
@@ -365,10 +383,7 @@ func (c *Client) report(a, b machine) {
 		slices.Equal(a.routes, b.routes) && slices.Equal(a.uris, b.uris) {
 		return
 	}
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
+	c.tell()
 	if b.cfg.agree && b.state == Registered && (a.state != Registered || !slices.Equal(a.standing.list, b.standing.list)) {
 		c.log.Info("security agreement", "with", b.home, "list", b.standing.list) // none: it does none, and has TLS
 	}
