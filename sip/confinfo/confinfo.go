@@ -5,6 +5,7 @@ package confinfo
 
 import (
 	"encoding/xml"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -66,96 +67,183 @@ type Media struct{ Type, Status string }
 // Limits on what a subscriber is sent.
 const (
 	MinInterval = 5 * time.Second // between two documents
-	fullEvery   = 10              // each tenth is a full one, so that a lost update is not for ever
+	fullEvery   = 10              // each tenth tells the full state, so that a lost update is not for ever
 )
 
 // Feed is what one subscriber has been sent. The zero Feed has sent nothing.
+//
+// A document says no more than fits, and the next ones the rest: then the full state is a full
+// document, whose users are partial, and partial ones behind it. What the subscriber has put
+// together so far is told; every document is a step from there to what is.
 type Feed struct {
-	last    State
+	Max int // length of a document in bytes, unless one user alone is longer; 0: no limit
+
+	told    State
+	count   int    // of users, as told: with the first document of all
+	last    string // user told last by documents that could not tell all; "" none
 	sent    uint32 // documents; the version of the newest
-	partial int    // partial ones since the last full one
+	filling bool   // the full state is being told
+	full    int    // documents that it took
+	partial int    // documents since it was told
 	at      time.Time
 }
 
-// Full is a full document now: the first, and whenever the subscriber asks anew.
+// Full is the first document of the full state now: the first of all, and whenever the
+// subscriber asks anew. What it leaves out Next has.
 func (f *Feed) Full(now time.Time, s State) []byte {
-	f.sent++
-	f.partial, f.at, f.last = 0, now, clone(s)
-	return encode(fullOf(s, f.sent))
+	doc, _ := f.begin(now, s)
+	return doc
 }
 
-// Next is the document that is due now, nil if nothing has changed or it is too early; in
-// that case wait says how long.
+func (f *Feed) begin(now time.Time, s State) (doc []byte, left bool) {
+	f.told, f.last = State{}, ""
+	f.filling, f.full, f.partial = true, 0, 0
+	return f.write(now, document{State: "full", Description: describe(s), Conference: count(s)}, s, f.owed(s))
+}
+
+// Next is the document that is due now, nil if nothing has changed or it is too early. wait
+// says how long it is to the next one that is known to come, 0: none is.
 func (f *Feed) Next(now time.Time, s State) (doc []byte, wait time.Duration) {
-	d, changed := diff(f.last, s)
+	owed := f.owed(s)
+	d := document{State: "partial"}
+	if f.told.Subject != s.Subject || f.told.MaxUsers != s.MaxUsers {
+		d.Description = describe(s)
+	}
+	if f.count != len(s.Users) {
+		d.Conference = count(s)
+	}
 	switch {
-	case !changed:
+	case len(owed) == 0 && d.Description == nil && d.Conference == nil:
 		return nil, 0
 	case now.Sub(f.at) < MinInterval:
 		return nil, f.at.Add(MinInterval).Sub(now)
-	case f.partial >= fullEvery-1:
-		return f.Full(now, s), 0
 	}
-	f.sent++
-	f.partial++
-	f.at, f.last = now, clone(s)
-	d.Version = f.sent
-	return encode(d), 0
+	var left bool
+	if f.partial >= (fullEvery-1)*f.full {
+		doc, left = f.begin(now, s)
+	} else {
+		doc, left = f.write(now, d, s, owed)
+	}
+	if left {
+		wait = MinInterval
+	}
+	return doc, wait
 }
 
-func clone(s State) State {
-	users := make([]User, len(s.Users))
-	for i, u := range s.Users {
-		u.Roles, u.Media = append([]string(nil), u.Roles...), append([]Media(nil), u.Media...)
-		users[i] = u
+// owed is what is to be said of users: of those who are gone, then of those who are, from behind
+// the one that was told last, so that all have their turn whatever changes at the front.
+func (f *Feed) owed(s State) []change {
+	old := map[string]User{}
+	for _, u := range f.told.Users {
+		old[u.Entity] = u
 	}
-	s.Users = users
-	return s
-}
-
-func fullOf(s State, version uint32) document {
-	d := document{Entity: s.Entity, State: "full", Version: version, Description: describe(s), Conference: &conferenceState{Count: len(s.Users), Active: len(s.Users) > 0}, Users: &users{}}
+	var are []change
+	from := 0
 	for _, u := range s.Users {
-		d.Users.User = append(d.Users.User, userOf(u))
+		was, ok := old[u.Entity]
+		delete(old, u.Entity)
+		if !ok || !same(was, u) {
+			are = append(are, change{User: u})
+		}
+		if u.Entity == f.last {
+			from = len(are)
+		}
 	}
-	return d
+	var out []change
+	for _, u := range f.told.Users { // in order
+		if _, gone := old[u.Entity]; gone {
+			out = append(out, change{u, true})
+		}
+	}
+	return append(append(out, are[from:]...), are[:from]...)
+}
+
+// change is a user to be told of, or that he is gone.
+type change struct {
+	User
+	gone bool
+}
+
+// write makes the document d of s with as much of owed as fits, the first at least; left says
+// that there is more.
+func (f *Feed) write(now time.Time, d document, s State, owed []change) (doc []byte, left bool) {
+	f.sent++
+	d.Entity, d.Version = s.Entity, f.sent
+	list := &users{State: "partial"}
+	d.Users = list
+	size := len(encode(d))
+	n := 0
+	for _, c := range owed {
+		u := userOf(c)
+		size += len(marshal(u))
+		if f.Max > 0 && size > f.Max && n > 0 {
+			break
+		}
+		list.User = append(list.User, u)
+		n++
+	}
+	left = n < len(owed)
+	switch {
+	case d.State == "full" && !left:
+		list.State = "" // all of them
+	case n == 0:
+		d.Users = nil
+	}
+	f.remember(s, owed[:n])
+	switch {
+	case !left:
+		f.last = ""
+	case !owed[n-1].gone:
+		f.last = owed[n-1].Entity
+	}
+	if f.filling {
+		f.full++
+		f.filling = !f.knowsAll(s)
+	} else {
+		f.partial++
+	}
+	f.at = now
+	return encode(d), left
+}
+
+// remember is what the subscriber makes of a document.
+func (f *Feed) remember(s State, said []change) {
+	place := map[string]int{}
+	for i, u := range f.told.Users {
+		place[u.Entity] = i
+	}
+	gone := map[string]bool{}
+	for _, c := range said {
+		i, ok := place[c.Entity]
+		c.Roles, c.Media = slices.Clone(c.Roles), slices.Clone(c.Media)
+		switch {
+		case c.gone:
+			gone[c.Entity] = true
+		case ok:
+			f.told.Users[i] = c.User
+		default:
+			f.told.Users = append(f.told.Users, c.User)
+		}
+	}
+	f.told.Users = slices.DeleteFunc(f.told.Users, func(u User) bool { return gone[u.Entity] })
+	f.told.Subject, f.told.MaxUsers, f.count = s.Subject, s.MaxUsers, len(s.Users)
+}
+
+// knowsAll says that the subscriber has heard of every user, if not the newest of each.
+func (f *Feed) knowsAll(s State) bool {
+	known := map[string]bool{}
+	for _, u := range f.told.Users {
+		known[u.Entity] = true
+	}
+	return !slices.ContainsFunc(s.Users, func(u User) bool { return !known[u.Entity] })
 }
 
 func describe(s State) *description {
 	return &description{Subject: s.Subject, Max: s.MaxUsers}
 }
 
-// diff is the partial document that makes b of a (RFC 4575 §4.4).
-func diff(a, b State) (d document, changed bool) {
-	d = document{Entity: b.Entity, State: "partial"}
-	if a.Subject != b.Subject || a.MaxUsers != b.MaxUsers {
-		d.Description = describe(b)
-	}
-	if len(a.Users) != len(b.Users) {
-		d.Conference = &conferenceState{Count: len(b.Users), Active: len(b.Users) > 0}
-	}
-	old := map[string]User{}
-	for _, u := range a.Users {
-		old[u.Entity] = u
-	}
-	list := &users{State: "partial"}
-	for _, u := range b.Users {
-		was, ok := old[u.Entity]
-		delete(old, u.Entity)
-		if !ok || !same(was, u) {
-			list.User = append(list.User, userOf(u))
-		}
-	}
-	for _, u := range a.Users { // in order
-		if _, gone := old[u.Entity]; gone {
-			list.User = append(list.User, user{Entity: u.Entity, State: "deleted",
-				Endpoint: []endpoint{{Entity: u.Entity, State: "deleted", Status: Disconnected}}})
-		}
-	}
-	if len(list.User) > 0 {
-		d.Users = list
-	}
-	return d, d.Description != nil || d.Conference != nil || d.Users != nil
+func count(s State) *conferenceState {
+	return &conferenceState{Count: len(s.Users), Active: len(s.Users) > 0}
 }
 
 func same(a, b User) bool {
@@ -175,7 +263,10 @@ func same(a, b User) bool {
 	return a.Name == b.Name && a.Status == b.Status && a.Method == b.Method && a.Joined.Equal(b.Joined)
 }
 
-func userOf(u User) user {
+func userOf(u change) user {
+	if u.gone {
+		return user{Entity: u.Entity, State: "deleted", Endpoint: []endpoint{{Entity: u.Entity, State: "deleted", Status: Disconnected}}}
+	}
 	e := endpoint{Entity: u.Entity, Status: u.Status, Method: u.Method}
 	if !u.Joined.IsZero() {
 		e.Joined = &joined{When: u.Joined.UTC().Format(time.RFC3339)}
@@ -241,10 +332,13 @@ type (
 	}
 )
 
-func encode(d document) []byte {
-	b, err := xml.MarshalIndent(d, "", " ")
+// encode has no white space between the elements: it would be a third of a long document.
+func encode(d document) []byte { return append([]byte(xml.Header), marshal(d)...) }
+
+func marshal(v any) []byte {
+	b, err := xml.Marshal(v)
 	if err != nil {
 		panic("confinfo: a document cannot be written: " + err.Error()) // our types always can
 	}
-	return append([]byte(xml.Header), append(b, '\n')...)
+	return b
 }
