@@ -25,6 +25,9 @@ const (
 	maxSubscribers  = 500
 )
 
+// maxEntity is the longest URI by which documents call somebody: all of him has to fit into one.
+const maxEntity = 256
+
 // onSubscribe decides on a SUBSCRIBE. The answer is given by the conference.
 func (b *Bridge) onSubscribe(in sip.Subscribe, sub sip.Subscription) func(sip.SubscriptionEvent) {
 	none := func(sip.SubscriptionEvent) {}
@@ -45,7 +48,7 @@ func (b *Bridge) onSubscribe(in sip.Subscribe, sub sip.Subscription) func(sip.Su
 		sub.Reject(404)
 		return none
 	}
-	s := &watcher{sub: sub, entity: r.view.Load().Conference.DialIn.URI}
+	s := &watcher{sub: sub, entity: r.view.Load().Conference.DialIn.URI, feed: confinfo.Feed{Max: in.MaxDocument}}
 	if s.entity == "" {
 		s.entity = in.Target
 	}
@@ -85,6 +88,7 @@ func (r *room) subscribe(now time.Time, s *watcher, in sip.Subscribe) {
 	}
 	s.sub.Notify(confinfo.ContentType, full)
 	r.watchers = append(r.watchers, s)
+	r.notifyAll(now) // what did not fit into the first document is due later
 }
 
 func (r *room) onSubscription(now time.Time, s *watcher, e sip.SubscriptionEvent) {
@@ -94,6 +98,7 @@ func (r *room) onSubscription(now time.Time, s *watcher, e sip.SubscriptionEvent
 		r.dismiss()
 		if slices.Contains(r.watchers, s) {
 			s.sub.Notify(confinfo.ContentType, s.feed.Full(now, r.info(s.entity)))
+			r.notifyAll(now)
 		}
 	case sip.SubscriptionGone:
 		if i >= 0 {
@@ -102,7 +107,7 @@ func (r *room) onSubscription(now time.Time, s *watcher, e sip.SubscriptionEvent
 	}
 }
 
-// notifyAll sends what is due, and comes back when something was too early.
+// notifyAll sends what is due, and comes back when something was too early or did not fit.
 func (r *room) notifyAll(now time.Time) {
 	r.dismiss()
 	if len(r.watchers) == 0 {

@@ -223,7 +223,10 @@ func (b *Bridge) rows(r *room, uris, hidden []string) (ids []string, status int)
 				}
 				continue
 			}
-			m.uri, m.hidden = names[i], slices.Contains(hidden, names[i])
+			m.hidden = slices.Contains(hidden, names[i])
+			if len(names[i]) <= maxEntity {
+				m.uri = names[i]
+			}
 			if !slices.Contains(ids, m.ID) {
 				ids = append(ids, m.ID)
 			}

@@ -271,3 +271,77 @@ func TestNotifierKeepsItsRate(t *testing.T) {
 		h.close()
 	})
 }
+
+// Of a conference that is too big for one document a subscriber is told in several, at the
+// package's rate, at first and when he asks anew; then he knows everybody.
+func TestNotifierTellsABigConference(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		const members = 300
+		for i := range members { // they ring: in a call something happens every few seconds anyway
+			if err := h.add(fmt.Sprintf("m%d", i), "no-answer"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.run("call all"); err != nil {
+			t.Fatal(err)
+		}
+		h.wait(2 * time.Second)
+		if err := h.add("a", "voice"); err != nil { // he is not called
+			t.Fatal(err)
+		}
+		w := &watch{keep: func() {}, say: func(string, ...any) {}}
+		const most = 14500
+		w.tell = h.net.subscribe(sip.Subscribe{Attachment: "core", At: time.Now(), Target: h.conference().DialIn.URI,
+			By: sip.Identity{Number: h.number["a"], Trusted: true}, Event: "conference", Expires: time.Hour, MaxDocument: most}, w)
+		knows := func(docs []string) int {
+			known := map[string]bool{}
+			for i, d := range docs {
+				if full := strings.Contains(d, `state="full" version`); full != (i == 0) || len(d) > most {
+					t.Errorf("document %d has %d bytes, full %v", i, len(d), full)
+				}
+				for _, u := range strings.Split(d, "<user entity=")[1:] {
+					entity, _, _ := strings.Cut(u, " ")
+					known[entity] = true
+				}
+			}
+			return len(known)
+		}
+		h.wait(25 * time.Second)
+		first := len(w.docs)
+		if n := knows(w.docs); n != members {
+			t.Errorf("he knows %d of %d in %d documents", n, members, first)
+		}
+		w.tell(sip.SubscriptionRefreshed{Expires: time.Hour})
+		h.wait(25 * time.Second)
+		for i := range len(w.docs) - 1 {
+			if d := w.times[i+1].Sub(w.times[i]); d != 5*time.Second && i+1 != first {
+				t.Errorf("%v between two documents", d)
+			}
+		}
+		if n := knows(w.docs[first:]); n != members {
+			t.Errorf("asked anew he knows %d of %d", n, members)
+		}
+	})
+}
+
+// Documents call a member by the URI he was referred to by, unless it is so long that they
+// could not be sent.
+func TestEntityHasABound(t *testing.T) {
+	for _, long := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, bridge.AudioConference)
+			defer h.close()
+			uri, want := "sip:+8613700000009@ims.example", "sip:+8613700000009@ims.example (+8613700000009)"
+			if long {
+				uri, want = uri+";x="+strings.Repeat("y", 300), "tel:+8613700000009 (+8613700000009)"
+			}
+			h.script("member ann voice", "policy open", "referrers any", "dial ann conf", "after 1s", "refer ann invite "+uri, "after 1s")
+			if got := h.script("subscribe ann", "after 1s"); !strings.Contains(got, "; "+want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+			h.script("caller ann bye", "after 20s")
+		})
+	}
+}

@@ -117,6 +117,7 @@ func (o *outside) ask(id uint64, headers []dialog.Header, contentType string, bo
 	o.mu.Unlock()
 	req, err := o.request(target, seq)
 	if err != nil {
+		o.a.log.Warn("NOTIFY not sent, subscription ended", "err", err)
 		o.us.answered(id, 0, 0)
 		return
 	}
@@ -130,6 +131,9 @@ func (o *outside) ask(id uint64, headers []dialog.Header, contentType string, bo
 	o.a.wg.Go(o.a.safely(func() {
 		res, err := o.a.exchange(o.a.ctx, req, o.a.nextHop(req, o.fallbackPeer()))
 		if err != nil {
+			if o.a.ctx.Err() == nil {
+				o.a.log.Warn("NOTIFY not sent or not answered, subscription ended", "err", err)
+			}
 			o.us.answered(id, 0, 0)
 			return
 		}

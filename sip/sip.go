@@ -385,6 +385,9 @@ type Subscribe struct {
 	Event      string
 	Accept     []string      // types of documents; empty: the package's default
 	Expires    time.Duration // as asked for
+	// MaxDocument is how long a document may be, in bytes; 0: not limited. One that is longer
+	// is not sent, and ends the subscription.
+	MaxDocument int
 }
 
 // Subscription is how a SUBSCRIBE is answered, and what is notified. Its methods do not
@@ -409,8 +412,8 @@ type SubscriptionEvent interface{ isSubscriptionEvent() }
 type (
 	// SubscriptionRefreshed has been answered; the full state must be notified again.
 	SubscriptionRefreshed struct{ Expires time.Duration }
-	// SubscriptionGone: the peer ended it, its time ran out, or a NOTIFY was answered 481,
-	// 408 or not at all.
+	// SubscriptionGone: the peer ended it, its time ran out, or a NOTIFY could not be sent or
+	// was answered 481, 408 or not at all.
 	SubscriptionGone struct{ Why string } // unsubscribed | expired | notify_failed | terminated | shutdown
 )
 

@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"strings"
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
@@ -12,6 +13,22 @@ import (
 
 // The packages we notify (RFC 6665 8.2.2), as we tell peers.
 var allowEvents = dialog.Header{Name: "Allow-Events", Value: "conference, refer"}
+
+// How long a document may be. With the lines above it, 1.5 kB where the route is long, its NOTIFY
+// stays within the 8 kB that carriers take of a message, which over UDP is in fragments enough;
+// over a stream within 16 KiB, what others read at once.
+const (
+	maxDatagramDocument = 6500
+	maxStreamDocument   = 14500
+)
+
+// maxDocument is the limit for who sent a request: over UDP, or to an attachment that speaks it.
+func (us *usages) maxDocument(req *sipgo.Request) int {
+	if us.a.o.Transport == "udp" || strings.EqualFold(req.Transport(), "udp") {
+		return maxDatagramDocument
+	}
+	return maxStreamDocument
+}
 
 // readSubscribe reads what is asked for; status is not 0 if it cannot be.
 func readSubscribe(req *sipgo.Request) (s Subscribe, status int) {
@@ -55,6 +72,7 @@ func (us *usages) subscribe(tx any, req *sipgo.Request, s Subscribe, name, id st
 	if s.Expires < 0 {
 		s.Expires = time.Hour // the default of the package conference (RFC 4575 3.4)
 	}
+	s.MaxDocument = u.max
 	u.on = decide(s, u)
 }
 

@@ -72,6 +72,7 @@ type usage struct {
 	n        *notifier.Machine
 	on       func(SubscriptionEvent)
 	peer     netip.Addr
+	max      int // length of a document
 }
 
 type (
@@ -330,7 +331,7 @@ func (us *usages) add(tx any, req *sipgo.Request, ev string, o notifier.Options)
 		return nil
 	}
 	o.Tx = tx
-	u := &usage{us: us, event: ev, reqs: map[any]*sipgo.Request{tx: req}, n: notifier.New(time.Now(), o), peer: peer}
+	u := &usage{us: us, event: ev, reqs: map[any]*sipgo.Request{tx: req}, n: notifier.New(time.Now(), o), peer: peer, max: us.maxDocument(req)}
 	u.name, u.id = notifier.Package(ev)
 	us.list, us.had = append(us.list, u), true
 	return u
@@ -352,6 +353,11 @@ func (us *usages) step(u *usage, in notifier.Input) {
 			}
 			us.way.tell(act.Tx, req, act.Status, hs)
 		case notifier.Send:
+			if len(act.Body) > u.max {
+				us.a.log.Warn("document not sent, subscription ended", "event", u.name, "bytes", len(act.Body), "max", u.max)
+				us.step(u, notifier.Unsent{ID: act.ID})
+				continue
+			}
 			id := us.a.usages.asks.Add(1)
 			us.out[id] = asked{u, act.ID}
 			us.way.ask(id, []dialog.Header{{Name: "Event", Value: u.event}, {Name: "Subscription-State", Value: act.State}}, act.Type, act.Body)

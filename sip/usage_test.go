@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -122,7 +123,7 @@ func TestSubscribe(t *testing.T) {
 			t.Fatalf("%q", res.order)
 		}
 		in := got(t, s.asked)
-		want := Subscribe{Attachment: "t", At: in.At, Target: "sip:conf-1@carrier.example", Event: "conference", Expires: time.Hour,
+		want := Subscribe{Attachment: "t", At: in.At, MaxDocument: map[string]int{"udp": maxDatagramDocument, "tcp": maxStreamDocument}[network], Target: "sip:conf-1@carrier.example", Event: "conference", Expires: time.Hour,
 			Accept: []string{"application/conference-info+xml"},
 			By:     Identity{URI: "tel:+8613800138001", Number: "+8613800138001", URIs: []string{"tel:+8613800138001", "sip:ann@home.example"}, Name: "Ann", Trusted: true, Private: true}}
 		if !reflect.DeepEqual(in, want) {
@@ -220,6 +221,29 @@ func TestSubscriptionEnds(t *testing.T) {
 		if e := got(t, s.events); e != (SubscriptionGone{"terminated"}) {
 			t.Errorf("%+v", e)
 		}
+	})
+	t.Run("a document that does not fit", func(t *testing.T) {
+		both(t, func(t *testing.T, network string) {
+			p := newPeer(t, network)
+			ua := newTrunk(t, p)
+			s := onSubscribe(ua, func(sub Subscription) { sub.Accept(time.Hour) })
+			a := newAsker(t, p, ua, "sip:c@carrier.example")
+			a.ask("SUBSCRIBE", a.contact(), "Event: conference")
+			sub, most := got(t, s.subs), got(t, s.asked).MaxDocument
+			sub.Notify("x/y", bytes.Repeat([]byte("d"), most))
+			m, limit := a.notified("active;expires=3600", 200), map[string]int{"udp": 8000, "tcp": 16 << 10}[network]
+			size := len(m.start+strings.Join(m.order, "..")+m.body) + len("......")
+			if len(m.body) != most || size > limit || size < limit*3/4 {
+				t.Errorf("NOTIFY of %d bytes, %d of them the document; want it below %d", size, len(m.body), limit)
+			}
+			sub.Notify("x/y", bytes.Repeat([]byte("d"), most+1))
+			if m := a.notified("terminated;reason=probation", 200); m.body != "" {
+				t.Errorf("%d bytes more than may be", len(m.body)-most)
+			}
+			if e := got(t, s.events); e != (SubscriptionGone{"notify_failed"}) {
+				t.Errorf("%+v", e)
+			}
+		})
 	})
 	t.Run("refused", func(t *testing.T) {
 		p := newPeer(t, "tcp")

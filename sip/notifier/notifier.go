@@ -69,6 +69,9 @@ type (
 		Status     int
 		RetryAfter time.Duration
 	}
+	// Unsent says that the document of a Send is none that can leave. The subscriber hears that
+	// it is told nothing more.
+	Unsent struct{ ID uint64 }
 	// Shutdown says that the dialog is gone: nothing can be sent any more.
 	Shutdown struct{ Why string }
 	// Tick says that the time of Next has come.
@@ -81,6 +84,7 @@ func (Notify) isInput()    {}
 func (Terminate) isInput() {}
 func (Subscribe) isInput() {}
 func (Answered) isInput()  {}
+func (Unsent) isInput()    {}
 func (Shutdown) isInput()  {}
 func (Tick) isInput()      {}
 
@@ -206,6 +210,10 @@ func (n *Machine) Step(now time.Time, in Input) []Action {
 	case Answered:
 		if in.ID == n.out && n.out != 0 {
 			n.answered(in)
+		}
+	case Unsent:
+		if in.ID == n.out && n.out != 0 {
+			n.unsent()
 		}
 	case Shutdown:
 		n.gone(in.Why)
@@ -343,6 +351,18 @@ func (n *Machine) answered(in Answered) {
 	case n.state == ending && len(n.queue) == 0:
 		n.finish()
 	default:
+		n.pump()
+	}
+}
+
+// unsent leaves out what cannot be sent: without a document that is missing the others are worth
+// nothing. RFC 6665's probation is the reason that lets the subscriber ask again, but not at once.
+func (n *Machine) unsent() {
+	n.out, n.queue = 0, []Notify{{}}
+	n.stop(timerGiveUp)
+	if n.state == active {
+		n.end("notify_failed", "probation")
+	} else {
 		n.pump()
 	}
 }

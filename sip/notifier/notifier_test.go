@@ -118,6 +118,16 @@ func TestNotifier(t *testing.T) {
 			{0, Accept{time.Hour}, "S<-200 1h0m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=3600 "a"`},
 			{1, Answered{ID: 1, Status: 503}, "gone notify_failed"},
 		}, true},
+		{"a document that cannot leave", hour, []in{
+			{0, Accept{time.Hour}, "S<-200 1h0m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=3600 "a"`}, {0, doc("b"), ""},
+			{0, Unsent{1}, `gone notify_failed, NOTIFY#2 terminated;reason=probation ""`},
+			{0, Unsent{1}, ""}, {1, ok(2), ""},
+		}, true},
+		{"a last document that cannot leave", hour, []in{
+			{0, Accept{time.Hour}, "S<-200 1h0m0s"},
+			{0, Terminate{"noresource", "", doc("z")}, `gone terminated, NOTIFY#1 terminated;reason=noresource "z"`},
+			{0, Unsent{1}, `NOTIFY#2 terminated;reason=noresource ""`}, {1, ok(2), ""},
+		}, true},
 		{"its dialog ends", hour, []in{
 			{0, Accept{time.Hour}, "S<-200 1h0m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=3600 "a"`},
 			{1, Shutdown{"shutdown"}, "gone shutdown"},
@@ -198,7 +208,13 @@ func TestRandom(t *testing.T) {
 		}
 		for range 40 {
 			now = now.Add(time.Duration(r.IntN(5000)) * time.Millisecond)
-			switch r.IntN(9) {
+			switch r.IntN(10) {
+			case 9:
+				if out != 0 && !last && r.IntN(5) == 0 {
+					id := out
+					out = 0
+					check(n.Step(now, Unsent{id}))
+				}
 			case 0:
 				check(n.Step(now, Accept{time.Duration(r.IntN(4)) * time.Minute}))
 			case 1:
