@@ -285,14 +285,18 @@ func (n *Machine) notify(doc Notify) {
 	n.pump()
 }
 
-// end puts a last NOTIFY behind what waits: the queue's last entry.
+// end puts a last NOTIFY behind what waits: the queue's last entry. Where the subscriber has
+// asked us to wait it is tried at once, alone and once: nobody is kept for the sake of it.
 func (n *Machine) end(why, reason string) {
 	n.gone(why)
 	n.state, n.last = ending, reason
 	if n.last == "" {
 		n.last = "deactivated"
 	}
-	n.stop(timerReply, timerFirst, timerExpire)
+	if !n.at[timerRetry].IsZero() {
+		n.queue = n.queue[len(n.queue)-1:]
+	}
+	n.stop(timerReply, timerFirst, timerExpire, timerRetry)
 	n.pump()
 }
 
@@ -340,7 +344,7 @@ func (n *Machine) answered(in Answered) {
 	n.stop(timerGiveUp)
 	ok := in.Status >= 200 && in.Status < 300
 	if !ok && n.state == active && in.RetryAfter > 0 && in.Status != 481 && in.Status != 408 && in.Status != 0 {
-		n.arm(timerRetry, in.RetryAfter)
+		n.arm(timerRetry, min(in.RetryAfter, n.at[timerExpire].Sub(n.now))) // longer is as good as never
 		return
 	}
 	n.queue = slices.Delete(n.queue, 0, 1)

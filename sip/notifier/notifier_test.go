@@ -114,6 +114,30 @@ func TestNotifier(t *testing.T) {
 			{11, Tick{}, `NOTIFY#2 active;expires=3589 "a"`},
 			{11, ok(2), `NOTIFY#3 active;expires=3589 "b"`},
 		}, false},
+		{"503 with a Retry-After beyond the end", Options{Tx: "S", Asked: time.Minute}, []in{
+			{0, Accept{time.Hour}, "S<-200 1m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=60 "a"`},
+			{1, Answered{1, 503, 24 * time.Hour}, ""},
+			{60, Tick{}, `gone expired, NOTIFY#2 terminated;reason=timeout ""`},
+			{61, Answered{2, 503, 24 * time.Hour}, ""}, // that was the last try
+		}, true},
+		{"terminated while a Retry-After runs", hour, []in{
+			{0, Accept{time.Hour}, "S<-200 1h0m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=3600 "a"`},
+			{1, Answered{1, 503, 24 * time.Hour}, ""},
+			{2, Terminate{"noresource", "", doc("z")}, `gone terminated, NOTIFY#2 terminated;reason=noresource "z"`},
+			{2, Answered{2, 503, 24 * time.Hour}, ""},
+		}, true},
+		{"unsubscribed while a Retry-After runs", hour, []in{
+			{0, Accept{time.Hour}, "S<-200 1h0m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=3600 "a"`},
+			{1, Answered{1, 503, time.Hour}, ""},
+			{2, Subscribe{"U", 0}, `U<-200 0s, gone unsubscribed, NOTIFY#2 terminated;reason=timeout ""`},
+		}, false},
+		{"refreshed while a Retry-After runs", hour, []in{
+			{0, Accept{time.Hour}, "S<-200 1h0m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=3600 "a"`},
+			{1, Answered{1, 503, 24 * time.Hour}, ""},
+			{3000, Subscribe{"R", time.Hour}, "R<-200 1h0m0s, refreshed 1h0m0s"},
+			{3000, doc("b"), ""},
+			{3600, Tick{}, `NOTIFY#2 active;expires=3000 "a"`}, // when it would have ended
+		}, false},
 		{"503 without", hour, []in{
 			{0, Accept{time.Hour}, "S<-200 1h0m0s"}, {0, doc("a"), `NOTIFY#1 active;expires=3600 "a"`},
 			{1, Answered{ID: 1, Status: 503}, "gone notify_failed"},
@@ -237,7 +261,7 @@ func TestRandom(t *testing.T) {
 				}
 				a := Answered{ID: id, Status: []int{200, 200, 200, 503, 481, 0}[r.IntN(6)]}
 				if a.Status == 503 && !last {
-					a.RetryAfter = time.Duration(r.IntN(3)) * time.Second
+					a.RetryAfter = []time.Duration{0, time.Second, 24 * time.Hour}[r.IntN(3)]
 				}
 				check(n.Step(now, a))
 			case 8:
