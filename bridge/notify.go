@@ -39,9 +39,7 @@ func (b *Bridge) onSubscribe(in sip.Subscribe, sub sip.Subscription) func(sip.Su
 	case in.Event != confinfo.Event:
 		sub.Reject(489)
 		return none
-	case len(in.Accept) > 0 && !slices.ContainsFunc(in.Accept, func(t string) bool {
-		return t == confinfo.ContentType || t == "application/*" || t == "*/*"
-	}):
+	case !in.Accepts(confinfo.ContentType):
 		sub.Reject(406)
 		return none
 	case r == nil:

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -200,17 +201,15 @@ func (r raw) tag() string {
 	return strconv.FormatUint(h.Sum64(), 36)
 }
 
-// acceptsSDP says whether Accept, if there, lets us answer with a session description.
-func acceptsSDP(values []string) bool {
+// accepts says whether the values of Accept, if there are any, let us answer with a body of a type.
+func accepts(values []string, kind string) bool {
 	if len(values) == 0 {
 		return true
 	}
-	for _, v := range values {
-		kind, _, _ := strings.Cut(strings.ToLower(v), ";")
-		switch strings.TrimSpace(kind) {
-		case "application/sdp", "application/*", "*/*":
-			return true
-		}
-	}
-	return false
+	family, _, _ := strings.Cut(kind, "/")
+	return slices.ContainsFunc(values, func(v string) bool {
+		v, _, _ = strings.Cut(v, ";")
+		v = strings.ToLower(strings.TrimSpace(v))
+		return v == kind || v == family+"/*" || v == "*/*"
+	})
 }

@@ -6,6 +6,7 @@ import (
 
 	sipgo "github.com/emiago/sipgo/sip"
 
+	"sparkle/sip/confinfo"
 	"sparkle/sip/dialog"
 	"sparkle/sip/ims"
 	"sparkle/sip/notifier"
@@ -52,6 +53,20 @@ func readSubscribe(req *sipgo.Request) (s Subscribe, status int) {
 	}
 	s.Accept = dialog.Values(req, "Accept")
 	return s, 0
+}
+
+// Accepts says whether a document may be of a type, which is written in lower case.
+func (s Subscribe) Accepts(kind string) bool { return accepts(s.Accept, kind) }
+
+// available is what a refusal of a SUBSCRIBE has to say of what there is.
+func (u *usage) available(status int) []dialog.Header {
+	switch {
+	case status == 489:
+		return []dialog.Header{allowEvents}
+	case status == 406 && u.name == confinfo.Event:
+		return []dialog.Header{{Name: "Accept", Value: confinfo.ContentType}}
+	}
+	return nil
 }
 
 // subscribe asks the owner about a new subscription.

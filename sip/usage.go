@@ -344,7 +344,7 @@ func (us *usages) step(u *usage, in notifier.Input) {
 		case notifier.Respond:
 			req := u.reqs[act.Tx]
 			delete(u.reqs, act.Tx)
-			var hs []dialog.Header
+			hs := u.available(act.Status)
 			if act.Expires >= 0 {
 				hs = append(hs, dialog.Header{Name: "Expires", Value: strconv.Itoa(int(act.Expires / time.Second))})
 			}

@@ -435,6 +435,49 @@ func TestUsagesRefused(t *testing.T) {
 	}
 }
 
+// Who is refused hears what we have (RFC 6665 8.3.2, RFC 3261 21.4.7).
+func TestRefusedSubscribeSaysWhatThereIs(t *testing.T) {
+	for _, tt := range []struct {
+		status               int
+		allowEvents, accepts string
+	}{
+		{489, "conference, refer", ""},
+		{406, "", "application/conference-info+xml"},
+		{403, "", ""},
+	} {
+		p := newPeer(t, "tcp")
+		ua := newTrunk(t, p)
+		onSubscribe(ua, func(sub Subscription) { sub.Reject(tt.status) })
+		a := newAsker(t, p, ua, "sip:c@carrier.example")
+		res := a.ask("SUBSCRIBE", a.contact(), "Event: conference", "Accept: text/plain")
+		if res.status() != fmt.Sprint(tt.status) || res.get("Allow-Events") != tt.allowEvents || res.get("Accept") != tt.accepts {
+			t.Errorf("%s, Allow-Events %q, Accept %q", res.start, res.get("Allow-Events"), res.get("Accept"))
+		}
+	}
+}
+
+// Types are compared as RFC 3261 has it: whatever their case and parameters.
+func TestSubscribeAccepts(t *testing.T) {
+	const kind = "application/conference-info+xml"
+	for _, tt := range []struct {
+		accept []string
+		want   bool
+	}{
+		{nil, true},
+		{[]string{"application/conference-info+xml;q=0.9", "text/plain"}, true},
+		{[]string{"text/plain", "Application/Conference-Info+XML"}, true},
+		{[]string{" application/* ; q=0.1"}, true},
+		{[]string{"*/*"}, true},
+		{[]string{"text/*"}, false},
+		{[]string{"application/conference-info+xml2"}, false},
+		{[]string{"application/sdp"}, false},
+	} {
+		if got := (Subscribe{Accept: tt.accept}).Accepts(kind); got != tt.want {
+			t.Errorf("%q: %v", tt.accept, got)
+		}
+	}
+}
+
 // One dialog, and one peer, can have only so many.
 func TestUsagesAreBounded(t *testing.T) {
 	p := newPeer(t, "udp")

@@ -87,7 +87,7 @@ func validate(req *sipgo.Request) verdict {
 	if v := unreadable(req); v.status != 0 {
 		return v
 	}
-	if req.IsInvite() && !acceptsSDP(dialog.Values(req, "Accept")) {
+	if req.IsInvite() && !accepts(dialog.Values(req, "Accept"), body.SDP) {
 		return verdict{status: 406}
 	}
 	return verdict{}
