@@ -84,6 +84,10 @@ func validate(req *sipgo.Request) verdict {
 	if unknown := unsupported(req); req.Method != sipgo.CANCEL && len(unknown) > 0 {
 		return verdict{status: 420, header: dialog.Header{Name: "Unsupported", Value: strings.Join(unknown, ", ")}}
 	}
+	if enc := first(req, "Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") && len(req.Body()) > 0 &&
+		req.Method != sipgo.BYE && req.Method != sipgo.CANCEL { // those end a call whatever they say about it
+		return verdict{status: 415, header: dialog.Header{Name: "Accept-Encoding", Value: "identity"}}
+	}
 	if v := unreadable(req); v.status != 0 {
 		return v
 	}
@@ -106,15 +110,12 @@ func unsupported(req *sipgo.Request) []string {
 // accepted are the types of bodies we read, as we tell peers.
 const accepted = body.SDP + ", multipart/mixed, " + body.ResourceLists
 
-// unreadable says what is wrong with the body of an INVITE or REFER (RFC 3261 8.2.3). In a
-// multipart, parts that we do not know are passed over as long as there is one that we do
+// unreadable says what is wrong with the body of an INVITE or REFER (RFC 3261 8.2.3); that of
+// other requests is their reader's to refuse. In a multipart, parts that we do not know are passed over as long as there is one that we do
 // and nobody says they must be handled: networks add what concerns others.
 func unreadable(req *sipgo.Request) verdict {
 	if !req.IsInvite() && req.Method != sipgo.REFER || len(req.Body()) == 0 {
 		return verdict{}
-	}
-	if enc := first(req, "Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return verdict{status: 415, header: dialog.Header{Name: "Accept-Encoding", Value: "identity"}}
 	}
 	unknown := verdict{status: 415, header: dialog.Header{Name: "Accept", Value: accepted}}
 	if first(req, "Content-Type") == "" {

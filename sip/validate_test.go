@@ -78,6 +78,39 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// What is compressed is not read as if it were not (RFC 3261 8.2.3), whatever request it is in;
+// a BYE ends the call all the same, and an encoding of nothing is none.
+func TestEncodedBodies(t *testing.T) {
+	p := newPeer(t, "tcp")
+	ua := newTrunk(t, p)
+	_, ev := place(t, ua)
+	inv := connect(t, p, ev)
+	sdp, digit := "Content-Type: application/sdp", "Content-Type: application/dtmf-relay"
+	for i, tt := range []struct {
+		method, status string
+		extra          []string
+	}{
+		{"UPDATE", "415", []string{p.contact(), sdp, "Content-Encoding: gzip", "\nx"}},
+		{"UPDATE", "415", []string{p.contact(), sdp, "e: gzip", "\nx"}},
+		{"UPDATE", "200", []string{p.contact(), "Content-Encoding: gzip"}},
+		{"PRACK", "415", []string{"RAck: 1 1 INVITE", sdp, "Content-Encoding: gzip", "\nx"}},
+		{"PRACK", "481", []string{"RAck: 1 1 INVITE"}},
+		{"INFO", "415", []string{digit, "Content-Encoding: gzip", "\nSignal=5\r\n"}},
+		{"INFO", "200", []string{digit, "Content-Encoding: Identity", "\nSignal=5\r\n"}},
+		{"INFO", "200", []string{digit, "\nSignal=5\r\n"}},
+		{"BYE", "200", []string{"Content-Type: text/plain", "Content-Encoding: gzip", "\nx"}},
+	} {
+		inv.write(p.inDialog(inv, "a", tt.method, 10+i, tt.extra...))
+		res := p.expect("SIP/2.0")
+		if res.status() != tt.status || res.get("Cseq") != fmt.Sprint(10+i, " ", tt.method) {
+			t.Errorf("%s %q: %s to %s, want %s", tt.method, tt.extra, res.start, res.get("Cseq"), tt.status)
+		}
+		if tt.status == "415" && res.get("Accept-Encoding") != "identity" {
+			t.Errorf("%s: 415 says nothing: %q", tt.method, res.order)
+		}
+	}
+}
+
 // The same SUBSCRIBE by another way is not a second subscription (RFC 3261 8.2.2.2).
 func TestMergedSubscribe(t *testing.T) {
 	p := newPeer(t, "udp")
