@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,8 +135,8 @@ func TestCannotStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			code, stdout, stderr := sparkle(t, "serve", "--config", file)
-			if code != 1 || strings.Contains(stdout, "Console:") {
-				t.Errorf("exit code %d, stdout %q; want 1 and no address", code, stdout)
+			if code != 1 || stdout != "" {
+				t.Errorf("exit code %d, stdout %q; want 1, no address and no password that the next start does not show", code, stdout)
 			}
 			lines := strings.Split(strings.TrimSpace(stderr), "\n")
 			last := lines[len(lines)-1]
@@ -144,6 +146,48 @@ func TestCannotStart(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The password of the account that the first start makes is shown by the first that succeeds.
+func TestFirstStartThatSucceeds(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := fmt.Sprintf("local_port: %d,", taken.Addr().(*net.TCPAddr).Port)
+	d := newDaemon(t, fmt.Sprintf(`attachments: [{name: carrier, mode: trunk, transport: tcp, local_addr: 127.0.0.1, %s `+
+		`targets: ["127.0.0.1:9"], domain: sipp.example, impu: "sip:+15550100100@sipp.example"}]`+"\n", port))
+	if code, stdout, stderr := sparkle(t, "serve", "--config", d.file); code != 1 || stdout != "" {
+		t.Fatalf("with its port in use: exit code %d, stdout %q\n%s", code, stdout, stderr)
+	}
+	text, err := os.ReadFile(d.file)
+	if err == nil {
+		err = os.WriteFile(d.file, bytes.ReplaceAll(text, []byte(port), nil), 0o600) // any free one
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "serve", "--config", d.file)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	shown := false
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		shown = shown || strings.HasPrefix(lines.Text(), "First start: account admin, password ")
+		if strings.HasPrefix(lines.Text(), "Console: ") {
+			_ = cmd.Process.Signal(syscall.SIGTERM) // the exit code tells
+		}
+	}
+	if err := cmd.Wait(); err != nil || !shown {
+		t.Errorf("password shown %v, %v", shown, err)
 	}
 }
 

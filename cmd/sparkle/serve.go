@@ -108,13 +108,6 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	if err != nil {
 		return fmt.Errorf("accounts: %w", err)
 	}
-	printed, created, err := people.EnsureAdmin(ctx, adminPassword)
-	if err != nil {
-		return fmt.Errorf("accounts: %w", err)
-	}
-	if created && printed != "" {
-		fmt.Fprintf(stdout, "First start: account admin, password %s (shown only now)\n", printed)
-	}
 
 	bills, err := openCDR(ctx, cfg, db, log)
 	if err != nil {
@@ -186,6 +179,14 @@ func serve(ctx context.Context, cfg config.File, adminPassword string, stdout, s
 	handler, err := api.NewHandler(ask)
 	if err != nil {
 		return err
+	}
+	// Last, for what is shown once must not be lost with a start that fails.
+	printed, created, err := people.EnsureAdmin(ctx, adminPassword)
+	if err != nil {
+		return fmt.Errorf("accounts: %w", err)
+	}
+	if created && printed != "" {
+		fmt.Fprintf(stdout, "First start: account admin, password %s (shown only now)\n", printed)
 	}
 	return answer(ctx, cfg, b, api.NewHTTPServer(handler, log), listener, stdout, log)
 }
