@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"slices"
@@ -35,6 +36,9 @@ func Specimen(o AttachmentOptions, userAgent, number string, offer []byte) (stri
 	if a.port == 0 {
 		a.port = 5060 // any free one: the paper shows the usual
 	}
+	// Nobody has been looked up: the best peer has the name that it is configured with.
+	best := slices.MinFunc(o.Peers, func(x, y Target) int { return x.Priority - y.Priority })
+	a.current.Store(&target{conf: best, hop: hopTo(cmp.Or(best.Transport, o.Transport), best.Host)})
 	const icid = "icidicidicid"
 	do := a.dialogOptions(Invite{Number: number, Offer: offer, Video: strings.Contains(string(offer), "m=video")}, icid)
 	do.Rand = func() float64 { return 0 }

@@ -128,3 +128,29 @@ func TestPageNamesOnlyWhatThereIs(t *testing.T) {
 		}
 	}
 }
+
+// An INVITE of a sheet has an address wherever one belongs, the best peer's in an application
+// server's Route.
+func TestSpecimensHaveNoEmptyHosts(t *testing.T) {
+	empty := regexp.MustCompile(`(?i)(sips?:([^@>;\s]*@)?[;>:])|(@[;>\s])|(SIP/2\.0/[A-Z]+ [;:])`)
+	as := func(peers string) string {
+		return strings.Replace(strings.Replace(fmt.Sprintf(trunk, ""), "mode: trunk", "mode: as", 1), "['203.0.113.7:5060']", peers, 1)
+	}
+	for _, tt := range []struct{ name, text, route string }{
+		{"ue", fmt.Sprintf(ue, ""), ""},
+		{"trunk", fmt.Sprintf(trunk, ""), ""},
+		{"as", as("['203.0.113.7:5060']"), "<sip:203.0.113.7:5060;transport=tcp;lr;orig>"},
+		{"as of IPv6", strings.Replace(as("['[2001:db8::5]:5060']"), "192.0.2.10", "'2001:db8::1'", 1), "<sip:[2001:db8::5]:5060;transport=tcp;lr;orig>"},
+		{"as of a name", as("[{host: later.example, priority: 2}, {host: scscf.example, transport: udp, priority: 1}]"), "<sip:scscf.example;transport=udp;lr;orig>"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			page := write(t, tt.text)
+			if found := empty.FindString(page); found != "" {
+				t.Errorf("%q in\n%s", found, page)
+			}
+			if tt.route != "" && !strings.Contains(page, "Route: "+tt.route) {
+				t.Errorf("no Route %s in\n%s", tt.route, page)
+			}
+		})
+	}
+}
