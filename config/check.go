@@ -24,7 +24,7 @@ var (
 	domainName   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 )
 
-// check adds a fault for every value that cannot work. It opens nothing: that a port
+// check adds a fault for every value that cannot work. It opens nothing, files have been read: that a port
 // is in use or a target does not answer is for the daemon to say.
 func (l *loader) check(c *File) {
 	if c.DataDir == "" {
@@ -314,7 +314,7 @@ func (l *loader) auth(a *Auth, key string) {
 	if a.Password == "" && a.K == "" && a.PasswordFile == "" && a.KFile == "" {
 		l.fault(key, "neither password nor k: there is nothing to answer a challenge with")
 	}
-	if a.K != "" && (a.OP == "") == (a.OPc == "") {
+	if a.K+a.KFile != "" && (a.OP+a.OPFile == "") == (a.OPc+a.OPcFile == "") {
 		l.fault(key, "k needs either op or opc")
 	}
 	if strings.ContainsAny(a.Realm, "\"\\\r\n") {

@@ -3,14 +3,21 @@ package config
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -178,6 +185,7 @@ func TestNATPrefixes(t *testing.T) {
 
 // Every fault is reported at once, each with its line and key.
 func TestFaults(t *testing.T) {
+	cert, key := certificate(t)
 	for _, tt := range []struct {
 		name, text string
 		env        []string
@@ -256,6 +264,14 @@ func TestFaults(t *testing.T) {
 		{"an unknown key in a challenge", ue("mode: trunk\n    challenge: {user: u}"), nil, []string{`line 8: unknown key "user"`}},
 		{"a challenge", ue("mode: trunk\n    challenge: {username: u, password: p, realm: r, algorithms: [MD5, SHA-512-256, SHA-256]}"), nil, nil},
 		{"k alone", ue("auth: {k: '" + hex32 + "'}"), nil, []string{"k needs either op or opc"}},
+		{"files that are not there", "http: {tls_cert_file: /no/cert, tls_key_file: /no/key}\n" + ue("auth: {k_file: /no/k, opc_file: /no/opc}\n    tls:\n      cert_file: /no/a\n      key_file: /no/b\n      ca_file: /no/c"), nil, []string{
+			"line 1: http.tls_cert_file: open /no/cert", "line 1: http.tls_key_file: open /no/key",
+			"line 8: attachments[0].auth.k_file: open /no/k", "line 8: attachments[0].auth.opc_file: open /no/opc",
+			"line 10: attachments[0].tls.cert_file: open /no/a", "line 11: attachments[0].tls.key_file: open /no/b", "line 12: attachments[0].tls.ca_file: open /no/c"}},
+		{"files that are something else", ue("auth: {password: x}\n    tls: {cert_file: " + cert + ", key_file: " + cert + ", ca_file: " + key + "}"), nil, []string{
+			"line 8: attachments[0].tls.cert_file: " + cert + " with " + cert + ": tls:", "line 8: attachments[0].tls.ca_file: " + key + " holds no certificate"}},
+		{"files that are right", "http: {tls_cert_file: " + cert + ", tls_key_file: " + key + "}\n" + ue("auth: {password: x}\n    tls: {cert_file: "+cert+", key_file: "+key+", ca_file: "+cert+"}"), nil, nil},
+		{"k_file alone", ue("auth: {k_file: " + cert + "}"), nil, []string{"k needs either op or opc", "attachments[0].auth.k: is not 32 hex digits"}},
 		{"missing secret file", ue("auth: {password_file: /does/not/exist}"), nil, []string{"attachments[0].auth.password_file: open /does/not/exist"}},
 		{"same name twice", ue("auth: {password: x}") + strings.TrimPrefix(ue("auth: {password: x}"), "attachments:\n"), nil, []string{`attachments[1].name: "carrier" is another attachment's`}},
 		{"environment: unknown", "", []string{"SPARKLE__HTTP__PORT=1"}, []string{`SPARKLE__HTTP__PORT: unknown key "port"`}},
@@ -286,6 +302,63 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A plan may be made before there are secrets and certificates: what is wrong with those files is
+// told apart, and the configuration is as it will be. What is wrong with itself is an error all
+// the same.
+func TestPlan(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sparkle.yaml")
+	plan := func(text string) (File, Faults, error) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return Plan(file, nil)
+	}
+	text := ue("auth: {k_file: /no/k, opc_file: /no/opc}\n    tls: {ca_file: /no/c}")
+	f, unread, err := plan(text)
+	if err != nil || len(unread) != 3 {
+		t.Errorf("%v, unread %v", err, unread)
+	}
+	if err := f.SIP("x").Validate(); err != nil {
+		t.Error(err)
+	}
+	if _, unread, err = plan(text + "    cps: -1\n"); unread != nil || !strings.Contains(fmt.Sprint(err), "cps: -1") || !strings.Contains(fmt.Sprint(err), "/no/k") {
+		t.Errorf("%v, unread %v", err, unread)
+	}
+	if f, unread, err = plan(ue("auth: {password: x}")); err != nil || unread != nil || f.Attachments[0].Auth.Password != "x" {
+		t.Errorf("%v, unread %v", err, unread)
+	}
+	if _, _, err = Plan(file+".not", nil); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// certificate writes one that is signed by itself, and its key.
+func certificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, b := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
 }
 
 const hex32 = "00112233445566778899aabbccddeeff"
@@ -420,6 +493,7 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 	if err := os.WriteFile(cert, []byte(hex32), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	chain, key := certificate(t)
 	other := map[string]string{ // another value of each key than ue has, or is the default
 		"name": "other", "mode": "trunk", "transport": "udp", "local_addr": "127.0.0.2", "local_port": "5070", "targets": "['127.0.0.1:5061']",
 		"dns": "['127.0.0.1:53']", "trust_peers": "[192.0.2.0/24]", "domain": "other.test", "peer_domain": "their.test", "impi": "b@ims.test",
@@ -432,7 +506,7 @@ func TestEveryKeyOfAnAttachmentCounts(t *testing.T) {
 		"auth.op": hex32 + ", k: " + hex32, "auth.op_file": cert + ", k: " + hex32, "auth.opc": hex32 + ", k: " + hex32, "auth.opc_file": cert + ", k: " + hex32,
 		"auth.sqn_file": "/tmp/sqn", "auth.realm": "r", "auth.bare_first": "true", "auth.outbound": "true",
 		"challenge.username": "v", "challenge.password": "q", "challenge.password_file": cert, "challenge.realm": "r", "challenge.algorithms": "[MD5]",
-		"tls.cert_file": "a, key_file: b", "tls.key_file": "a, cert_file: b", "tls.ca_file": "a", "tls.server_name": "a", "tls.peer_names": "[a], ca_file: a",
+		"tls.cert_file": chain + ", key_file: " + key, "tls.key_file": key + ", cert_file: " + chain, "tls.ca_file": chain, "tls.server_name": "a", "tls.peer_names": "[a], ca_file: " + chain,
 	}
 	options := func(lines map[string]string) sip.AttachmentOptions {
 		t.Helper()

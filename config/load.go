@@ -2,6 +2,8 @@ package config
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,9 +19,10 @@ import (
 
 // Fault is one thing wrong with a configuration.
 type Fault struct {
-	Line int    // 1-based; 0 when it is not in the file (a default, the environment)
-	Key  string // http.listen, attachments[0].targets[1]; empty for syntax
-	Text string
+	Line   int    // 1-based; 0 when it is not in the file (a default, the environment)
+	Key    string // http.listen, attachments[0].targets[1]; empty for syntax
+	Text   string
+	unread bool // it is a file's that the configuration names: that is not there or cannot be used
 }
 
 func (f Fault) String() string {
@@ -53,8 +56,8 @@ const envPrefix = "SPARKLE__"
 const maxFile = 1 << 20
 
 // Load reads the file at path ("" is an empty one), then the overrides of environ
-// ("NAME=value", as os.Environ gives them), then the secrets' files, and checks the
-// whole. The error is Faults when the contents are wrong.
+// ("NAME=value", as os.Environ gives them), then the files of secrets and certificates, and
+// checks the whole. The error is Faults when the contents are wrong.
 func Load(path string, environ []string) (File, error) {
 	var text []byte
 	if path != "" {
@@ -73,6 +76,29 @@ func Load(path string, environ []string) (File, error) {
 	return Parse(text, environ)
 }
 
+// Plan is Load of what is not to be run yet: that files of secrets or certificates are not there
+// is no error, but said in unread. In place of a secret is one that nobody has.
+func Plan(path string, environ []string) (c File, unread Faults, err error) {
+	c, err = Load(path, environ)
+	var faults Faults
+	if !errors.As(err, &faults) {
+		return c, nil, err
+	}
+	wrong := slices.DeleteFunc(slices.Clone(faults), func(f Fault) bool { return f.unread })
+	if len(wrong) > 0 {
+		return c, nil, faults
+	}
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		for _, s := range append(a.Auth.secrets(), a.Challenge.secrets()...) {
+			if s.file != "" && *s.to == "" {
+				*s.to = strings.Repeat("0", 32)
+			}
+		}
+	}
+	return c, faults, nil
+}
+
 // Parse is Load of a file's text.
 func Parse(text []byte, environ []string) (File, error) {
 	l := loader{lines: map[string]int{}}
@@ -82,7 +108,10 @@ func Parse(text []byte, environ []string) (File, error) {
 		a, key := &cfg.Attachments[i], fmt.Sprintf("attachments[%d]", i)
 		l.secrets(a.Auth.secrets(), key+".auth")
 		l.secrets(a.Challenge.secrets(), key+".challenge")
+		l.pair(key+".tls.cert_file", a.TLS.CertFile, key+".tls.key_file", a.TLS.KeyFile)
+		l.roots(key+".tls.ca_file", a.TLS.CAFile)
 	}
+	l.pair("http.tls_cert_file", cfg.HTTP.TLSCertFile, "http.tls_key_file", cfg.HTTP.TLSKeyFile)
 	l.check(&cfg)
 	if len(l.faults) > 0 {
 		slices.SortStableFunc(l.faults, func(a, b Fault) int { return a.Line - b.Line })
@@ -98,6 +127,21 @@ type loader struct {
 
 func (l *loader) fault(key, format string, args ...any) {
 	l.faults = append(l.faults, Fault{Line: l.line(key), Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+// unread is a fault of a file that a key names.
+func (l *loader) unread(key, format string, args ...any) {
+	l.fault(key, format, args...)
+	l.faults[len(l.faults)-1].unread = true
+}
+
+// read reads a file that a key names; that it cannot be read is a fault.
+func (l *loader) read(key, file string) (text []byte, ok bool) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		l.unread(key, "%v", err)
+	}
+	return text, err == nil
 }
 
 // line is the key's line, or its nearest parent's: a missing key has none of its own.
@@ -386,13 +430,35 @@ func (l *loader) secrets(all []secret, key string) {
 			l.fault(fileKey, "%s is given too: use one", s.name)
 			continue
 		}
-		text, err := os.ReadFile(s.file)
-		if err != nil {
-			l.fault(fileKey, "%v", err)
-			continue
+		text, ok := l.read(fileKey, s.file)
+		if *s.to = strings.TrimSpace(string(text)); *s.to == "" && ok {
+			l.unread(fileKey, "%s is empty", s.file)
 		}
-		if *s.to = strings.TrimSpace(string(text)); *s.to == "" {
-			l.fault(fileKey, "%s is empty", s.file)
-		}
+	}
+}
+
+// pair reads a certificate and its key as the daemon will. That one of them is not named is for
+// check to say.
+func (l *loader) pair(certKey, certFile, keyKey, keyFile string) {
+	if certFile == "" || keyFile == "" {
+		return
+	}
+	cert, ok := l.read(certKey, certFile)
+	key, both := l.read(keyKey, keyFile)
+	if !ok || !both {
+		return
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		l.unread(certKey, "%s with %s: %v", certFile, keyFile, err)
+	}
+}
+
+// roots reads the certificates that others' must be signed by.
+func (l *loader) roots(key, file string) {
+	if file == "" {
+		return
+	}
+	if text, ok := l.read(key, file); ok && !x509.NewCertPool().AppendCertsFromPEM(text) {
+		l.unread(key, "%s holds no certificate", file)
 	}
 }

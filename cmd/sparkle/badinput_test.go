@@ -86,6 +86,57 @@ attachments:
 	}
 }
 
+// A secret or certificate that is not there is an error of a check, with its key; the sheet for
+// the carrier is written before there are any.
+func TestBeforeThereAreSecrets(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "sparkle.yaml")
+	text := `attachments:
+  - name: ims
+    mode: ue
+    transport: tls
+    local_addr: 192.0.2.10
+    targets: [198.51.100.5:5061]
+    domain: ims.example
+    impi: a@ims.example
+    impu: sip:a@ims.example
+    auth: {k_file: /no/k, opc_file: /no/opc}
+    tls: {cert_file: /no/cert, key_file: /no/key, ca_file: /no/ca}
+`
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(text)
+	missing := []string{":10: %sattachments[0].auth.k_file: open /no/k", ":10: %sattachments[0].auth.opc_file: open /no/opc", ":11: %sattachments[0].tls.cert_file: open /no/cert",
+		":11: %sattachments[0].tls.key_file: open /no/key", ":11: %sattachments[0].tls.ca_file: open /no/ca"}
+	for _, tt := range []struct {
+		args   []string
+		code   int
+		weight string
+		has    string
+	}{
+		{[]string{"config", "check", file}, 2, "", ""},
+		{[]string{"config", "interop", file}, 0, "warning: ", "# Interconnection sheet: ims"},
+	} {
+		code, stdout, stderr := sparkle(t, tt.args...)
+		if code != tt.code || !strings.HasPrefix(stdout, tt.has) || tt.has == "" && stdout != "" || strings.Count(stderr, "\n") != len(missing) {
+			t.Errorf("%v: exit code %d, stdout %.100q, stderr\n%s", tt.args, code, stdout, stderr)
+		}
+		for _, m := range missing {
+			if want := file + fmt.Sprintf(m, tt.weight); !strings.Contains(stderr, want) {
+				t.Errorf("%v says\n%swithout %q", tt.args, stderr, want)
+			}
+		}
+	}
+	write(strings.Replace(text, "mode: ue", "mode: pbx", 1))
+	if code, stdout, stderr := sparkle(t, "config", "interop", file); code != 2 || stdout != "" || !strings.Contains(stderr, file+`:3: attachments[0].mode: "pbx"`) {
+		t.Errorf("the sheet of what cannot be: exit code %d, stdout %.100q, stderr\n%s", code, stdout, stderr)
+	}
+}
+
 // What keeps the daemon from starting is said in one line that names the key, and
 // nothing is left behind.
 func TestCannotStart(t *testing.T) {

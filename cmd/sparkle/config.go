@@ -50,13 +50,14 @@ func configCommand() *cobra.Command {
 		&cobra.Command{
 			Use:   "interop [FILE]",
 			Short: "Print what a carrier's questionnaire asks: one page an attachment, in Markdown",
+			Long:  "Print what a carrier's questionnaire asks: one page an attachment, in Markdown. Files of secrets and certificates\nneed not be there yet.",
 			Args:  cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				path := ""
 				if len(args) == 1 {
 					path = args[0]
 				}
-				cfg, err := loadConfig(cmd, path)
+				cfg, err := loadPlan(cmd, path)
 				if err != nil {
 					return err
 				}
@@ -83,20 +84,38 @@ func configCommand() *cobra.Command {
 // to it, and exits with 2.
 func loadConfig(cmd *cobra.Command, path string) (config.File, error) {
 	cfg, err := config.Load(path, os.Environ())
+	return cfg, printFaults(cmd, path, err)
+}
+
+// loadPlan is loadConfig of what is not to be run yet: the carrier asks before there are secrets
+// and certificates, and who writes the answer need not be one who may read them.
+func loadPlan(cmd *cobra.Command, path string) (config.File, error) {
+	cfg, unread, err := config.Plan(path, os.Environ())
+	for _, f := range unread {
+		printFault(cmd, path, "warning: ", f)
+	}
+	return cfg, printFaults(cmd, path, err)
+}
+
+func printFaults(cmd *cobra.Command, path string, err error) error {
 	var faults config.Faults
 	if !errors.As(err, &faults) {
-		return cfg, err
+		return err
 	}
 	for _, f := range faults {
-		where := path
-		if f.Line == 0 {
-			where = "(default or environment)"
-		}
-		if f.Line > 0 {
-			where = fmt.Sprintf("%s:%d", path, f.Line)
-			f.Line = 0
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", where, f)
+		printFault(cmd, path, "", f)
 	}
-	return cfg, exitError(2)
+	return exitError(2)
+}
+
+func printFault(cmd *cobra.Command, path, weight string, f config.Fault) {
+	where := path
+	if f.Line == 0 {
+		where = "(default or environment)"
+	}
+	if f.Line > 0 {
+		where = fmt.Sprintf("%s:%d", path, f.Line)
+		f.Line = 0
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s%s\n", where, weight, f)
 }

@@ -21,19 +21,18 @@ func TestReadmeConfigurationsLoad(t *testing.T) {
 		t.Fatal("README has no such section")
 	}
 	section, _, _ = strings.Cut(section, "\n### ")
-	secrets := t.TempDir() // the secrets of /etc/sparkle
-	for name, s := range map[string]string{"k": strings.Repeat("0", 32), "opc": strings.Repeat("1", 32)} {
-		if err := os.WriteFile(filepath.Join(secrets, name), []byte(s), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := t.TempDir()
 	var modes []string
 	for _, block := range regexp.MustCompile(`(?m)(?:^(?:    .*)?\n)+`).FindAllString(section, -1) {
 		block = regexp.MustCompile(`(?m)^    `).ReplaceAllString(block, "")
 		if !strings.Contains(block, "attachments:") {
 			continue
 		}
-		cfg, err := config.Parse([]byte(strings.ReplaceAll(block, "/etc/sparkle", secrets)), nil)
+		file := filepath.Join(dir, "sparkle.yaml")
+		if err := os.WriteFile(file, []byte(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, _, err := config.Plan(file, nil) // nobody has the files of /etc/sparkle
 		if err != nil {
 			t.Errorf("%v in\n%s", err, block)
 			continue
