@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -84,21 +86,57 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	return nil
 }
 
-// describe prints what somebody needs to point a daemon or SIPp at the lab.
+// describe prints what is there, and the configuration of a daemon that is to use it.
 func (c *Core) describe(w io.Writer, subs []Subscriber, hs []*Handset) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "IMS core  %s  (UDP and TCP)\ndomain    %s\n", c.Addr(), c.Domain())
-	if len(c.o.TrunkPeers) > 0 {
-		fmt.Fprintf(&b, "trunks    %s\n", strings.Join(c.o.TrunkPeers, " "))
-	}
-	for _, s := range subs {
-		fmt.Fprintf(&b, "account   %s  %s  %s\n", s.IMPU, s.IMPI, s.Auth.algorithm())
-	}
+	fmt.Fprintf(&b, "# IMS core  %s  (UDP and TCP), domain %s\n", c.Addr(), c.Domain())
 	for _, h := range hs {
-		fmt.Fprintf(&b, "handset   %-16s %-22s %s\n", h.Number(), h.Profile(), h.Name())
+		fmt.Fprintf(&b, "# handset   %-16s %-22s %s\n", h.Number(), h.Profile(), h.Name())
+	}
+	if len(subs)+len(c.peers) == 0 {
+		b.WriteString("# nobody may connect: --subscriber adds who registers, --trunk who need not\n")
+	} else {
+		b.WriteString("# The daemon's configuration:\nattachments:\n")
+	}
+	for i, s := range subs {
+		b.WriteString(s.Attachment("lab"+nth(i), c.Addr(), c.Domain()))
+	}
+	for i, p := range c.peers {
+		fmt.Fprintf(&b, "  - name: trunk%s\n    mode: trunk   # or as\n    local_addr: %q\n    local_port: %d\n    targets: [%q]\n    domain: %q\n    impu: tel:+15550100100\n    offer_g711: true\n",
+			nth(i), p.prefix.Addr(), p.port, c.Addr(), c.Domain())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// nth tells names apart: the first has no number.
+func nth(i int) string {
+	if i == 0 {
+		return ""
+	}
+	return strconv.Itoa(i + 1)
+}
+
+// Attachment is a daemon's that registers as the subscriber, in its configuration's YAML; more
+// are lines of it.
+func (s Subscriber) Attachment(name string, core netip.AddrPort, domain string, more ...string) string {
+	auth := fmt.Sprintf("{algorithms: [%s], password: %q}", s.Auth.algorithm(), s.Auth.Password)
+	if s.Auth.Algorithm == AKAv1 {
+		auth = fmt.Sprintf("{algorithms: [%s], k: %q, opc: %q}", AKAv1, hex.EncodeToString(s.Auth.K), hex.EncodeToString(s.Auth.OPc))
+	}
+	tail := ""
+	for _, line := range append(more, "offer_g711: true") {
+		tail += "    " + line + "\n"
+	}
+	return fmt.Sprintf(`  - name: %s
+    mode: ue
+    local_addr: %q
+    targets: [%q]
+    domain: %q
+    impi: %q
+    impu: %q
+    auth: %s
+%s`, name, core.Addr(), core, domain, s.IMPI, s.IMPU, auth, tail)
 }
 
 // ParseHandset reads "number,profile[,name]", a flag's value. The profile may carry a

@@ -133,38 +133,78 @@ func TestLabWithKamailio(t *testing.T) {
 	if missing := ims.Missing(); len(missing) > 0 {
 		t.Skipf("NOT RUN: %s not installed (make test installs them)", strings.Join(missing, ", "))
 	}
-	cmd := exec.Command(program, "lab", "--kamailio", "--handset", "+15550100001,volte-voice,Alice")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	stdout, err := cmd.StdoutPipe()
+	l := startLab(t, "reg_event", "--kamailio", "--handset", "+15550100001,volte-voice,Alice")
+	l.callsAlice(l.config)
+	l.stop()
+}
+
+// So does the lab with its own core: for a daemon that registers, and for a trunk and an
+// application server, which the lab must be told of.
+func TestLabPrintsWhatADaemonNeeds(t *testing.T) {
+	t.Parallel()
+	const domain = "ims.mnc001.mcc001.3gppnetwork.org"
+	l := startLab(t, "trunk", "--handset", "+15550100001,volte-voice,Alice", "--trunk", "127.0.0.1", "--subscriber", "100@"+domain+",sip:100@"+domain+",sha-256,secret")
+	head, trunk, ok := strings.Cut(l.config, "  - name: trunk\n")
+	if !ok {
+		t.Fatal(l.config)
+	}
+	heading, _, _ := strings.Cut(head, "  - ")
+	trunk = heading + "  - name: trunk\n" + trunk
+	for mode, config := range map[string]string{"ue": head, "trunk": trunk, "as": strings.Replace(trunk, "mode: trunk", "mode: as", 1)} {
+		if !strings.Contains(config, "mode: "+mode) {
+			t.Errorf("no mode %s in\n%s", mode, config)
+			continue
+		}
+		l.callsAlice(config)
+	}
+	l.stop()
+}
+
+// labProcess is a `sparkle lab`.
+type labProcess struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	said   bytes.Buffer // to standard error
+	config string       // printed
+}
+
+// startLab runs a lab until it has printed the last attachment: the one in which a line has a word.
+func startLab(t *testing.T, last string, args ...string) *labProcess {
+	t.Helper()
+	l := &labProcess{t: t, cmd: exec.Command(program, append([]string{"lab"}, args...)...)}
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	l.cmd.Stderr = &l.said
+	stdout, err := l.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := l.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := false
 	t.Cleanup(func() {
-		if !ended {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
+		if l.cmd.ProcessState == nil {
+			_ = l.cmd.Process.Kill()
+			_ = l.cmd.Wait()
 		}
 	})
-	var config strings.Builder
-	lines := bufio.NewScanner(stdout)
-	for lines.Scan() {
-		fmt.Fprintln(&config, lines.Text())
-		if strings.Contains(lines.Text(), "offer_g711") { // the last one
-			break
+	seen := false
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		l.config += lines.Text() + "\n"
+		seen = seen || strings.Contains(lines.Text(), last)
+		if seen && strings.Contains(lines.Text(), "offer_g711") { // the last line of each
+			return l
 		}
 	}
-	if !strings.Contains(config.String(), "attachments:") {
-		_ = cmd.Wait()
-		ended = true
-		t.Fatalf("the lab prints %q\n%s", config.String(), said.String())
-	}
-	d := startDaemon(t, noPictures+config.String())
+	_ = l.cmd.Wait()
+	t.Fatalf("the lab prints %q\n%s", l.config, l.said.String())
+	return nil
+}
+
+// callsAlice starts a daemon with a configuration, and stops it when it has called a phone.
+func (l *labProcess) callsAlice(config string) {
+	t := l.t
+	t.Helper()
+	d := startDaemon(t, noPictures+config)
 	d.ready()
 	room := d.conference(bridge.AudioConference)
 	alice := d.invite(room, "+15550100001", "Alice")
@@ -175,11 +215,15 @@ func TestLabWithKamailio(t *testing.T) {
 	}
 	d.ended(room, alice, bridge.HungUp)
 	d.stop()
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+}
+
+// stop ends it as one does who has seen enough.
+func (l *labProcess) stop() {
+	l.t.Helper()
+	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		l.t.Fatal(err)
 	}
-	ended = true
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the lab ended with %v\n%s", err, said.String())
+	if err := l.cmd.Wait(); err != nil {
+		l.t.Errorf("the lab ended with %v\n%s", err, l.said.String())
 	}
 }

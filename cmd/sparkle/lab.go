@@ -29,7 +29,7 @@ func labCommand() *cobra.Command {
 			"A handset is number,profile[,name]; a subscriber is the identity of a daemon or SIPp that registers\n" +
 			"(impi,impu,algorithm,secrets).\n" +
 			"With --kamailio the core is a real one: Kamailio's P-, I- and S-CSCF (Debian's packages) with an HSS. What is\n" +
-			"printed then is a configuration for `sparkle serve`.",
+			"printed is a configuration for `sparkle serve`, with a port that is not the lab's.",
 		Example: "  sparkle lab --listen 127.0.0.1:5060 --trunk 127.0.0.1 --handset +8613800138001,volte-video,Alice\n" +
 			"  sparkle lab --subscriber 100@ims.test,sip:100@ims.test,sha-256,secret",
 		Args: cobra.NoArgs,

@@ -105,24 +105,7 @@ func (c *Core) describe(w io.Writer, subs []lab.Subscriber, hs []*lab.Handset) e
 	for _, s := range subs[1:] {
 		fmt.Fprintf(&b, "# account   %s  %s\n", s.IMPU, s.IMPI)
 	}
-	s := subs[0]
-	auth := fmt.Sprintf("{algorithms: [MD5], password: %q}", s.Auth.Password)
-	if s.Auth.Algorithm == lab.AKAv1 {
-		auth = fmt.Sprintf("{algorithms: [AKAv1-MD5], k: %q, opc: %q}", hex.EncodeToString(s.Auth.K), hex.EncodeToString(s.Auth.OPc))
-	}
-	fmt.Fprintf(&b, `# The daemon's configuration:
-attachments:
-  - name: kamailio
-    mode: ue
-    local_addr: 127.0.0.1
-    targets: [%q]
-    domain: %q
-    impi: %q
-    impu: %q
-    auth: %s
-    reg_event: required
-    offer_g711: true
-`, c.at.PCSCF, c.o.Domain, s.IMPI, s.IMPU, auth)
+	b.WriteString("# The daemon's configuration:\nattachments:\n" + subs[0].Attachment("kamailio", c.at.PCSCF, c.o.Domain, "reg_event: required"))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
