@@ -22,8 +22,8 @@ func pcapCommand() *cobra.Command {
 		Use:   "pcap LEG",
 		Short: "Capture a live leg's SIP, RTP and RTCP for Wireshark",
 		Long: "Capture a live leg's packets for a while: its SIP messages so far and those that come, and RTP and RTCP both\n" +
-			"ways. Of RTP there are the headers only; --payload has what was said too, needs a key of scope admin and is\n" +
-			"audited. IP and UDP headers are made up around what was sent and received. Ctrl-C ends it early.\n" +
+			"ways. Of RTP there are the headers only; --payload has what was said too and needs a key of scope admin. Every\n" +
+			"capture is audited. IP and UDP headers are made up around what was sent and received. Ctrl-C ends it early.\n" +
 			"Exit code 2: usage. 3: no such live leg.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -55,7 +55,7 @@ func pcapCommand() *cobra.Command {
 	}
 	s.flags(cmd)
 	cmd.Flags().IntVar(&seconds, "seconds", 30, "for how long, 1 to 600")
-	cmd.Flags().BoolVar(&payload, "payload", false, "what was said as well; it is audited")
+	cmd.Flags().BoolVar(&payload, "payload", false, "what was said as well")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "write to this file, not to standard output")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,5 +45,35 @@ func TestReadmeConfigurationsLoad(t *testing.T) {
 	}
 	if got := strings.Join(modes, " "); got != "ue trunk as" {
 		t.Errorf("worked configurations: %q", got)
+	}
+}
+
+// README says which commands of "See it work" write JSON, and those do.
+func TestReadmeSaysWhatWritesJSON(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "### See it work\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var said, do []string
+	if m := regexp.MustCompile("((?:`[a-z]+`(?:, | and )?)+) have `-o json`").FindStringSubmatch(section); m != nil {
+		for _, name := range regexp.MustCompile("`([a-z]+)`").FindAllStringSubmatch(m[1], -1) {
+			said = append(said, name[1])
+		}
+	}
+	shown := regexp.MustCompile(`(?m)^    sparkle ([a-z]+(?: [a-z]+)?)`).FindAllStringSubmatch(section, -1)
+	for _, m := range shown {
+		code, help, _ := sparkle(t, append(strings.Fields(m[1]), "--help")...)
+		if code != 0 {
+			t.Errorf("sparkle %s --help: exit code %d", m[1], code)
+		}
+		if regexp.MustCompile(`-o, --output .*\bjson\b`).MatchString(help) && !slices.Contains(do, m[1]) {
+			do = append(do, m[1])
+		}
+	}
+	slices.Sort(do)
+	if len(shown) < 5 || !slices.Equal(said, do) {
+		t.Errorf("README says that %q write JSON, of what it shows %q do", said, do)
 	}
 }
