@@ -55,9 +55,13 @@ var (
 	keep = regexp.MustCompile(`(?i)^(call-id|i|cseq|rseq|rack|via|v|max-forwards|content-length|l|session-expires|x|min-se|expires|p-charging-vector|timestamp|supported|k|require|allow|date|server|user-agent|content-type|c)\s*:`)
 	// secret are those whose value is a credential, up to the scheme that it begins with.
 	secret = regexp.MustCompile(`(?i)^(?:proxy-)?authorization\s*:\s*(?:digest\b[ \t]*)?`)
-	digits = regexp.MustCompile(`[0-9]{5,}`)
-	person = regexp.MustCompile(`[0-9]{7,}`)
-	key    = regexp.MustCompile(`(?i)(signal\s*=\s*)[0-9A-D*#]`)
+	// named is a URI as far as it may say who somebody is, hostOnly one that does not: its port
+	// may have five digits too.
+	named    = regexp.MustCompile(user.String() + "@?")
+	hostOnly = regexp.MustCompile(`(?i)^sips?:(?:\[[0-9a-f:.]+\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:[a-z0-9-]+\.)+[a-z][a-z0-9-]*)(?::[0-9]{1,5})?$`)
+	digits   = regexp.MustCompile(`[0-9]{5,}`)
+	person   = regexp.MustCompile(`[0-9]{7,}`)
+	key      = regexp.MustCompile(`(?i)(signal\s*=\s*)[0-9A-D*#]`)
 )
 
 // stars hides what says who somebody is, in place.
@@ -80,7 +84,10 @@ func stars(raw string) string {
 			from := min(len(name), len(text))
 			lines[i] = text[:from] + strings.Repeat("*", len(text)-from) + line[len(text):]
 		case !held || i == 0:
-			lines[i] = person.ReplaceAllStringFunc(user.ReplaceAllStringFunc(line, func(uri string) string {
+			lines[i] = person.ReplaceAllStringFunc(named.ReplaceAllStringFunc(line, func(uri string) string {
+				if hostOnly.MatchString(uri) {
+					return uri
+				}
 				return digits.ReplaceAllStringFunc(uri, star)
 			}), star)
 		}

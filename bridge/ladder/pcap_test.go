@@ -50,6 +50,32 @@ func TestStars(t *testing.T) {
 	}
 }
 
+// Where a message went is no number of a subscriber, whatever its port; who it went to is, also
+// where he has no host.
+func TestStarsOfAddresses(t *testing.T) {
+	for in, want := range map[string]string{
+		"<sip:127.0.0.1:15060;lr>": "", "<sip:[2001:db8::5]:15060;lr>": "", "<sip:scscf.example:15060;lr>": "", "sips:192.0.2.1:65535": "", "<sip:mark@127.0.0.1:15060;lr>": "",
+		"<sip:12345@127.0.0.1:15060>":         "<sip:1***5@127.0.0.1:15060>",
+		"<sip:12345:54321@127.0.0.1:15060>":   "<sip:1***5:5***1@127.0.0.1:15060>",
+		"<sip:12345>":                         "<sip:1***5>",
+		"<sip:12345;phone-context=x@h:15060>": "<sip:1***5;phone-context=x@h:15060>",
+		"<sip:+1-555-12345;a@h>":              "<sip:+1-555-1***5;a@h>",
+		"<sip:1.555.12345;a@h>":               "<sip:1.555.1***5;a@h>",
+		"<tel:12345>":                         "<tel:1***5>",
+		"<sip:h1234567.example:15060>":        "<sip:h12***67.example:15060>",
+	} {
+		if want == "" {
+			want = in
+		}
+		for _, name := range []string{"Route", "Record-Route", "Contact"} {
+			head := "OPTIONS sip:x SIP/2.0\r\n" + name + ": "
+			if got := stars(head + in + "\r\n\r\n"); got != head+want+"\r\n\r\n" {
+				t.Errorf("%s became %q, want %q", in, got, want)
+			}
+		}
+	}
+}
+
 // A peer writes his credentials as he likes: folded, in another scheme, in both fields.
 func TestStarsOfCredentials(t *testing.T) {
 	for _, field := range []string{
