@@ -70,7 +70,9 @@ func (o Options) dialIn(c Conference) DialIn {
 // cleanAlias is an alias as it is compared: a number in E.164, or a name in small letters.
 func (b *Bridge) cleanAlias(s string) (string, *Error) {
 	s = strings.ToLower(strings.TrimSpace(s))
-	bad := &Error{Kind: Invalid, Code: "alias_invalid", Detail: "an alias is a number with + and country code, or letters, digits, - _ .", Field: "/alias"}
+	bad := func(why string) *Error {
+		return &Error{Kind: Invalid, Code: "alias_invalid", Detail: why, Field: "/alias"}
+	}
 	switch {
 	case s == "":
 		return "", nil
@@ -80,8 +82,12 @@ func (b *Bridge) cleanAlias(s string) (string, *Error) {
 			return "", err
 		}
 		return n.Digits(), nil
-	case !aliasForm.MatchString(s) || conferenceID(s) != "" || ims.Emergency(s, b.opt.Country):
-		return "", bad
+	case ims.Emergency(s, b.opt.Country):
+		return "", bad("an emergency number is nobody's alias: who dials it wants the emergency services")
+	case conferenceID(s) != "":
+		return "", bad("names that begin with conf- are those that the server gives")
+	case !aliasForm.MatchString(s):
+		return "", bad("an alias is a number with + and country code, or letters, digits, - _ .")
 	}
 	return s, nil
 }

@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"errors"
 	"regexp"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,6 +82,21 @@ func TestConferenceNames(t *testing.T) {
 			t.Errorf("after a restart the PIN is free: %q", code)
 		}
 		h.close()
+	})
+}
+
+// Whose alias is refused hears why.
+func TestRefusedAliasSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, bridge.AudioConference)
+		defer h.close()
+		for alias, want := range map[string]string{"110": "emergency", "conf-1": "conf-", "a b": "letters"} {
+			_, err := h.b.CreateConference(t.Context(), organiser, bridge.ConferenceSpec{Name: "x", Type: bridge.AudioConference, Alias: alias})
+			var own *bridge.Error
+			if !errors.As(err, &own) || own.Code != "alias_invalid" || own.Field != "/alias" || !strings.Contains(own.Detail, want) {
+				t.Errorf("%s: %+v, want %q", alias, own, want)
+			}
+		}
 	})
 }
 
