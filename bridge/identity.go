@@ -51,7 +51,7 @@ func (m *member) known() string {
 		return ""
 	}
 	who := m.leg.visitor.in.Caller
-	if !who.Trusted || party(who.URI) == "" {
+	if !who.Trusted || party(who.URI) == "" || len(who.URI) > maxEntity {
 		return ""
 	}
 	return who.URI

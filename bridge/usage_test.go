@@ -294,7 +294,7 @@ func TestNotifierTellsABigConference(t *testing.T) {
 		w := &watch{keep: func() {}, say: func(string, ...any) {}}
 		const most = 14500
 		w.tell = h.net.subscribe(sip.Subscribe{Attachment: "core", At: time.Now(), Target: h.conference().DialIn.URI,
-			By: sip.Identity{Number: h.number["a"], Trusted: true}, Event: "conference", Expires: time.Hour, MaxDocument: most}, w)
+			By: h.identityOf("a"), Event: "conference", Expires: time.Hour, MaxDocument: most}, w)
 		knows := func(docs []string) int {
 			known := map[string]bool{}
 			for i, d := range docs {
@@ -326,8 +326,8 @@ func TestNotifierTellsABigConference(t *testing.T) {
 	})
 }
 
-// Documents call a member by the URI he was referred to by, unless it is so long that they
-// could not be sent.
+// Documents call a member by the URI he was referred to by, and a guest by what his network asserts,
+// unless that is so long that they could not be sent.
 func TestEntityHasABound(t *testing.T) {
 	for _, long := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -338,10 +338,18 @@ func TestEntityHasABound(t *testing.T) {
 				uri, want = uri+";x="+strings.Repeat("y", 300), "tel:+8613700000009 (+8613700000009)"
 			}
 			h.script("member ann voice", "policy open", "referrers any", "dial ann conf", "after 1s", "refer ann invite "+uri, "after 1s")
-			if got := h.script("subscribe ann", "after 1s"); !strings.Contains(got, "; "+want) {
-				t.Errorf("no %q in\n%s", want, got)
+			guest, known := "sip:eve@ims.example", "; sip:eve@ims.example ("
+			if long {
+				guest, known = "sip:"+strings.Repeat("e", 300)+"@ims.example", "; sip:anon-1@ims.example ("
 			}
-			h.script("caller ann bye", "after 20s")
+			h.script("dial eve conf pai="+guest, "after 1s")
+			got := h.script("subscribe ann", "after 1s")
+			for _, want := range []string{"; " + want, known} {
+				if !strings.Contains(got, want) {
+					t.Errorf("no %q in\n%s", want, got)
+				}
+			}
+			h.script("caller ann bye", "caller eve bye", "after 20s")
 		})
 	}
 }
