@@ -476,7 +476,13 @@ func TestOffersOfOthersAddresses(t *testing.T) {
 		if got := h.script(fmt.Sprint("dial late conf audio=", leg), "after 1s"); !strings.Contains(got, "<- 200") {
 			t.Errorf("a port of ours no more:\n%s", got)
 		}
-		h.script("caller late bye", "after 1s")
+		h.net.mu.Lock()
+		h.net.overTCP = true
+		h.net.mu.Unlock()
+		if got := h.script("dial tcp conf audio=5060", "after 1s"); !strings.Contains(got, "<- 200") {
+			t.Errorf("where SIP is spoken over TCP only:\n%s", got)
+		}
+		h.script("caller late bye", "caller tcp bye", "after 1s")
 	})
 }
 

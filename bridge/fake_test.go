@@ -345,7 +345,8 @@ type network struct {
 	take    func(sip.Incoming, sip.IncomingCall) func(sip.Event)
 	dialled int
 
-	registers int // how often it was asked to register
+	overTCP   bool // "core" has no UDP socket
+	registers int  // how often it was asked to register
 
 	refused   func(sip.Incoming, int)
 	ours      func(attachment, target, to string) bool
@@ -365,6 +366,9 @@ func (n *network) Attachments() []sip.AttachmentState {
 		state = "up"
 	}
 	out := []sip.AttachmentState{{Name: "core", Mode: "trunk", State: state, Up: n.up, Identity: "sip:+8613800001234@ims.example", LocalAddr: "127.0.0.1:5060"}}
+	if !n.overTCP {
+		out[0].UDPAddr = out[0].LocalAddr
+	}
 	if n.spare {
 		out = append(out, sip.AttachmentState{Name: "spare", Mode: "trunk", State: "up", Up: true, Identity: "tel:+8613800001235", LocalAddr: "127.0.0.2:5060"})
 	}

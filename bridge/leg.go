@@ -320,6 +320,7 @@ func (r *room) onAnswer(now time.Time, l *leg, e sip.Answer) {
 	l.local, l.bound = own, true
 	if err != nil {
 		l.note(now, "media", "answer not usable: "+err.Error())
+		r.log.Info("answer not usable", "leg_id", l.ID, "err", err)
 		r.hang(now, l, "media_incompatible", `SIP;cause=488;text="Not Acceptable Here"`, &verdict{outcome: MediaIncompatible, text: Text{Zh: "对方的媒体无法使用", En: "The phone's media cannot be used."}})
 		return
 	}

@@ -39,7 +39,7 @@ func (b *Bridge) owns(addr netip.Addr, port int) bool {
 		return true
 	}
 	for _, a := range b.caller.Attachments() {
-		if h, err := netip.ParseAddrPort(a.LocalAddr); err == nil && h == at {
+		if h, err := netip.ParseAddrPort(a.UDPAddr); err == nil && h == at {
 			return true
 		}
 	}

@@ -131,6 +131,9 @@ func newAttachment(ua *UA, o AttachmentOptions) (*attachment, error) {
 	}
 	a.state = AttachmentState{Name: o.Name, Mode: o.Mode, State: state, Since: time.Now(), Identity: o.IMPU,
 		LocalAddr: net.JoinHostPort(a.host, strconv.Itoa(a.port)), CPS: max(o.CPS, 0), MaxCalls: max(o.MaxCalls, 0)}
+	if s, ok := a.sockets["udp"]; ok {
+		a.state.UDPAddr = net.JoinHostPort(a.host, strconv.Itoa(s.port))
+	}
 	return a, nil
 }
 

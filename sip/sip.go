@@ -235,6 +235,7 @@ type AttachmentState struct {
 	Expires   time.Time
 	LastError string
 	LocalAddr string
+	UDPAddr   string  // where SIP is spoken over UDP: no media may go there; "" nowhere
 	Calls     int     // live; those queued too
 	Queued    int     // INVITEs waiting for their turn
 	CPS       float64 // limit; 0: none

@@ -144,3 +144,13 @@ func TestForkedAnswers(t *testing.T) {
 		next[Ended](ev)
 	})
 }
+
+// Where SIP is spoken over UDP no media may go; where it is over TCP only, that number is anybody's.
+func TestUDPAddr(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		a := newTrunk(t, newPeer(t, network)).Attachments()[0]
+		if want := map[string]string{"udp": a.LocalAddr, "tcp": ""}[network]; a.UDPAddr != want {
+			t.Errorf("UDP at %q, SIP at %q", a.UDPAddr, a.LocalAddr)
+		}
+	})
+}
