@@ -301,7 +301,7 @@ func (a *attachment) identity() (uri string, routes []string) {
 	return r.Identity, append([]string{first}, r.ServiceRoutes...)
 }
 
-// authorize answers a challenge of realm, or of any if that is empty.
+// authorize answers a challenge of realm, or of what is configured if that is empty.
 func (a *attachment) authorize(req *sip.Request, res *sip.Response, realm string) (digest.Challenge, error) {
 	if a.reg == nil {
 		return a.authorizeTrunk(req, res, realm)

@@ -101,6 +101,19 @@ func (c *caller) request(method, branch string, seq int, tag string, extra ...st
 	c.write(finish(&b, extra))
 }
 
+// connect has a call taken, which k's owner answers.
+func (c *caller) connect(k *taker) (call IncomingCall, tag string) {
+	c.t.Helper()
+	c.request("INVITE", "i1", 1, "", "\n"+offerSDP)
+	c.expect("100")
+	_, call = k.next()
+	call.Accept(Acceptance{SDP: []byte(answerSDP)})
+	tag = tagIn(c.expect("200"))
+	c.request("ACK", "a1", 1, tag)
+	next[Connected](k.events)
+	return call, tag
+}
+
 // settle makes sure that what was sent last, an ACK, has been dealt with.
 func (c *caller) settle() {
 	c.t.Helper()
@@ -320,27 +333,15 @@ func TestByeAgain(t *testing.T) {
 	ua := newTrunk(t, p)
 	k := take(t, ua)
 	c := newCaller(t, p, ua)
-	c.request("INVITE", "i1", 1, "", "\n"+offerSDP)
-	p.expect("100")
-	_, call := k.next()
-	call.Accept(Acceptance{SDP: []byte(answerSDP)})
-	tag := tagIn(p.expect("200"))
-	c.request("ACK", "a1", 1, tag)
-	next[Connected](k.events)
+	_, tag := c.connect(k)
 	c.request("BYE", "b2", 2, tag)
 	p.expect("200")
 	next[Ended](k.events)
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	eventually(t, "the call to be forgotten", func() bool {
 		ua.atts[0].mu.Lock()
-		n := len(ua.atts[0].calls)
-		ua.atts[0].mu.Unlock()
-		if n == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the call is kept")
-		}
-	}
+		defer ua.atts[0].mu.Unlock()
+		return len(ua.atts[0].calls) == 0
+	})
 	for range 2 {
 		c.request("BYE", "b2", 2, tag)
 		if m := <-p.in; !strings.HasPrefix(m.start, "SIP/2.0 200") || !strings.Contains(m.get("Cseq"), "BYE") {
@@ -359,13 +360,7 @@ func TestOfferTakenBack(t *testing.T) {
 		ua := newTrunk(t, p)
 		k := take(t, ua)
 		c := newCaller(t, p, ua)
-		c.request("INVITE", "i1", 1, "", "\n"+offerSDP)
-		p.expect("100")
-		_, call := k.next()
-		call.Accept(Acceptance{SDP: []byte(answerSDP)})
-		tag := tagIn(p.expect("200"))
-		c.request("ACK", "a1", 1, tag)
-		next[Connected](k.events)
+		call, tag := c.connect(k)
 		c.request("INVITE", "i2", 2, tag, "\n"+offerSDP+"a=sendonly\r\n")
 		offer := next[Offer](k.events)
 		c.request("CANCEL", "i2", 2, tag)

@@ -18,14 +18,24 @@ func running(function string) (n int) {
 	return n
 }
 
+// eventually waits for what nobody tells of.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(5*time.Millisecond), time.After(patience)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}
+
 // gone waits until nothing is in a function any more.
 func gone(t *testing.T, function string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); running(function) > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines are still in %s", running(function), function)
-		}
-	}
+	eventually(t, "the end of "+function, func() bool { return running(function) == 0 })
 }
 
 // A phone that answers the CANCEL and never the INVITE leaves nothing behind (RFC 3261 9.1: after

@@ -265,11 +265,7 @@ func TestOnItsWayOverISC(t *testing.T) {
 		p.hears("100")
 		p.ack(callID, p.hears("408"))
 		busy := &p.ua.atts[0].screen.busy
-		for deadline := time.Now().Add(patience); !busy.room(netip.MustParseAddr("127.0.0.1"), 1, 1); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("a request that nobody answered is kept")
-			}
-		}
+		eventually(t, "the end of what nobody answered", func() bool { return busy.room(netip.MustParseAddr("127.0.0.1"), 1, 1) })
 	})
 	p := newPassage(t, "tcp")
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -185,18 +185,15 @@ func TestSubscriptionEnds(t *testing.T) {
 			return func(SubscriptionEvent) { // the dialog's goroutine: it waits until more has come
 				ends <- struct{}{}
 				n := &ua.atts[0].usages
-				for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				eventually(t, "what comes as it ends", func() bool {
 					n.mu.Lock()
-					waits := slices.ContainsFunc(slices.Collect(maps.Values(n.outsides)), func(o *outside) bool {
+					defer n.mu.Unlock()
+					return slices.ContainsFunc(slices.Collect(maps.Values(n.outsides)), func(o *outside) bool {
 						o.us.mu.Lock()
 						defer o.us.mu.Unlock()
 						return len(o.us.inbox) > 0
 					})
-					n.mu.Unlock()
-					if waits {
-						return
-					}
-				}
+				})
 			}
 		})
 		a := newAsker(t, p, ua, "sip:c@carrier.example")

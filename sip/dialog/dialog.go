@@ -70,8 +70,8 @@ type Options struct {
 	Redirect func(uri string) (target string, ok bool)
 
 	// Authorize adds credentials to a request that is repeated, for a challenge in res, of realm
-	// only unless that is empty. It returns that challenge, or says why it cannot. The INVITE is
-	// authorised for any realm: who is asked first is ours. For the rest see Realm.
+	// only unless that is empty: then the INVITE is repeated, and of whose realm a challenge to it
+	// must be is for Authorize to know. It returns that challenge, or says why it cannot.
 	Authorize func(req *sip.Request, res *sip.Response, realm string) (digest.Challenge, error)
 	// Realm is the one whose challenges inside the dialog of a call that goes out are answered;
 	// "": none is, for they may come from whoever was called, who is owed no proof. A challenge
